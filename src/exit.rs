@@ -1,0 +1,42 @@
+//! The table of exit codes. Nothing else decides one.
+//!
+//! | exit | when |
+//! |---|---|
+//! | the command's | it ran and ended by itself; 128+N when signal N killed it |
+//! | 64 | usage, or a configuration refused |
+//! | 69 | no server could be reached or trusted |
+//! | 70 | a fault in distlock |
+//! | 75 | busy: not acquired within `--wait` (`--busy-exit` changes it) |
+//! | 76 | the lock was lost or broken, and the command killed |
+//! | 77 | the backend denied access |
+//! | 124 | `--max-hold` ran out |
+//! | 126, 127 | the command cannot be executed, was not found |
+//! | 128+N | signal N ended distlock while waiting |
+
+use crate::error::Kind;
+
+/// The exit code of success.
+pub const OK: u8 = 0;
+
+/// The exit code of a failure of this kind, before `--busy-exit`.
+#[must_use]
+pub fn code(kind: Kind) -> u8 {
+    match kind {
+        Kind::Usage => 64,
+        Kind::Unreachable => 69,
+        Kind::Fault => 70,
+        Kind::Busy => 75,
+        Kind::Lost => 76,
+        Kind::Denied => 77,
+        Kind::MaxHold => 124,
+        Kind::NotExecutable => 126,
+        Kind::NotFound => 127,
+        Kind::Interrupted(signal) => signaled(signal),
+    }
+}
+
+/// The exit code that stands for a death by `signal`, as shells have it.
+#[must_use]
+pub fn signaled(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(u8::MAX, |signal| 128_u8.saturating_add(signal))
+}

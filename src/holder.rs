@@ -1,0 +1,80 @@
+//! The holder record: what a contender says of itself on the server, as JSON. Reading one tolerates what other tools and
+//! other versions wrote.
+
+use serde::{Deserialize, Serialize};
+
+/// Who holds a lock, or waits for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Names this contender among all: random, not a secret.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// The tool that wrote the record, with its version: `distlock/0.1.0`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tool: String,
+    /// Host name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// User name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Process id of the supervisor on its host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The command's `argv[0]` only: arguments may be secret.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub command: String,
+    /// `--message`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Where to look: the CI job's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// When the contender entered the queue: ISO 8601, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Who asked the holder to stop, once somebody did (`distlock break`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
+}
+
+impl Record {
+    /// Reads what a server holds. Whatever is not such a record gives an empty one: the lock is held all the same.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).unwrap_or_default()
+    }
+
+    /// The record as it is stored.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // Strings and numbers only: nothing in it can fail to be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// One line for people: who it is, as far as the record tells.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut line = match (self.user.as_str(), self.host.as_str()) {
+            ("", "") => "an unknown holder".to_owned(),
+            ("", host) => host.to_owned(),
+            (user, "") => user.to_owned(),
+            (user, host) => format!("{user}@{host}"),
+        };
+        if let Some(pid) = self.pid {
+            line.push_str(&format!(" pid {pid}"));
+        }
+        if !self.command.is_empty() {
+            line.push_str(&format!(" ({})", self.command));
+        }
+        if let Some(since) = &self.since {
+            line.push_str(&format!(" since {since}"));
+        }
+        if let Some(message) = &self.message {
+            line.push_str(&format!(": {message}"));
+        }
+        // A record comes from the server, and anybody may have written it: no control characters reach a terminal.
+        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    }
+}
