@@ -105,7 +105,7 @@ impl Terms {
     /// How long one request may take, so that three tries fit between a renewal's start and the soft deadline.
     #[must_use]
     pub fn attempt(&self) -> Duration {
-        ((self.room() - self.interval().min(self.room())) / 3).clamp(Duration::from_millis(150), MAX_ATTEMPT)
+        (self.room().saturating_sub(self.interval()) / 3).clamp(Duration::from_millis(150), MAX_ATTEMPT)
     }
 }
 
