@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -46,8 +47,8 @@ impl Directory {
 
     /// Opens the lock file of `name`, creating it and the directory (but not its parents) as needed.
     ///
-    /// To be called before there are threads: what it creates gets its mode whatever the umask, which is set aside for
-    /// that moment and belongs to the whole process.
+    /// What it creates gets its mode whatever the umask says, which is set aside for that moment. Since it belongs to
+    /// the whole process, no other thread should be creating files meanwhile.
     pub fn open(&self, name: &str) -> Result<LockFile, Failure> {
         let file_name = file_name(name)?;
         // Without a slash at its end, which would follow a link.
@@ -237,8 +238,14 @@ fn not_regular(path: &dyn std::fmt::Display) -> Failure {
 
 /// Creates something with exactly the mode that is asked for, from the first moment on: another user may be opening it.
 fn without_umask<T>(create: impl FnOnce() -> T) -> T {
+    // Two at once would give each other's umask back.
+    static UMASK: Mutex<()> = Mutex::new(());
+    let _alone = UMASK.lock().unwrap_or_else(PoisonError::into_inner);
     let before = umask(Mode::empty());
     let created = create();
     umask(before);
     created
 }
+
+#[cfg(test)]
+mod tests;
