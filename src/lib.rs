@@ -10,11 +10,17 @@
 //! | [`clock`] | instants and alarms on `CLOCK_BOOTTIME` |
 //! | [`holder`] | the holder record, JSON both ways |
 //! | [`lease`] | pure: from the last confirmed renewal to the deadlines |
+//! | [`commands`] | what distlock can be asked to do, one module each |
+//! | [`report`] | every line that is printed |
 //! | [`backend`] | the lock on etcd, on Consul, on this host |
 
 pub mod backend;
+pub mod cli;
 pub mod clock;
+pub mod commands;
+pub mod config;
 pub mod error;
 pub mod exit;
 pub mod holder;
 pub mod lease;
+pub mod report;

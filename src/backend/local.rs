@@ -46,6 +46,12 @@ pub struct Directory(pub std::path::PathBuf);
 pub struct LockFile {}
 
 impl Directory {
+    /// The directory that every user, service and cron job of a host shares.
+    #[must_use]
+    pub fn standard() -> Self {
+        Self("/run/lock/distlock".into())
+    }
+
     /// Opens the lock file of `name`, creating directory and file as needed.
     pub fn open(&self, _name: &str) -> Result<LockFile, Failure> {
         todo!()
