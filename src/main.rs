@@ -1,1 +1,7 @@
-fn main() {}
+//! distlock: parse, run, exit.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    distlock::commands::main()
+}

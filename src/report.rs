@@ -15,7 +15,7 @@ pub fn render(failure: &Failure) -> String {
         text.push_str(&format!("  caused by: {}\n", one_line(cause)));
     }
     if let Some(hint) = &failure.hint {
-        text.push_str(&format!("  hint: {}\n", hint.replace('\n', "\n        ")));
+        text.push_str(&format!("  hint: {}\n", one_line(hint)));
     }
     text
 }
@@ -110,8 +110,8 @@ impl Reporter {
     fn line(&mut self, level: Level, event: &str, text: &str, fields: Value) {
         let most = match (self.output.quiet, self.output.verbose) {
             (true, _) => Level::Error,
-            (false, 0) => Level::Warning,
-            (false, _) => Level::Info,
+            (false, false) => Level::Warning,
+            (false, true) => Level::Info,
         };
         if level > most {
             return;
@@ -150,5 +150,17 @@ impl Level {
             Self::Warning => "warning: ",
             Self::Info => "",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_an_error_causes_and_a_hint() {
+        let failure = Failure::usage("no\x1b[1m way").because("this").because("that").hint("the other way");
+        let expected = "distlock: error: no [1m way\n  caused by: this\n  caused by: that\n  hint: the other way\n";
+        assert_eq!(render(&failure), expected);
     }
 }

@@ -1,0 +1,181 @@
+//! The words of the help. `--help` and the man page share them.
+
+use super::options::Opt;
+
+/// The first line of the help.
+pub const ABOUT: &str = "Run a command while holding a distributed lock, and never while not";
+
+/// The first paragraphs of `--help`.
+pub const LONG_ABOUT: &str = "\
+Run a command while holding a distributed lock, and never while not.
+
+distlock waits for the lock NAME on etcd, on Consul or on this host, runs COMMAND, and gives the lock up when COMMAND \
+and all that it started have ended. When the lock is lost while COMMAND runs (the servers cannot be reached, the lease \
+was revoked), COMMAND is ended before another can hold the lock.
+
+Options stand before NAME; everything from COMMAND on is COMMAND's. A NAME without a slash needs the `--`.";
+
+/// The synopsis.
+pub const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
+       distlock run [OPTIONS] NAME [--] COMMAND [ARG]...
+       distlock completions SHELL | distlock man";
+
+/// The end of the short help.
+pub const SHORT_END: &str = "\
+Example: distlock -b etcd -e https://etcd1:2379 /jobs/backup backup.sh
+TLS and login options, variables, files, exit codes: distlock --help";
+
+/// A part of the help that lists terms and what they mean.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its heading.
+    pub title: &'static str,
+    /// A paragraph above the list; may be empty.
+    pub intro: &'static str,
+    /// The terms.
+    pub entries: &'static [(&'static str, &'static str)],
+}
+
+/// What `--help` and the man page say after the options.
+pub const SECTIONS: &[Section] = &[
+    Section {
+        title: "Environment of the command",
+        intro: "",
+        entries: &[
+            ("DISTLOCK_FENCING_TOKEN", "a decimal integer that grows with every acquisition of this lock"),
+            ("DISTLOCK_HANDLE", "names this hold of the lock; holds no secret"),
+            ("DISTLOCK_HELD_NAME", "the lock's name"),
+            ("DISTLOCK_HELD_BACKEND", "etcd, consul or local"),
+            ("DISTLOCK_HELD_KEY", "the key or file that stands for the lock"),
+            ("ETCD_LOCK_KEY, ETCD_LOCK_REV", "as etcdctl lock sets them (on etcd)"),
+            ("CONSUL_LOCK_HELD", "true, as consul lock sets it (on Consul)"),
+        ],
+    },
+    Section {
+        title: "Environment",
+        intro: "Settings are looked for in this order: flag, DISTLOCK_ variable, the chosen backend's own variables, \
+                configuration file, default. An empty variable counts as unset; switches are 1, 0, true or false.",
+        entries: &[
+            ("DISTLOCK_...", "the options marked [env: ...] above"),
+            (
+                "ETCDCTL_...",
+                "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT",
+            ),
+            (
+                "CONSUL_...",
+                "HTTP_ADDR, HTTP_TOKEN, HTTP_TOKEN_FILE, HTTP_AUTH, HTTP_SSL, HTTP_SSL_VERIFY, CACERT, CAPATH, CLIENT_CERT, CLIENT_KEY, TLS_SERVER_NAME, NAMESPACE, PARTITION",
+            ),
+        ],
+    },
+    Section {
+        title: "Files",
+        intro: "",
+        entries: &[
+            (
+                "/etc/distlock/config.toml",
+                "the options marked [key: ...] above; the tables [etcd], [consul] and [local] hold what is for one backend, [consul] also lock_delay and health_checks",
+            ),
+            ("/run/lock/distlock", "the lock files of the local backend"),
+        ],
+    },
+    Section {
+        title: "Exit codes",
+        intro: "The command's own, 128+N when signal N killed it, or one of these, each with a line `distlock: error: ...`:",
+        entries: &[
+            ("64", "usage, or a configuration that is refused"),
+            ("69", "no server could be reached or trusted"),
+            ("70", "a fault in distlock"),
+            ("75", "busy: the lock was not had within --wait (-E changes it)"),
+            ("76", "the lock was lost and the command killed"),
+            ("77", "the backend denied access"),
+            ("126", "COMMAND cannot be executed"),
+            ("127", "COMMAND was not found"),
+            ("128+N", "signal N ended distlock while it waited"),
+        ],
+    },
+    Section {
+        title: "Examples",
+        intro: "",
+        entries: &[
+            (
+                "distlock -b etcd -e http://127.0.0.1:2379 /jobs/backup backup.sh",
+                "run backup.sh while no other host does",
+            ),
+            (
+                "distlock -b consul --try -E 0 /jobs/report -- report --daily",
+                "skip it quietly when another host is at it",
+            ),
+            ("distlock -b local -w 30s build -- make -j4", "on this host only, waiting at most 30 seconds"),
+            ("distlock -b etcd -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'", "a shell's pipeline under the lock"),
+        ],
+    },
+];
+
+/// The one line of an option in the short help.
+#[must_use]
+pub fn line(option: &Opt) -> String {
+    let choices = (!option.choices.is_empty()).then(|| option.choices.join(", "));
+    match (option.default, choices) {
+        (Some(default), _) => format!("{} [default: {default}]", option.help),
+        (None, Some(choices)) => format!("{}: {choices}", option.help),
+        (None, None) => option.help.to_owned(),
+    }
+}
+
+/// All that `--help` says of an option.
+#[must_use]
+pub fn paragraphs(option: &Opt) -> String {
+    let mut text = format!("{}.", option.help);
+    if !option.details.is_empty() {
+        text = format!("{text} {}", option.details);
+    }
+    let notes = [
+        option.default.map(|default| format!("[default: {default}]")),
+        option.variable().map(|variable| format!("[env: {variable}]")),
+        option.key().map(|key| format!("[key: {key}]")),
+    ];
+    let notes: Vec<_> = notes.into_iter().flatten().collect();
+    if notes.is_empty() { text } else { format!("{text}\n{}", notes.join(" ")) }
+}
+
+/// The sections as `--help` shows them.
+#[must_use]
+pub fn long_end() -> String {
+    SECTIONS.iter().map(plain).collect::<Vec<_>>().join("\n")
+}
+
+fn plain(section: &Section) -> String {
+    let mut text = format!("{}:\n", section.title);
+    if !section.intro.is_empty() {
+        text.push_str(&wrap(section.intro, 2));
+    }
+    // Terms of a list whose longest is short stand beside their meaning, others above it.
+    let widest = section.entries.iter().map(|(term, _)| term.len()).max().unwrap_or_default();
+    for (term, meaning) in section.entries {
+        if widest <= 30 {
+            let indented = wrap(meaning, widest + 4);
+            text.push_str(&format!("  {term:widest$}  {}", indented.trim_start()));
+        } else {
+            text.push_str(&format!("  {term}\n{}", wrap(meaning, 10)));
+        }
+    }
+    text
+}
+
+/// The text in lines of at most 96 columns, each after `indent` spaces.
+fn wrap(text: &str, indent: usize) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last().map_or(0, String::len);
+        if last > 0 && indent + last + 1 + word.len() > 96 {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines.into_iter().map(|line| format!("{:indent$}{line}\n", "")).collect()
+}

@@ -1,0 +1,191 @@
+//! The command line: what it may say, and what it said. Values are strings here; [`crate::config`] gives them meaning.
+
+mod grammar;
+pub mod help;
+pub mod options;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap_complete::Shell;
+
+use crate::error::Failure;
+pub use grammar::Words;
+pub(crate) use grammar::{closest, quote};
+use options::{OPTIONS, Opt};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// `--help` or `--version`: print it and exit 0.
+    Help(clap::Error),
+    /// Run a command under a lock.
+    Run(Flags, Words),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print the man page.
+    Man,
+}
+
+/// The options that the command line gave, with their values; a switch has the value `true`.
+#[derive(Debug, Default)]
+pub struct Flags(Vec<BTreeMap<&'static str, OsString>>);
+
+impl Flags {
+    /// What was given before the subcommand, and after it where there is one.
+    const LEVELS: usize = 2;
+
+    fn new(levels: &[&ArgMatches]) -> Self {
+        Self(levels.iter().map(|matches| given(matches)).collect())
+    }
+
+    /// The value of this option among those given after the subcommand (level 0) or before it (level 1).
+    #[must_use]
+    pub fn at(&self, level: usize, id: &str) -> Option<&OsString> {
+        debug_assert!(level < Self::LEVELS, "a command line has {} levels", Self::LEVELS);
+        self.0.get(level)?.get(id)
+    }
+}
+
+/// The options that were given on this level.
+fn given(matches: &ArgMatches) -> BTreeMap<&'static str, OsString> {
+    let value = |option: &Opt| match option.value {
+        // A level has only some of the options: one that it lacks was not given on it.
+        None => matches.try_get_one::<bool>(option.id).ok()??.then(|| "true".into()),
+        Some(_) => matches.try_get_raw(option.id).ok()??.next_back().map(ToOwned::to_owned),
+    };
+    OPTIONS.iter().filter_map(|option| Some((option.id, value(option)?))).collect()
+}
+
+/// Understands a command line, the program's name included.
+///
+/// # Errors
+///
+/// A usage failure that names the way out.
+pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
+    let matches = match command().try_get_matches_from(line) {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Request::Help(error));
+        }
+        Err(error) => return Err(usage(&error)),
+    };
+    match matches.subcommand() {
+        None => Err(grammar::nothing_to_run()),
+        Some(("run", run)) => {
+            let words = run.get_many::<OsString>("words").unwrap_or_default().cloned().collect();
+            Ok(Request::Run(Flags::new(&[run, &matches]), grammar::full_form(words)?))
+        }
+        Some((name @ ("completions" | "man"), other)) => {
+            refuse_run_options(&given(&matches), name)?;
+            Ok(other
+                .try_get_one::<Shell>("shell")
+                .ok()
+                .flatten()
+                .map_or(Request::Man, |shell| Request::Completions(*shell)))
+        }
+        Some((name, short)) => {
+            let words = short.get_many::<OsString>("").unwrap_or_default().cloned().collect();
+            Ok(Request::Run(Flags::new(&[&matches]), grammar::short_form(name, words)?))
+        }
+    }
+}
+
+fn refuse_run_options(flags: &BTreeMap<&'static str, OsString>, subcommand: &str) -> Result<(), Failure> {
+    match OPTIONS.iter().find(|option| option.group.of_run_alone() && flags.contains_key(option.id)) {
+        None => Ok(()),
+        Some(option) => Err(Failure::usage(format!("--{} means nothing to `{subcommand}`", option.id))
+            .hint(format!("to lock `{subcommand}`: distlock run {subcommand} -- COMMAND"))),
+    }
+}
+
+/// The definitions that clap parses by, and that help, man page and completions are made from.
+#[must_use]
+pub fn command() -> Command {
+    let shell = PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|shell| shell.parse::<Shell>());
+    let version = env!("CARGO_PKG_VERSION");
+    Command::new("distlock")
+        .version(version)
+        .about(help::ABOUT)
+        .long_about(help::LONG_ABOUT)
+        .override_usage(help::USAGE)
+        .after_help(help::SHORT_END)
+        .after_long_help(help::long_end())
+        .max_term_width(100)
+        .disable_help_subcommand(true)
+        .args_override_self(true)
+        .allow_external_subcommands(true)
+        .external_subcommand_value_parser(ValueParser::os_string())
+        .subcommand_value_name("NAME")
+        .args(OPTIONS.iter().map(argument))
+        .subcommand(run_command())
+        .subcommand(
+            Command::new("completions")
+                .about("Print the completion script of a shell")
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shell)),
+        )
+        .subcommand(Command::new("man").about("Print the man page, for man -l -"))
+}
+
+fn run_command() -> Command {
+    Command::new("run")
+        .about("Run COMMAND while holding NAME (the above, in full)")
+        .override_usage("distlock run [OPTIONS] NAME [--] COMMAND [ARG]...")
+        .after_help("Try `distlock --help` for environment, files, exit codes and examples.")
+        .args_override_self(true)
+        .args(OPTIONS.iter().map(argument))
+        .arg(
+            Arg::new("words")
+                .value_name("NAME [--] COMMAND [ARG]")
+                .num_args(0..)
+                .trailing_var_arg(true)
+                .value_parser(ValueParser::os_string())
+                .value_hint(clap::ValueHint::CommandWithArguments)
+                .hide(true),
+        )
+}
+
+fn argument(option: &'static Opt) -> Arg {
+    let arg = Arg::new(option.id)
+        .long(option.id)
+        .help(help::line(option))
+        .long_help(help::paragraphs(option))
+        .help_heading(option.group.heading())
+        .hide_short_help(option.group.in_long_help_only());
+    let arg = match option.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    let arg = match option.value {
+        None => arg.action(ArgAction::SetTrue),
+        Some(_) if option.choices.is_empty() => arg.value_parser(ValueParser::os_string()),
+        Some(_) => arg.value_parser(PossibleValuesParser::new(option.choices)).hide_possible_values(true),
+    };
+    let arg = match option.value {
+        Some(value) => arg.value_name(value),
+        None => arg,
+    };
+    let arg = if option.path { arg.value_hint(clap::ValueHint::FilePath) } else { arg };
+    // Flags that contradict each other: the last one wins.
+    match option.id {
+        "wait" => arg.overrides_with("try"),
+        "try" => arg.overrides_with("wait"),
+        "verbose" => arg.overrides_with("quiet"),
+        "quiet" => arg.overrides_with("verbose"),
+        _ => arg,
+    }
+}
+
+/// clap's refusal in distlock's form: its first paragraph is the message, its tips are the hint.
+fn usage(error: &clap::Error) -> Failure {
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let lines = || text.lines().map(str::trim);
+    let message: Vec<_> = lines().take_while(|line| !line.is_empty()).collect();
+    let tips: Vec<_> = lines().filter_map(|line| line.strip_prefix("tip: ")).collect();
+    let hint = if tips.is_empty() { "see distlock --help".to_owned() } else { tips.join("; ") };
+    Failure::usage(message.join(" ")).hint(hint)
+}

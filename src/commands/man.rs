@@ -1,0 +1,38 @@
+//! `distlock man`: what man/ holds.
+
+use std::io;
+
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::cli;
+use crate::cli::help::{SECTIONS, Section};
+
+/// The man page, in roff.
+pub fn page() -> io::Result<Vec<u8>> {
+    let man = Man::new(cli::command()).manual("User Commands");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    for section in SECTIONS {
+        roff(section).to_writer(&mut page)?;
+    }
+    let see_also = [bold("flock"), roman("(1), "), bold("etcdctl"), roman("(1), "), bold("consul"), roman("(1)")];
+    Roff::new().control("SH", ["SEE ALSO"]).text(see_also).to_writer(&mut page)?;
+    Ok(page)
+}
+
+fn roff(section: &Section) -> Roff {
+    let mut roff = Roff::new();
+    roff.control("SH", [section.title.to_uppercase().as_str()]);
+    if !section.intro.is_empty() {
+        roff.text([roman(section.intro)]);
+    }
+    for (term, meaning) in section.entries {
+        roff.control("TP", []).text([bold(*term)]).text([roman(*meaning)]);
+    }
+    roff
+}

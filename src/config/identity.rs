@@ -1,0 +1,100 @@
+//! Who we are to the servers. Secrets come from files, from the backends' own variables, or from a prompt: never from
+//! the command line, which everybody on the host can read.
+
+use super::Surroundings;
+use super::layers::{Layers, Value};
+use crate::backend::Name;
+use crate::backend::endpoint::{Identity, Secret};
+use crate::error::Failure;
+
+/// The identity for the chosen backend.
+pub fn resolve(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
+    Ok(Identity {
+        token: token(layers, name)?,
+        namespace: layers.text("namespace")?,
+        partition: layers.text("partition")?,
+        datacenter: layers.text("datacenter")?,
+        ..login(layers, name, around)?
+    })
+}
+
+/// The user and the password, each from the strongest layer that has one.
+fn login(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
+    let (own_user, own_password) = own_login(layers, name)?;
+    let user = match (layers.get("user"), &own_user) {
+        (Some(value), own) if !value.is_from_file() || own.is_none() => user_name(&value)?,
+        (_, Some(own)) => own.clone(),
+        (_, None) => return Ok(Identity::default()),
+    };
+    // A password that comes with another user's name is that user's.
+    let own_password = own_password.filter(|_| own_user.is_none_or(|own| own == user));
+    let password = match (layers.get("password-file"), own_password) {
+        (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file)?,
+        (_, Some(own)) => own,
+        (_, None) => (around.ask)(&format!("Password of {user} on {name}: ")).map_err(|error| {
+            Failure::usage(format!("the user {user} has no password, and there is no terminal to ask for it"))
+                .because(error)
+                .hint("name a file that holds it with --password-file")
+        })?,
+    };
+    Ok(Identity { user: Some(user), password: Some(password), ..Identity::default() })
+}
+
+fn user_name(value: &Value) -> Result<String, Failure> {
+    let user = value.text()?;
+    if user.contains(':') {
+        // What follows the colon is most likely a password: it is not repeated.
+        return Err(value
+            .refuse("a user name has no colon, and a password does not stand beside it")
+            .hint("name a file that holds the password with --password-file"));
+    }
+    Ok(user.to_owned())
+}
+
+/// A user and a password as the backends' own variables have them. A password without a user is for any.
+fn own_login(layers: &Layers, name: Name) -> Result<(Option<String>, Option<Secret>), Failure> {
+    let (login, password) = match name {
+        Name::Etcd => (layers.variable("ETCDCTL_USER"), layers.variable("ETCDCTL_PASSWORD")),
+        Name::Consul => (layers.variable("CONSUL_HTTP_AUTH"), None),
+        Name::Local => (None, None),
+    };
+    let login = login.map(|value| value.text().map(ToOwned::to_owned)).transpose()?;
+    let password = password.map(|value| value.text().map(secret)).transpose()?;
+    Ok(match (login, password) {
+        // As etcdctl has it: beside a password of its own, the whole of ETCDCTL_USER is the name.
+        (login, Some(password)) => (login, Some(password)),
+        (Some(login), None) => match login.split_once(':') {
+            Some((user, password)) => (Some(user.to_owned()), Some(secret(password))),
+            // HTTP's basic authentication knows an empty password; etcd asks for one.
+            None => (Some(login), (name == Name::Consul).then(|| secret(""))),
+        },
+        (None, None) => (None, None),
+    })
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+fn token(layers: &Layers, name: Name) -> Result<Option<Secret>, Failure> {
+    if name != Name::Consul {
+        return Ok(None);
+    }
+    // As Consul's tools have it: of their two variables, the file's is the stronger.
+    match (layers.get("token-file"), layers.variable("CONSUL_HTTP_TOKEN")) {
+        (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file).map(Some),
+        (_, Some(own)) => own.text().map(secret).map(Some),
+        (_, None) => Ok(None),
+    }
+}
+
+/// The secret in a file, without the line's end.
+fn secret_file(value: &Value) -> Result<Secret, Failure> {
+    let path = value.path();
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| value.refuse(format!("cannot read {}", path.display())).because(error))?;
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(value.refuse(format!("{} is empty", path.display()))),
+        text => Ok(secret(text)),
+    }
+}

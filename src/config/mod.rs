@@ -1,0 +1,260 @@
+//! Flags, environment and configuration file become one checked configuration.
+
+mod ci;
+mod duration;
+mod endpoints;
+mod file;
+mod identity;
+mod layers;
+mod room;
+mod server;
+mod signal;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap_complete::Shell;
+use nix::sys::signal::Signal;
+
+use crate::backend::Settings;
+use crate::backend::endpoint::Secret;
+use crate::cli::{self, Flags, Request, Words};
+use crate::error::Failure;
+use file::File;
+pub use layers::Environment;
+use layers::{Layers, Value};
+
+/// Where the configuration file is when nobody names one. There is none per user: cron and sudo would see another one.
+const DEFAULT_FILE: &str = "/etc/distlock/config.toml";
+const DEFAULT_TTL: Duration = Duration::from_secs(15);
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What distlock was asked to do, checked.
+#[derive(Debug)]
+pub enum Invocation {
+    /// Run a command under a lock.
+    Run(Box<Run>),
+    /// Print a completion script.
+    Completions(Shell),
+    /// Print the man page.
+    Man,
+    /// Print help or version, as clap has rendered it.
+    Help(clap::Error),
+}
+
+/// Everything `run` needs, checked.
+#[derive(Debug)]
+pub struct Run {
+    /// The lock's name as the user gave it.
+    pub name: String,
+    /// The command and its arguments; with `--shell` those of `/bin/sh -c`.
+    pub argv: Vec<OsString>,
+    /// Whether `--shell` was given.
+    pub shell: bool,
+    /// How the lock's backend is reached; None with `--no-lock`.
+    pub settings: Option<Settings>,
+    /// The lease time to ask for.
+    pub ttl: Duration,
+    /// From the soft signal to KILL.
+    pub grace: Duration,
+    /// How long to wait for the lock.
+    pub wait: Wait,
+    /// The soft signal.
+    pub signal: Signal,
+    /// What follows a loss.
+    pub on_lost: OnLost,
+    /// The exit code when the lock is busy: None is the table's, 0 is also silent.
+    pub busy_exit: Option<u8>,
+    /// What whoever waits is shown.
+    pub message: Option<String>,
+    /// Where whoever waits can look: the CI job's address.
+    pub url: Option<String>,
+    /// How long to try when no server was ever reached.
+    pub connect_timeout: Duration,
+    /// What is printed.
+    pub output: Output,
+}
+
+/// How long to wait for the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as it takes.
+    Forever,
+    /// This long, connecting included; zero is one try.
+    AtMost(Duration),
+}
+
+/// What follows a loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLost {
+    /// The command is killed; exit 76.
+    Kill,
+    /// The command is killed, the lock acquired again, and the command run anew.
+    Restart,
+    /// The command is frozen while the lock is re-established.
+    Relock,
+}
+
+/// What distlock prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Each step is told.
+    pub verbose: bool,
+    /// Nothing but errors.
+    pub quiet: bool,
+    /// The form of events on stderr.
+    pub format: Format,
+}
+
+/// The form of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What a configuration depends on beside the command line.
+pub struct Surroundings<'a> {
+    /// Reads a variable of the environment.
+    pub environment: Environment<'a>,
+    /// The configuration file that is read when nobody names one.
+    pub default_file: PathBuf,
+    /// Asks on the terminal for what nobody may see.
+    pub ask: &'a dyn Fn(&str) -> io::Result<Secret>,
+}
+
+impl Surroundings<'static> {
+    /// Those of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            environment: &|name| std::env::var_os(name),
+            default_file: DEFAULT_FILE.into(),
+            ask: &|prompt| rpassword::prompt_password(prompt).map(Secret::new),
+        }
+    }
+}
+
+/// Understands and checks a command line, the program's name included.
+///
+/// # Errors
+///
+/// A usage failure that names the flag, variable or key, and the way out.
+pub fn resolve(line: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Result<Invocation, Failure> {
+    Ok(match cli::parse(line)? {
+        Request::Help(text) => Invocation::Help(text),
+        Request::Completions(shell) => Invocation::Completions(shell),
+        Request::Man => Invocation::Man,
+        Request::Run(flags, words) => Invocation::Run(Box::new(run(&flags, words, around)?)),
+    })
+}
+
+fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failure> {
+    let mut layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
+    layers.file = read_file(&layers, around)?;
+    let unlocked = layers.is_on("no-lock")?;
+    if !unlocked {
+        layers.backend = Some(server::choose(&layers)?);
+    }
+    let ttl = parsed(&layers, "ttl", duration::parse)?.unwrap_or(DEFAULT_TTL);
+    let asked_grace = parsed(&layers, "grace", duration::parse)?;
+    let grace = asked_grace.unwrap_or_else(|| room::default_grace(ttl));
+    let settings = match layers.backend {
+        None => None,
+        Some(name) => Some(server::settings(&layers, name, ttl, around)?),
+    };
+    if let Some(settings) = &settings {
+        room::check(settings, ttl, asked_grace)?;
+    }
+    let job = ci::job(around.environment).unwrap_or_default();
+    let message = layers.text("message")?.unwrap_or(job.name);
+    let shell = layers.is_on("shell")?;
+    Ok(Run {
+        argv: argv(words.command, shell)?,
+        name: words.name,
+        shell,
+        settings,
+        ttl,
+        grace,
+        wait: wait(&layers)?,
+        signal: parsed(&layers, "signal", signal::parse)?.unwrap_or(Signal::SIGTERM),
+        on_lost: on_lost(&layers)?,
+        busy_exit: parsed(&layers, "busy-exit", exit_code)?,
+        message: Some(message).filter(|message| !message.is_empty()),
+        url: job.url,
+        connect_timeout: parsed(&layers, "connect-timeout", positive)?.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        output: output(&layers)?,
+    })
+}
+
+fn read_file(layers: &Layers, around: &Surroundings) -> Result<File, Failure> {
+    let named = layers.get("config");
+    let path = named.as_ref().map_or_else(|| around.default_file.clone(), Value::path);
+    File::read(&path, named.as_ref())
+}
+
+/// The option's value as `parse` reads it, if anything sets it.
+fn parsed<T>(layers: &Layers, id: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<T>, Failure> {
+    layers.get(id).map(|value| value.parse(parse)).transpose()
+}
+
+fn argv(mut command: Vec<OsString>, shell: bool) -> Result<Vec<OsString>, Failure> {
+    if !shell {
+        return Ok(command);
+    }
+    if command.len() > 1 {
+        let word = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        return Err(Failure::usage(format!("--shell takes one word, and COMMAND has {}", command.len()))
+            .hint(format!("put it in quotes: {}", cli::quote(word.as_ref()))));
+    }
+    command.splice(0..0, ["/bin/sh".into(), "-c".into()]);
+    Ok(command)
+}
+
+fn wait(layers: &Layers) -> Result<Wait, Failure> {
+    match layers.stronger("try", "wait")? {
+        None => Ok(Wait::Forever),
+        Some((option, _)) if option.id == "try" => Ok(Wait::AtMost(Duration::ZERO)),
+        Some((_, value)) => value.parse(|text| match text {
+            "forever" => Ok(Wait::Forever),
+            text => duration::parse(text).map(Wait::AtMost).map_err(|why| format!("{why}, and not forever")),
+        }),
+    }
+}
+
+fn output(layers: &Layers) -> Result<Output, Failure> {
+    let stronger = layers.stronger("verbose", "quiet")?.map(|(option, _)| option.id);
+    let format = parsed(layers, "log-format", |text| match text {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(format!("`{text}` is not one of text, json")),
+    })?;
+    let format = format.unwrap_or(Format::Text);
+    Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format })
+}
+
+fn on_lost(layers: &Layers) -> Result<OnLost, Failure> {
+    let action = parsed(layers, "on-lost", |text| match text {
+        "kill" => Ok(OnLost::Kill),
+        "restart" | "relock" => Err(format!("`{text}` is not available in this version of distlock, only kill")),
+        _ => Err(format!("`{text}` is not an action that this version of distlock knows: kill")),
+    })?;
+    Ok(action.unwrap_or(OnLost::Kill))
+}
+
+fn exit_code(text: &str) -> Result<u8, String> {
+    text.parse().map_err(|_| format!("`{text}` is not an exit code from 0 to 255"))
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match duration::parse(text)? {
+        Duration::ZERO => Err("has to be longer than nothing".to_owned()),
+        duration => Ok(duration),
+    }
+}
