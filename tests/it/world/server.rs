@@ -138,7 +138,10 @@ struct Daemon {
     guard: Child,
 }
 
+/// The kernel hangs up on the guard when the test process dies while the server is stopped, and the
+/// pipe that takes the process id may have lost its reader by then; neither may end it.
 const GUARD: &str = r#"
+trap '' HUP PIPE
 dir=$1
 shift
 "$@" >"$dir/log" 2>&1 &
