@@ -64,7 +64,7 @@ impl Terms {
     /// The time from `s` to the hard deadline.
     #[must_use]
     pub fn life(&self) -> Duration {
-        (self.cover * (100 - RHO_PERCENT) / 100).saturating_sub(EPS)
+        (self.cover.saturating_mul(100 - RHO_PERCENT) / 100).saturating_sub(EPS)
     }
 
     /// The time from `s` to the soft deadline; zero when there is none.
@@ -85,7 +85,7 @@ impl Terms {
     /// The least cover that [`Terms::check`] accepts with this grace, rounded up to whole seconds; for hints.
     #[must_use]
     pub fn least_cover(grace: Duration) -> Duration {
-        let needed = (MIN_ROOM + K + EPS + grace) * 100 / (100 - RHO_PERCENT);
+        let needed = (MIN_ROOM + K + EPS).saturating_add(grace).saturating_mul(100) / (100 - RHO_PERCENT);
         Duration::from_secs(needed.as_secs() + u64::from(needed.subsec_nanos() > 0))
     }
 
@@ -105,7 +105,7 @@ impl Terms {
     /// How long one request may take, so that three tries fit between a renewal's start and the soft deadline.
     #[must_use]
     pub fn attempt(&self) -> Duration {
-        ((self.room() - self.interval().min(self.room())) / 3).clamp(Duration::from_millis(150), MAX_ATTEMPT)
+        (self.room().saturating_sub(self.interval()) / 3).clamp(Duration::from_millis(150), MAX_ATTEMPT)
     }
 }
 
@@ -189,3 +189,6 @@ impl Lease {
         now.until(self.deadlines().soft) >= self.terms.room() / 2
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,357 @@
+//! The keeper: the asynchronous process. It connects, queues, acquires, starts the command, renews, watches and releases;
+//! it is the parent and reaper of the command's tree. [`machine`] decides, this file does.
+
+mod calls;
+pub mod machine;
+
+use std::ffi::OsString;
+use std::future::{Future, poll_fn};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, setpgid};
+use tokio::io::unix::AsyncFd;
+
+use crate::backend::{Backend, Name, Note, Place, Prepared, Want};
+use crate::clock::{Alarm, Instant};
+use crate::error::{Failure, Kind, chain};
+use crate::handle;
+use crate::link::{FromKeeper, FromSupervisor, Link, Received, Verdict};
+use crate::process::{Inherited, Spawn, ignore};
+use crate::tree::Tree;
+use calls::Request;
+use machine::{Action, Event, Machine, Rules};
+
+/// What the keeper needs; both processes know it, since one is forked from the other.
+#[derive(Debug)]
+pub struct Job {
+    /// What the machine goes by.
+    pub rules: Rules,
+    /// Program and arguments.
+    pub argv: Vec<OsString>,
+    /// Where the lock lives.
+    pub prepared: Prepared,
+    /// Which lock.
+    pub want: Want,
+    /// The backend that the command is told, `None` without a lock.
+    pub backend: Option<Name>,
+    /// The soft signal.
+    pub signal: Signal,
+    /// The process group that the command joins; `None`: one of its own.
+    pub group: Option<Pid>,
+    /// What the command is to find as distlock did.
+    pub inherited: Inherited,
+}
+
+/// Runs the keeper in this process, which was forked for it. Returns the process's exit code; the verdict goes by the link.
+pub fn run(job: &Job, link: Link<FromKeeper>) -> u8 {
+    match prepare().and_then(|tree| live(job, link, tree)) {
+        Ok(()) => crate::exit::OK,
+        // Nobody reads this process's stderr: the supervisor tells what happened from the silence.
+        Err(_) => crate::exit::code(Kind::Fault),
+    }
+}
+
+/// Steps out of the way of everything that is meant for the supervisor or the command.
+fn prepare() -> std::io::Result<Tree> {
+    // A name of its own: whoever kills by name must not hit both processes at once.
+    let _ = nix::sys::prctl::set_name(c"lock-keeper");
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    ignore(&[
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGPIPE,
+        Signal::SIGTSTP,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+    ]);
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children()), None)?;
+    Ok(Tree::adopt()?)
+}
+
+fn children() -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    set
+}
+
+fn live(job: &Job, link: Link<FromKeeper>, tree: Tree) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let result = runtime.block_on(async { Keeper::new(job, link, tree)?.run().await });
+    // A look-up of a host name may still hang in a thread of the runtime's; the process ends all the same.
+    runtime.shutdown_background();
+    result
+}
+
+type Call = Pin<Box<dyn Future<Output = Event>>>;
+
+struct Keeper<'a> {
+    job: &'a Job,
+    machine: Machine,
+    backend: Rc<dyn Backend>,
+    calls: [Option<Call>; 5],
+    link: AsyncFd<Link<FromKeeper>>,
+    notes: Rc<std::cell::RefCell<Vec<String>>>,
+    alarm: AsyncFd<Alarm>,
+    children: AsyncFd<SignalFd>,
+    tree: Tree,
+    command: Option<Pid>,
+    lease: Option<String>,
+    place: Option<(u64, String)>,
+    orphaned: bool,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(job: &'a Job, mut link: Link<FromKeeper>, tree: Tree) -> std::io::Result<Self> {
+        let notes = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let sink = Rc::clone(&notes);
+        let note: Note = Rc::new(move |text| sink.borrow_mut().push(text));
+        let backend = match job.prepared.contender(job.want.clone(), note) {
+            Ok(backend) => backend,
+            Err(failure) => {
+                link.post(FromKeeper::Done(Verdict::Failed(failure)));
+                return Err(std::io::Error::other("no backend"));
+            }
+        };
+        let children = SignalFd::with_flags(&children(), SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self {
+            job,
+            machine: Machine::new(job.rules.clone(), Instant::now()),
+            backend: Rc::from(backend),
+            calls: [const { None }; 5],
+            link: AsyncFd::register(link)?,
+            notes,
+            alarm: AsyncFd::register(Alarm::new()?)?,
+            children: AsyncFd::register(children)?,
+            tree,
+            command: None,
+            lease: None,
+            place: None,
+            orphaned: false,
+        })
+    }
+
+    async fn run(mut self) -> std::io::Result<()> {
+        let mut event = Event::Tick;
+        loop {
+            let mut next = Some(event);
+            while let Some(event) = next.take() {
+                self.learn(&event);
+                for action in self.machine.on(event, Instant::now()) {
+                    if let Action::Finish(verdict) = action {
+                        self.post(FromKeeper::Done(verdict));
+                        return Ok(());
+                    }
+                    next = next.or(self.perform(action));
+                }
+            }
+            self.tell_news();
+            self.alarm.get_ref().set(self.machine.wake())?;
+            event = self.next_event().await?;
+        }
+    }
+
+    /// Remembers what the command's environment will tell of the lock.
+    fn learn(&mut self, event: &Event) {
+        if let Event::Entered(Ok((_, Place::Held { token, key }))) | Event::Moved(Ok(Place::Held { token, key })) = event {
+            self.place = Some((*token, key.clone()));
+        }
+    }
+
+    /// Does one thing. What comes of it at once is an event again.
+    fn perform(&mut self, action: Action) -> Option<Event> {
+        match action {
+            Action::Begin(request) => self.begin(request),
+            Action::Abandon(request) => self.calls[request as usize] = None,
+            Action::NextEndpoint => self.backend.next_endpoint(),
+            Action::Tell(message) => self.post(message),
+            Action::Start => return Some(self.start()),
+            Action::SignalCommand(signal) => {
+                if let (Some(pid), Ok(signal)) = (self.command, Signal::try_from(signal)) {
+                    // It is our child and not reaped, so the pid is its own.
+                    let _ = kill(pid, signal);
+                }
+            }
+            Action::EndTree => {
+                self.tree.signal(self.job.signal, None);
+                self.tree.signal(Signal::SIGCONT, None);
+            }
+            Action::KillTree { overdue } => {
+                self.tree.signal(Signal::SIGKILL, None);
+                if overdue {
+                    let stuck = self.tree.members(None);
+                    self.post(FromKeeper::Stuck(stuck));
+                }
+            }
+            // The caller ends its loop with this one.
+            Action::Finish(_) => {}
+        }
+        None
+    }
+
+    fn begin(&mut self, request: Request) {
+        let backend = Rc::clone(&self.backend);
+        self.calls[request as usize] = Some(match request {
+            Request::Enter => Box::pin(async move { Event::Entered(backend.enter().await) }),
+            Request::Wait => Box::pin(async move { Event::Moved(backend.wait().await) }),
+            Request::Renew => Box::pin(async move { Event::Renewed(backend.renew().await) }),
+            Request::Watch => Box::pin(async move { Event::News(backend.watch().await) }),
+            Request::Release => Box::pin(async move { Event::Released(backend.release().await) }),
+        });
+    }
+
+    fn start(&mut self) -> Event {
+        let variables = self.variables();
+        let holds = match &self.job.prepared {
+            Prepared::Local(file) => Some(file.as_fd()),
+            _ => None,
+        };
+        let spawn = Spawn {
+            argv: &self.job.argv,
+            set: &variables,
+            group: self.job.group,
+            holds,
+            inherited: &self.job.inherited,
+        };
+        match spawn.start() {
+            Ok(pid) => {
+                self.command = Some(pid);
+                self.job.inherited.close(&[]);
+                Event::Started
+            }
+            Err(error) => Event::NotStarted(not_started(&self.job.argv, &error)),
+        }
+    }
+
+    /// What the command's environment tells of the lock.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let (Some(backend), Some((token, key))) = (self.job.backend, &self.place) else { return Vec::new() };
+        let name = &self.job.want.name;
+        let mut variables = vec![
+            ("DISTLOCK_FENCING_TOKEN", token.to_string()),
+            ("DISTLOCK_HANDLE", handle::of_running(backend, self.backend.lease_id().as_deref(), *token, name)),
+            ("DISTLOCK_HELD_NAME", name.clone()),
+            ("DISTLOCK_HELD_BACKEND", backend.to_string()),
+            ("DISTLOCK_HELD_KEY", key.clone()),
+        ];
+        match backend {
+            Name::Etcd => variables.extend([("ETCD_LOCK_KEY", key.clone()), ("ETCD_LOCK_REV", token.to_string())]),
+            Name::Consul => variables.push(("CONSUL_LOCK_HELD", "true".into())),
+            Name::Local => {}
+        }
+        variables
+    }
+
+    fn post(&mut self, message: FromKeeper) {
+        self.link.get_mut().post(message);
+    }
+
+    /// Passes on what the backend has noted, and the lease's name as soon as there is one.
+    fn tell_news(&mut self) {
+        let notes = std::mem::take(&mut *self.notes.borrow_mut());
+        for note in notes {
+            self.post(FromKeeper::Note(note));
+        }
+        let lease = self.backend.lease_id();
+        if lease != self.lease {
+            self.lease.clone_from(&lease);
+            lease.into_iter().for_each(|lease| self.post(FromKeeper::Lease(lease)));
+        }
+    }
+
+    /// Waits for whatever comes first. Time goes before news, so that a deadline that passed in a suspend is seen first.
+    async fn next_event(&mut self) -> std::io::Result<Event> {
+        loop {
+            let backlog = self.link.get_ref().backlog();
+            let calls = &mut self.calls;
+            tokio::select! {
+                biased;
+                ready = self.alarm.readable() => {
+                    let mut ready = ready?;
+                    self.alarm.get_ref().clear();
+                    ready.clear_ready();
+                    return Ok(Event::Tick);
+                }
+                ready = self.children.readable() => {
+                    let mut ready = ready?;
+                    while self.children.get_ref().read_signal()?.is_some() {}
+                    ready.clear_ready();
+                    drop(ready);
+                    return self.reap();
+                }
+                ready = self.link.readable() => {
+                    let mut ready = ready?;
+                    match self.link.get_ref().receive()? {
+                        Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
+                        Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
+                        Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),
+                        Received::Closed if !self.orphaned => {
+                            drop(ready);
+                            self.orphaned = true;
+                            return Ok(Event::Orphaned);
+                        }
+                        Received::Closed | Received::Nothing => ready.clear_ready(),
+                    }
+                }
+                ready = self.link.writable(), if backlog => {
+                    ready?.clear_ready();
+                    self.link.get_mut().flush();
+                }
+                event = poll_fn(|context| poll_calls(calls, context)) => return Ok(event),
+            }
+            self.tell_news();
+        }
+    }
+
+    fn reap(&mut self) -> std::io::Result<Event> {
+        let reaped = self.tree.reap()?;
+        let mut ended = None;
+        let command = self.command;
+        for change in reaped.changes.into_iter().filter(|change| change.pid() == command) {
+            match change {
+                WaitStatus::Exited(_, code) => ended = Some(Verdict::Exited(code)),
+                WaitStatus::Signaled(_, signal, _) => ended = Some(Verdict::Signaled(signal as i32)),
+                WaitStatus::Stopped(_, signal) => self.post(FromKeeper::Stopped(signal as i32)),
+                WaitStatus::Continued(_) => self.post(FromKeeper::Continued),
+                _ => {}
+            }
+        }
+        if ended.is_some() {
+            self.command = None;
+        }
+        Ok(Event::Reaped { command: ended, empty: reaped.empty })
+    }
+}
+
+fn poll_calls(calls: &mut [Option<Call>], context: &mut std::task::Context<'_>) -> Poll<Event> {
+    for slot in calls {
+        if let Some(call) = slot
+            && let Poll::Ready(event) = call.as_mut().poll(context)
+        {
+            *slot = None;
+            return Poll::Ready(event);
+        }
+    }
+    Poll::Pending
+}
+
+/// A command that could not be executed although it was found before the lock was taken.
+fn not_started(argv: &[OsString], error: &std::io::Error) -> Failure {
+    let program = argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    let kind = match error.kind() {
+        std::io::ErrorKind::NotFound => Kind::NotFound,
+        _ => Kind::NotExecutable,
+    };
+    let mut failure = Failure::new(kind, format!("cannot execute {program}"));
+    failure.causes = chain(error);
+    failure
+}

@@ -1,0 +1,173 @@
+//! Forking, executing and dying: the only unsafe code.
+#![allow(unsafe_code, reason = "fork, and code between fork and exec, cannot be had safely")]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::fcntl::{F_GETFD, F_SETFD, FdFlag, OFlag, fcntl};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::unistd::{ForkResult, Pid, fork, getpid, setpgid};
+
+/// Signals that a shell or nohup may have set to be ignored on purpose. The command finds them as distlock did; all
+/// others it finds at their default, which is what the runtimes between a terminal and here rarely leave.
+const INHERITABLE: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+
+/// What this process got from whoever started it, taken before anything is changed.
+#[derive(Debug)]
+pub struct Inherited {
+    ignored: Vec<Signal>,
+    descriptors: Vec<RawFd>,
+}
+
+impl Inherited {
+    /// Takes stock. Call it first: later there are descriptors and dispositions of our own.
+    #[must_use]
+    pub fn take() -> Self {
+        let ignored = INHERITABLE.into_iter().filter(|signal| is_ignored(*signal)).collect();
+        Self { ignored, descriptors: open_descriptors() }
+    }
+
+    /// Whether this signal was to be ignored.
+    #[must_use]
+    pub fn ignores(&self, signal: Signal) -> bool {
+        self.ignored.contains(&signal)
+    }
+
+    /// Closes what only the command is to hold open, so that a reader of its output sees the end when the command closes
+    /// it. The standard ones become `/dev/null`, but `keep`.
+    pub fn close(&self, keep: &[RawFd]) {
+        let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty());
+        for &fd in self.descriptors.iter().filter(|fd| !keep.contains(fd)) {
+            match &null {
+                // SAFETY: dup2 onto a descriptor number; nothing in this process owns 0 to 2 as an OwnedFd.
+                Ok(null) if fd <= 2 => drop(unsafe { libc::dup2(null.as_raw_fd(), fd) }),
+                Err(_) if fd <= 2 => {}
+                // SAFETY: these numbers were inherited, no object of ours owns them, and they are closed once.
+                _ => drop(unsafe { libc::close(fd) }),
+            }
+        }
+    }
+}
+
+/// The inherited descriptors. One that is close-on-exec cannot have come through an exec, so it is our own.
+fn open_descriptors() -> Vec<RawFd> {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|fd| inheritable(*fd)).collect()
+}
+
+fn inheritable(fd: RawFd) -> bool {
+    // SAFETY: the number is only used for this query, which fails when it names no open descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(fd, F_GETFD).is_ok_and(|flags| !FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC))
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action only reads the present one into `now`, which is zeroed and large enough.
+    unsafe { libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) == 0 && now.assume_init().sa_sigaction == libc::SIG_IGN }
+}
+
+/// Forks. The child runs `child` and exits with what it returns; nothing above it on the stack runs in the child.
+///
+/// Must be called while the process has one thread only, since the child goes on to allocate.
+pub fn fork_into(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
+    // SAFETY: single-threaded here, so the child may do anything; it ends without returning.
+    match unsafe { fork()? } {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let code = child();
+            // Not `exit`: buffers and handlers belong to the parent.
+            // SAFETY: _exit ends this process and touches nothing.
+            unsafe { libc::_exit(i32::from(code)) }
+        }
+    }
+}
+
+/// What the command gets.
+#[derive(Debug)]
+pub struct Spawn<'a> {
+    /// Program and arguments.
+    pub argv: &'a [OsString],
+    /// Variables that are set for it, and override inherited ones.
+    pub set: &'a [(&'static str, String)],
+    /// The process group that it joins; `None`: one of its own.
+    pub group: Option<Pid>,
+    /// A descriptor of ours that it holds open as well.
+    pub holds: Option<BorrowedFd<'a>>,
+    /// Dispositions to restore.
+    pub inherited: &'a Inherited,
+}
+
+impl Spawn<'_> {
+    /// Starts the command. It is killed should the calling *thread* end: call it from the main one.
+    pub fn start(&self) -> io::Result<Pid> {
+        let Some((program, arguments)) = self.argv.split_first() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).envs(self.set.iter().map(|(name, value)| (name, value)));
+        let (group, parent) = (self.group, getpid());
+        let holds = self.holds.map(|fd| fd.as_raw_fd());
+        let ignored = self.inherited.ignored.clone();
+        // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                setpgid(Pid::from_raw(0), group.unwrap_or(Pid::from_raw(0)))?;
+                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+                if nix::unistd::getppid() != parent {
+                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                if let Some(fd) = holds {
+                    fcntl(BorrowedFd::borrow_raw(fd), F_SETFD(FdFlag::empty()))?;
+                }
+                restore_signals(&ignored);
+                Ok(())
+            });
+        }
+        let child = command.spawn()?;
+        Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
+    }
+}
+
+/// Every signal at its default but those ignored on purpose, and none blocked.
+fn restore_signals(ignored: &[Signal]) {
+    for signal in Signal::iterator() {
+        let handler = if ignored.contains(&signal) { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        set_handler(signal, handler);
+    }
+    // Real-time signals have no names; whoever started us may have had them ignored.
+    for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs no code of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+fn set_handler(signal: Signal, handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: SIG_DFL and SIG_IGN run no code of ours. KILL and STOP refuse, as they must.
+    let _ = unsafe { sigaction(signal, &action) };
+}
+
+/// Ignores these signals from now on.
+pub fn ignore(signals: &[Signal]) {
+    for &signal in signals {
+        set_handler(signal, SigHandler::SigIgn);
+    }
+}
+
+/// Dies of `signal`, so that a shell sees it: its loops stop. Returns when that is impossible, as for PID 1.
+pub fn die_of(signal: Signal) {
+    // The core file that QUIT would leave would be ours, not the command's.
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    set_handler(signal, SigHandler::SigDfl);
+    let _ = nix::sys::signal::kill(getpid(), signal);
+    let mut only = SigSet::empty();
+    only.add(signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
+}
+

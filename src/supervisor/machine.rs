@@ -1,0 +1,337 @@
+//! The supervisor's decisions: pure. Events come in with the moment at which they are handled; what to do comes out.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::backend::Queue;
+use crate::clock::Instant;
+use crate::error::{Failure, Kind};
+use crate::lease::{Deadlines, K};
+use crate::link::{FromKeeper, FromSupervisor, Verdict};
+use crate::tree::Process;
+
+/// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// How often the tree is killed again while it dies.
+const KILL_AGAIN: Duration = Duration::from_millis(2);
+/// The same, for a tree that did not die within K.
+const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
+/// How long a keeper that gave its verdict may take to exit.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The keeper said something.
+    Message(FromKeeper),
+    /// The keeper's end of the link is closed; its process ends or has ended.
+    LinkClosed,
+    /// The keeper's process ended.
+    KeeperEnded,
+    /// Nothing is left below.
+    Empty,
+    /// A signal came.
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// The kernel sent it, as the terminal's driver does to a whole process group.
+        keyboard: bool,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the keeper.
+    Post(FromSupervisor),
+    /// Stop this process, as the command was stopped.
+    StopSelf,
+    /// Kill everything below but the keeper.
+    KillTree,
+    /// Kill the keeper and everything below it.
+    KillAll,
+    /// Give up the lease that the keeper left behind.
+    Release,
+    /// Close what is the command's own.
+    CloseStreams,
+    /// Show this to the user.
+    Show(Notice),
+    /// End with this verdict.
+    Finish(Verdict),
+}
+
+/// What users may see; how, the console knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Somebody else is first.
+    Waiting(Queue),
+    /// The place in the queue is gone, and why; it is being taken anew.
+    Rejoining(String),
+    /// The lock is held, with this token.
+    Acquired(u64),
+    /// The command runs.
+    Started,
+    /// The command is being ended, and why.
+    Ending(String),
+    /// These processes cannot be killed.
+    Stuck(Vec<Process>),
+    /// The keeper is gone or silent.
+    KeeperLost(&'static str),
+    /// Something that `-v` shows.
+    Note(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The command does not run yet.
+    Waiting,
+    /// It may run at any moment: the deadlines hold.
+    Armed,
+    /// It does.
+    Running,
+    /// Nothing is left of it.
+    Over,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    name: String,
+    /// The command is in this process's group, so the terminal's signals reach it without help.
+    shared: bool,
+    phase: Phase,
+    deadlines: Option<Deadlines>,
+    lease: bool,
+    first: Option<(Signal, Instant)>,
+    keeper: bool,
+    link_open: bool,
+    heard: Instant,
+    /// The next time to kill, once this process has to do it.
+    killing: Option<Kill>,
+    verdict: Option<Verdict>,
+    parted: Option<Instant>,
+    actions: Vec<Action>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Kill {
+    since: Instant,
+    next: Instant,
+}
+
+impl Machine {
+    /// A machine whose keeper was just forked. `shared`: the command will be in this process's group.
+    #[must_use]
+    pub fn new(name: &str, shared: bool, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            shared,
+            phase: Phase::Waiting,
+            deadlines: None,
+            lease: false,
+            first: None,
+            keeper: true,
+            link_open: true,
+            heard: now,
+            killing: None,
+            verdict: None,
+            parted: None,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in one event; the deadline goes first.
+    #[must_use]
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        match event {
+            Event::Message(message) => self.message(message, now),
+            Event::LinkClosed => self.link_open = false,
+            Event::KeeperEnded => self.keeper_ended(now),
+            Event::Empty => self.empty(),
+            Event::Signal { signal, keyboard } => self.signal(signal, keyboard, now),
+            Event::Tick => {}
+        }
+        self.check(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::Tick`] is wanted next, at the latest.
+    #[must_use]
+    pub fn wake(&self) -> Option<Instant> {
+        let deadline = self.deadlines.filter(|_| matches!(self.phase, Phase::Armed | Phase::Running) && self.killing.is_none()).map(|d| d.kill);
+        let killing = self.killing.map(|kill| kill.next);
+        deadline.into_iter().chain(killing).chain(self.parted).min()
+    }
+
+    /// Whether there is anything to read from the keeper.
+    #[must_use]
+    pub fn link_open(&self) -> bool {
+        self.link_open
+    }
+
+    fn show(&mut self, notice: Notice) {
+        self.actions.push(Action::Show(notice));
+    }
+
+    fn message(&mut self, message: FromKeeper, now: Instant) {
+        self.heard = now;
+        match message {
+            FromKeeper::Lease(_) => self.lease = true,
+            FromKeeper::Deadlines(deadlines) => {
+                self.deadlines = Some(deadlines);
+                if self.phase == Phase::Waiting {
+                    self.phase = Phase::Armed;
+                }
+                if self.phase == Phase::Armed {
+                    // From here on this process kills at the deadline, so the command may start.
+                    self.actions.push(Action::Post(FromSupervisor::Acknowledged));
+                }
+            }
+            FromKeeper::Waiting(queue) => self.show(Notice::Waiting(queue)),
+            FromKeeper::Rejoining(cause) => {
+                self.phase = Phase::Waiting;
+                self.deadlines = None;
+                self.show(Notice::Rejoining(cause));
+            }
+            FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
+            FromKeeper::Started => {
+                self.phase = Phase::Running;
+                self.actions.push(Action::CloseStreams);
+                self.show(Notice::Started);
+            }
+            FromKeeper::Stopped(signal) => self.command_stopped(signal),
+            FromKeeper::Continued => {}
+            FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
+            FromKeeper::Ended(verdict) => {
+                self.phase = Phase::Over;
+                self.killing = None;
+                self.verdict = Some(verdict);
+            }
+            FromKeeper::Stuck(processes) => self.show(Notice::Stuck(processes)),
+            FromKeeper::Note(text) => self.show(Notice::Note(text)),
+            FromKeeper::Done(verdict) => {
+                self.phase = Phase::Over;
+                self.killing = None;
+                self.verdict = Some(verdict);
+                self.parted = Some(now + PARTING);
+            }
+        }
+    }
+
+    /// The shell is to see the job stopped. Where the command has a group of its own, only a stop that came through here
+    /// is the shell's business.
+    fn command_stopped(&mut self, signal: i32) {
+        let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
+        if self.shared || by_terminal {
+            self.actions.push(Action::StopSelf);
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
+        match (self.phase, signal) {
+            (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Over, _) => {}
+            (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
+            (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
+                self.forward(signal, now);
+            }
+            (Phase::Waiting, _) => {}
+            // The terminal's driver has sent it to the command as well.
+            (Phase::Running, _) if keyboard && self.shared => {}
+            (Phase::Armed | Phase::Running, _) => self.forward(signal, now),
+        }
+    }
+
+    fn forward(&mut self, signal: Signal, now: Instant) {
+        if matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+            match self.first {
+                Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
+                    return self.actions.push(Action::Post(FromSupervisor::Kill));
+                }
+                Some((first, _)) if first == signal => return,
+                Some(_) => {}
+                None => self.first = Some((signal, now)),
+            }
+        }
+        self.actions.push(Action::Post(FromSupervisor::Signal(signal as i32)));
+    }
+
+    fn keeper_ended(&mut self, now: Instant) {
+        self.keeper = false;
+        if self.parted.is_some() {
+            return self.finish();
+        }
+        match self.phase {
+            Phase::Over => self.abandoned(),
+            Phase::Waiting => {
+                self.verdict = Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
+                self.abandoned();
+            }
+            Phase::Armed | Phase::Running => {
+                self.show(Notice::KeeperLost("the process that kept the lock died"));
+                self.verdict = Some(self.lost("the process that kept it died"));
+                self.killing = Some(Kill { since: now, next: now });
+            }
+        }
+    }
+
+    /// The keeper left something on the server.
+    fn abandoned(&mut self) {
+        if self.lease {
+            self.actions.push(Action::Release);
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        let nothing = || Verdict::Failed(Failure::fault("the keeper ended without a word"));
+        let verdict = self.verdict.clone().unwrap_or_else(nothing);
+        self.actions.push(Action::Finish(verdict));
+    }
+
+    fn lost(&self, cause: &str) -> Verdict {
+        let message = format!("the lock {} was lost and the command killed", self.name);
+        Verdict::Failed(Failure::new(Kind::Lost, message).because(cause))
+    }
+
+    /// Only counts once the keeper is gone: before, the keeper itself is below.
+    fn empty(&mut self) {
+        if !self.keeper && self.killing.take().is_some() {
+            self.phase = Phase::Over;
+            self.abandoned();
+        }
+    }
+
+    fn check(&mut self, now: Instant) {
+        if self.parted.is_some_and(|at| now >= at) {
+            return self.finish();
+        }
+        if matches!(self.phase, Phase::Armed | Phase::Running)
+            && self.killing.is_none()
+            && let Some(deadlines) = self.deadlines
+            && now >= deadlines.kill
+        {
+            self.killing = Some(Kill { since: now, next: now });
+        }
+        let Some(kill) = &mut self.killing else { return };
+        if now < kill.next {
+            return;
+        }
+        let age = now.since(kill.since);
+        // The keeper reports as soon as it kills. One that does not is stopped or hangs.
+        let silent = self.keeper && age >= K / 2 && now.since(self.heard) >= K / 2;
+        let renewed = self.keeper && self.deadlines.is_some_and(|deadlines| now < deadlines.kill);
+        kill.next = now + if age < K { KILL_AGAIN } else { KILL_AGAIN_STUCK };
+        if renewed {
+            // A deadline that came late: what was killed is the keeper's to report.
+            self.killing = None;
+        } else if silent {
+            self.verdict = Some(self.lost("the process that kept it did not answer"));
+            self.actions.push(Action::KillAll);
+        } else {
+            self.actions.push(if self.keeper { Action::KillTree } else { Action::KillAll });
+        }
+    }
+}

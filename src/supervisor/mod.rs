@@ -1,0 +1,253 @@
+//! The supervisor: the process that the user started. One thread and no runtime: it waits for signals, for the deadline
+//! and for the keeper, prints, and ends as the command ended. [`machine`] decides, this file does.
+
+pub mod console;
+pub mod machine;
+mod terminal;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::libc::SI_KERNEL;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, getpgrp, getpid};
+
+use crate::clock::{Alarm, Instant};
+use crate::error::{Failure, Kind};
+use crate::keeper::{self, Job};
+use crate::link::{self, FromKeeper, FromSupervisor, Link, Received, Verdict};
+use crate::process::{self, Inherited};
+use crate::tree::Tree;
+use machine::{Action, Event, Machine, Notice};
+use terminal::Terminal;
+
+/// What comes to this process instead of ending it.
+const SIGNALS: [Signal; 11] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
+/// A release that nobody else can do any more takes no longer than this.
+const LAST_RELEASE: Duration = Duration::from_secs(5);
+
+/// How it ended.
+#[derive(Debug)]
+pub struct Ending {
+    /// The verdict, which decides the exit code.
+    pub verdict: Verdict,
+    /// The user ended it from the keyboard while it waited, so a shell's loop is to stop.
+    pub keyboard: bool,
+}
+
+/// Runs the job: forks the keeper and stays until all is over. `show` prints without blocking.
+///
+/// Must be called while the process has one thread only.
+pub fn run(mut job: Job, show: &mut dyn FnMut(Notice)) -> Result<Ending, Failure> {
+    let terminal = Terminal::open();
+    job.group = terminal.as_ref().map(|_| getpgrp());
+    let supervisor = Supervisor::start(&job, terminal).map_err(|error| system(&error))?;
+    supervisor.run(show).map_err(|error| system(&error))
+}
+
+fn system(error: &io::Error) -> Failure {
+    Failure::fault("the system refused what distlock needs to run").because(error)
+}
+
+struct Supervisor<'a> {
+    job: &'a Job,
+    machine: Machine,
+    keeper: Pid,
+    link: Link<FromSupervisor>,
+    signals: SignalFd,
+    alarm: Alarm,
+    tree: Tree,
+    terminal: Option<Terminal>,
+    lease: Option<String>,
+    keyboard: bool,
+    killed: bool,
+}
+
+impl<'a> Supervisor<'a> {
+    fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
+        let tree = Tree::adopt()?;
+        let set = wanted(&job.inherited);
+        // Blocked before the fork: a signal that comes now is handled once the loop runs.
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
+        let mut ends = Some(link::pair()?);
+        let keeper = process::fork_into(|| match ends.take() {
+            Some((ours, theirs)) => {
+                // Closed here, so that the keeper sees the end of this process at once.
+                drop(ours);
+                keeper::run(job, theirs)
+            }
+            None => crate::exit::code(Kind::Fault),
+        })?;
+        let Some((link, _)) = ends else { return Err(io::Error::other("the link is gone")) };
+        Ok(Self {
+            job,
+            machine: Machine::new(&job.want.name, terminal.is_some(), Instant::now()),
+            keeper,
+            link,
+            signals: SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
+            alarm: Alarm::new()?,
+            tree,
+            terminal,
+            lease: None,
+            keyboard: false,
+            killed: false,
+        })
+    }
+
+    fn run(mut self, show: &mut dyn FnMut(Notice)) -> io::Result<Ending> {
+        loop {
+            self.alarm.set(self.machine.wake())?;
+            self.wait()?;
+            // The deadline before anything else: the machine may have been asleep.
+            let mut events = vec![Event::Tick];
+            self.alarm.clear();
+            self.link.flush();
+            self.read_link(&mut events)?;
+            self.read_signals(&mut events)?;
+            for event in events {
+                for action in self.machine.on(event, Instant::now()) {
+                    if let Action::Finish(verdict) = action {
+                        return Ok(self.end(verdict));
+                    }
+                    self.perform(action, show);
+                }
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let mut wanted = PollFlags::POLLIN;
+        wanted.set(PollFlags::POLLOUT, self.link.backlog());
+        let mut fds = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.link.as_fd(), wanted),
+        ];
+        // A closed link stays readable for ever; that the keeper ended is told by a signal.
+        let fds = if self.machine.link_open() { &mut fds[..] } else { &mut fds[..2] };
+        match poll(fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read_link(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        loop {
+            match self.link.receive()? {
+                Received::Message(message) => {
+                    if let FromKeeper::Lease(lease) = &message {
+                        self.lease = Some(lease.clone());
+                    }
+                    events.push(Event::Message(message));
+                }
+                Received::Nothing => return Ok(()),
+                Received::Closed => {
+                    events.push(Event::LinkClosed);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn read_signals(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut children = false;
+        while let Some(info) = self.signals.read_signal()? {
+            let Ok(signal) = i32::try_from(info.ssi_signo).map_err(drop).and_then(|n| Signal::try_from(n).map_err(drop))
+            else {
+                continue;
+            };
+            if signal == Signal::SIGCHLD {
+                children = true;
+                continue;
+            }
+            let keyboard = info.ssi_code == SI_KERNEL;
+            self.keyboard |= keyboard && matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
+            events.push(Event::Signal { signal, keyboard });
+        }
+        if children {
+            self.reap(events)?;
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let reaped = self.tree.reap()?;
+        let ended = |change: &WaitStatus| matches!(change, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
+        if reaped.changes.iter().any(|change| change.pid() == Some(self.keeper) && ended(change)) {
+            // Its last words are in the link.
+            self.read_link(events)?;
+            events.push(Event::KeeperEnded);
+        }
+        if reaped.empty {
+            events.push(Event::Empty);
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, action: Action, show: &mut dyn FnMut(Notice)) {
+        match action {
+            Action::Post(message) => self.link.post(message),
+            Action::StopSelf => drop(kill(getpid(), Signal::SIGSTOP)),
+            Action::KillTree => {
+                self.killed = true;
+                self.tree.signal(Signal::SIGKILL, Some(self.keeper));
+            }
+            Action::KillAll => {
+                self.killed = true;
+                self.tree.signal(Signal::SIGKILL, None);
+            }
+            Action::Release => self.release(),
+            Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),
+            Action::Show(notice) => {
+                self.killed |= matches!(notice, Notice::Ending(_));
+                show(notice);
+            }
+            // The caller ends its loop with this one.
+            Action::Finish(_) => {}
+        }
+    }
+
+    /// Gives up the lease of a keeper that died, now that nothing of the command is left.
+    fn release(&self) {
+        let Some(lease) = &self.lease else { return };
+        let note = std::rc::Rc::new(|_| {});
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() else { return };
+        let Ok(backend) = self.job.prepared.adopt(self.job.want.clone(), lease, note) else { return };
+        // Whatever comes of it: the lease ends by itself, and the verdict stands.
+        let _ = runtime.block_on(async { tokio::time::timeout(LAST_RELEASE, backend.release()).await });
+        runtime.shutdown_background();
+    }
+
+    fn end(self, verdict: Verdict) -> Ending {
+        if let Some(terminal) = self.terminal.filter(|_| self.killed || verdict == Verdict::Signaled(9)) {
+            terminal.restore();
+        }
+        Ending { verdict, keyboard: self.keyboard }
+    }
+}
+
+/// The signals that this process takes; one that was ignored when it started, as under nohup, stays ignored.
+fn wanted(inherited: &Inherited) -> SigSet {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGCHLD);
+    SIGNALS.into_iter().filter(|signal| !inherited.ignores(*signal)).for_each(|signal| set.add(signal));
+    set
+}

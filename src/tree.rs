@@ -1,0 +1,216 @@
+//! Everything below this process: find it, signal it, reap it, until the kernel says that nothing is left.
+//!
+//! Both distlock processes are child subreapers, so whatever the command starts stays below them, however often it forks
+//! or changes its session. The tree is empty when `waitpid` says so (ECHILD); `/proc` only finds whom to signal, and is
+//! only read when somebody is to be signalled.
+
+use std::collections::HashMap;
+use std::fs;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+/// The descendants of this process, except the children that it had before it became their reaper: those belong to
+/// whatever program `exec`ed distlock.
+#[derive(Debug)]
+pub struct Tree {
+    me: Pid,
+    foreign: Vec<Pid>,
+}
+
+/// One process, as far as a message about it needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Its process id.
+    pub pid: i32,
+    /// Its name, as `ps` shows it.
+    pub name: String,
+}
+
+/// What a look at the children brought.
+#[derive(Debug, Default)]
+pub struct Reaped {
+    /// Children that ended, stopped or went on, in the order in which the kernel told.
+    pub changes: Vec<WaitStatus>,
+    /// No child is left, running or dead.
+    pub empty: bool,
+}
+
+/// Whom to spare.
+pub type Except = Option<Pid>;
+
+impl Tree {
+    /// Makes this process the reaper of all its descendants to be.
+    pub fn adopt() -> nix::Result<Self> {
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let me = Pid::this();
+        Ok(Self { me, foreign: Table::read().children(me) })
+    }
+
+    /// Collects what the kernel has to tell of the children, without blocking.
+    pub fn reap(&mut self) -> nix::Result<Reaped> {
+        let mut reaped = Reaped::default();
+        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+        loop {
+            match waitpid(None, Some(flags)) {
+                Ok(WaitStatus::StillAlive) => {
+                    reaped.empty = !self.foreign.is_empty() && self.only_foreign();
+                    return Ok(reaped);
+                }
+                Ok(status) => {
+                    if matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
+                        self.foreign.retain(|pid| Some(*pid) != status.pid());
+                    }
+                    reaped.changes.push(status);
+                }
+                Err(Errno::ECHILD) => {
+                    reaped.empty = true;
+                    return Ok(reaped);
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn only_foreign(&self) -> bool {
+        Table::read().children(self.me).iter().all(|pid| self.foreign.contains(pid))
+    }
+
+    /// Sends `signal` to every descendant but `except` (whose own descendants are not spared), parents before children.
+    /// Returns those that could not be signalled.
+    ///
+    /// One pass misses what is forked meanwhile; to kill, repeat it until [`Tree::reap`] says empty.
+    pub fn signal(&self, signal: Signal, except: Except) -> Vec<Process> {
+        self.living(except).into_iter().filter(|process| !self.deliver(process, signal)).map(|p| p.shown()).collect()
+    }
+
+    /// The descendants that are not dead, but `except`, parents before children.
+    #[must_use]
+    pub fn members(&self, except: Except) -> Vec<Process> {
+        self.living(except).into_iter().map(|process| process.shown()).collect()
+    }
+
+    fn living(&self, except: Except) -> Vec<Stat> {
+        let table = Table::read();
+        let mut queue: Vec<Pid> = table.children(self.me);
+        queue.retain(|pid| !self.foreign.contains(pid));
+        let mut found = Vec::new();
+        let mut next = 0;
+        while let Some(&pid) = queue.get(next) {
+            next += 1;
+            queue.extend(table.children(pid));
+            if let Some(stat) = table.by_pid.get(&pid.as_raw())
+                && !stat.dead
+                && Some(pid) != except
+            {
+                found.push(stat.clone());
+            }
+        }
+        found
+    }
+
+    /// False when it lives and refuses. A pid that was reaped and given to a stranger since the table was read is told by
+    /// its start time, which is compared after the descriptor that pins the process is open.
+    fn deliver(&self, process: &Stat, signal: Signal) -> bool {
+        let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return true };
+        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+        if Stat::read(process.pid).is_none_or(|now| now.started != process.started) {
+            return true;
+        }
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return false };
+        !matches!(pidfd_send_signal(pinned, signal), Err(rustix::io::Errno::PERM))
+    }
+}
+
+/// One line of the kernel's process table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stat {
+    pid: i32,
+    parent: i32,
+    name: String,
+    /// Clock ticks since the boot.
+    started: u64,
+    dead: bool,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Parses `/proc/PID/stat`; see proc(5). The name stands in parentheses and may hold anything, more of them included.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = String::from_utf8_lossy(line);
+        let (pid, rest) = line.split_once(" (")?;
+        let (name, rest) = rest.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split(' ').collect();
+        Some(Self {
+            pid: pid.parse().ok()?,
+            parent: fields.get(1)?.parse().ok()?,
+            name: name.to_owned(),
+            started: fields.get(19)?.parse().ok()?,
+            dead: matches!(*fields.first()?, "Z" | "X" | "x"),
+        })
+    }
+
+    fn shown(&self) -> Process {
+        Process { pid: self.pid, name: self.name.clone() }
+    }
+}
+
+/// The kernel's process table at one moment.
+struct Table {
+    by_pid: HashMap<i32, Stat>,
+    by_parent: HashMap<i32, Vec<i32>>,
+}
+
+impl Table {
+    fn read() -> Self {
+        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let stats = pids.filter_map(|entry| Stat::read(entry.file_name().to_str()?.parse().ok()?));
+        let by_pid: HashMap<i32, Stat> = stats.map(|stat| (stat.pid, stat)).collect();
+        let mut by_parent: HashMap<i32, Vec<i32>> = HashMap::new();
+        for stat in by_pid.values() {
+            by_parent.entry(stat.parent).or_default().push(stat.pid);
+        }
+        Self { by_pid, by_parent }
+    }
+
+    fn children(&self, pid: Pid) -> Vec<Pid> {
+        self.by_parent.get(&pid.as_raw()).into_iter().flatten().map(|&child| Pid::from_raw(child)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_parentheses_and_spaces() {
+        let line = b"77 (a) R 1 (b)) S 5 77 77 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
+        let stat = Stat::parse(line).expect("a valid line");
+        assert_eq!((stat.pid, stat.parent, stat.name.as_str(), stat.started), (77, 5, "a) R 1 (b)", 4242));
+        assert!(!stat.dead);
+    }
+
+    #[test]
+    fn a_torn_line_is_no_process() {
+        let line = b"77 (sh) Z 5 77 77 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
+        assert!(Stat::parse(line).expect("a valid line").dead);
+        for end in 0..line.len() - 8 {
+            assert_eq!(Stat::parse(&line[..end]).filter(|stat| stat.started == 4242), None);
+        }
+    }
+
+    #[test]
+    fn the_table_knows_this_process() {
+        let table = Table::read();
+        let me = table.by_pid.get(&Pid::this().as_raw()).expect("this process is listed");
+        assert!(table.children(Pid::from_raw(me.parent)).contains(&Pid::this()));
+    }
+}
