@@ -24,3 +24,6 @@ pub mod tree;
 pub mod handle;
 pub mod keeper;
 pub mod supervisor;
+pub mod commands;
+pub mod config;
+pub mod report;

@@ -1,4 +1,4 @@
-//! Forking, executing and dying: the only unsafe code.
+//! Forking, executing and dying, and whatever else takes unsafe code: there is none elsewhere.
 #![allow(unsafe_code, reason = "fork, and code between fork and exec, cannot be had safely")]
 
 use std::ffi::OsString;
@@ -171,3 +171,15 @@ pub fn die_of(signal: Signal) {
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
 }
 
+
+/// Objects that own one descriptor from their creation to their end, and never exchange it.
+pub trait FixedDescriptor: AsRawFd {}
+impl FixedDescriptor for crate::clock::Alarm {}
+impl FixedDescriptor for nix::sys::signalfd::SignalFd {}
+impl<Out> FixedDescriptor for crate::link::Link<Out> {}
+
+/// Registers a descriptor with the runtime, which must be running.
+pub fn register<T: FixedDescriptor>(inner: T) -> io::Result<tokio::io::unix::AsyncFd<T>> {
+    // SAFETY: the types above keep their descriptor open and the same for as long as they live.
+    Ok(unsafe { tokio::io::unix::AsyncFd::register(inner)? })
+}

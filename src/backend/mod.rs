@@ -8,6 +8,7 @@ pub mod consul;
 pub mod endpoint;
 pub mod etcd;
 pub mod local;
+pub mod unlocked;
 
 use std::time::Duration;
 
@@ -154,6 +155,8 @@ pub enum Prepared {
     Consul(Server, consul::Options),
     /// The open lock file, which every process of the job holds.
     Local(local::LockFile),
+    /// No lock.
+    Unlocked,
 }
 
 impl Settings {
@@ -186,6 +189,7 @@ impl Prepared {
             Self::Etcd(server) => Box::new(etcd::Contender::new(server, want, note)?),
             Self::Consul(server, options) => Box::new(consul::Contender::new(server, options, want, note)?),
             Self::Local(file) => Box::new(local::Contender::new(file, want)?),
+            Self::Unlocked => Box::new(unlocked::Contender),
         })
     }
 
@@ -196,6 +200,7 @@ impl Prepared {
             Self::Etcd(server) => Box::new(etcd::Contender::adopt(server, want, lease_id, note)?),
             Self::Consul(server, options) => Box::new(consul::Contender::adopt(server, options, want, lease_id, note)?),
             Self::Local(file) => Box::new(local::Contender::new(file, want)?),
+            Self::Unlocked => Box::new(unlocked::Contender),
         })
     }
 }

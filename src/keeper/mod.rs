@@ -22,7 +22,7 @@ use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind, chain};
 use crate::handle;
 use crate::link::{FromKeeper, FromSupervisor, Link, Received, Verdict};
-use crate::process::{Inherited, Spawn, ignore};
+use crate::process::{Inherited, Spawn, ignore, register};
 use crate::tree::Tree;
 use calls::Request;
 use machine::{Action, Event, Machine, Rules};
@@ -128,10 +128,10 @@ impl<'a> Keeper<'a> {
             machine: Machine::new(job.rules.clone(), Instant::now()),
             backend: Rc::from(backend),
             calls: [const { None }; 5],
-            link: AsyncFd::register(link)?,
+            link: register(link)?,
             notes,
-            alarm: AsyncFd::register(Alarm::new()?)?,
-            children: AsyncFd::register(children)?,
+            alarm: register(Alarm::new()?)?,
+            children: register(children)?,
             tree,
             command: None,
             lease: None,

@@ -335,3 +335,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! `distlock run`, the main job: from a checked configuration to two processes, and back to an exit code.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Uid, User, gethostname};
+
+use super::lookup;
+use crate::backend::{Prepared, Want};
+use crate::config::{Run, Wait};
+use crate::error::{Failure, Kind};
+use crate::exit;
+use crate::holder::Record;
+use crate::keeper::Job;
+use crate::keeper::machine::Rules;
+use crate::link::Verdict;
+use crate::process::{self, Inherited};
+use crate::report::Reporter;
+use crate::supervisor::{self, Ending};
+
+/// Runs the command under the lock and returns what distlock exits with. Where the command died of a signal that shells
+/// look for, this process dies of it too and does not return.
+pub fn run(run: Run) -> ExitCode {
+    // Before anything of our own is opened or changed.
+    let inherited = Inherited::take();
+    let mut reporter = Reporter::new(run.output);
+    let busy_exit = run.busy_exit;
+    let ending = job(run, inherited, &mut reporter)
+        .and_then(|job| supervisor::run(job, &mut |notice| reporter.notice(notice)))
+        .unwrap_or_else(|failure| Ending { verdict: Verdict::Failed(failure), keyboard: false });
+    finish(&ending, busy_exit, &mut reporter)
+}
+
+fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, Failure> {
+    lookup::check(&run.argv)?;
+    let prepared = match &run.settings {
+        Some(settings) => settings.prepare(&run.name)?,
+        None => {
+            reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
+            Prepared::Unlocked
+        }
+    };
+    let rules = Rules {
+        name: run.name.clone(),
+        grace: run.grace,
+        wait: match run.wait {
+            Wait::Forever => None,
+            Wait::AtMost(wait) => Some(wait),
+        },
+        connect_timeout: run.connect_timeout,
+    };
+    let want = Want { name: run.name.clone(), ttl: run.ttl, record: record(&run) };
+    let backend = run.settings.as_ref().map(crate::backend::Settings::name);
+    Ok(Job { rules, argv: run.argv, prepared, want, backend, signal: run.signal, group: None, inherited })
+}
+
+/// What others are told of this run. `argv[0]` only: arguments may be secret; with a shell even that word may be.
+fn record(run: &Run) -> Record {
+    let command = run.argv.first().map(|word| name_of(word)).unwrap_or_default();
+    Record {
+        id: random_id(),
+        tool: concat!("distlock/", env!("CARGO_PKG_VERSION")).to_owned(),
+        host: gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        user: user(),
+        pid: Some(std::process::id()),
+        command,
+        message: run.message.clone(),
+        url: run.url.clone(),
+        since: Some(jiff::Timestamp::now().round(jiff::Unit::Millisecond).map_or_else(|_| String::new(), |now| now.to_string())),
+        stop: None,
+    }
+}
+
+fn name_of(word: &OsString) -> String {
+    Path::new(word).file_name().unwrap_or(word).to_string_lossy().into_owned()
+}
+
+fn user() -> String {
+    let uid = Uid::effective();
+    User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+/// 64 random bits. Without randomness, which a kernel always has, the time serves: the id is no secret.
+fn random_id() -> String {
+    let bits = getrandom::u64().unwrap_or_else(|_| u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
+    format!("{bits:016x}")
+}
+
+fn finish(ending: &Ending, busy_exit: Option<u8>, reporter: &mut Reporter) -> ExitCode {
+    match &ending.verdict {
+        Verdict::Exited(code) => ExitCode::from(u8::try_from(*code).unwrap_or(u8::MAX)),
+        Verdict::Signaled(signal) => {
+            die_as_the_command(*signal);
+            ExitCode::from(exit::signaled(*signal))
+        }
+        Verdict::Failed(failure) if failure.kind == Kind::Busy => {
+            if busy_exit != Some(exit::OK) {
+                reporter.busy(failure);
+            }
+            ExitCode::from(busy_exit.unwrap_or_else(|| exit::code(Kind::Busy)))
+        }
+        Verdict::Failed(failure) => {
+            if let Kind::Interrupted(signal) = failure.kind {
+                if ending.keyboard {
+                    die_as_the_command(signal);
+                }
+            } else {
+                reporter.failure(failure);
+            }
+            ExitCode::from(exit::code(failure.kind))
+        }
+    }
+}
+
+/// A shell that reads a script stops at a command that *died* of Ctrl-C, and goes on after one that exited with 130.
+fn die_as_the_command(signal: i32) {
+    let told = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+    if let Some(signal) = told.into_iter().find(|known| *known as i32 == signal) {
+        process::die_of(signal);
+    }
+}
+

@@ -1,0 +1,112 @@
+//! The command: when it may start, what reaches it, and when and why it is ended.
+
+use super::{Action, Machine, Phase, Reason, Stop};
+use crate::clock::Instant;
+use crate::error::{Failure, Kind};
+use crate::keeper::calls::Request;
+use crate::link::{FromKeeper, Verdict};
+
+impl Machine {
+    /// Starts the command once the lock is held, with time left, and the supervisor knows the deadlines.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Phase::Held { offered, acknowledged } = self.phase else { return };
+        let Some(lease) = &self.lease else { return self.start() };
+        if !lease.fresh(now) {
+            if self.calls.idle(Request::Renew) {
+                self.calls.schedule(Request::Renew, now);
+            }
+        } else if !offered {
+            let deadlines = lease.deadlines();
+            self.phase = Phase::Held { offered: true, acknowledged };
+            self.tell(FromKeeper::Deadlines(deadlines));
+        } else if acknowledged {
+            self.start();
+        }
+    }
+
+    pub(super) fn start(&mut self) {
+        self.phase = Phase::Starting;
+        self.actions.push(Action::Start);
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Instant) {
+        if let Phase::Held { offered: true, acknowledged } = &mut self.phase {
+            *acknowledged = true;
+            self.settle(now);
+        }
+    }
+
+    pub(super) fn signal(&mut self, signal: i32, now: Instant) {
+        if self.seeking() {
+            let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
+            self.conclude(Verdict::Failed(failure), now);
+        } else if self.alive() {
+            self.actions.push(Action::SignalCommand(signal));
+        }
+    }
+
+    pub(super) fn kill(&mut self, now: Instant) {
+        if self.alive() {
+            self.end(Reason::Killed, now, now);
+        } else if let Phase::Releasing(verdict) = &self.phase {
+            let verdict = verdict.clone();
+            self.finish(verdict);
+        }
+    }
+
+    pub(super) fn on_orphaned(&mut self, now: Instant) {
+        self.orphaned = true;
+        if self.alive() {
+            self.end(Reason::Orphaned, now, now);
+        } else if self.seeking() {
+            self.conclude(Verdict::Failed(Failure::fault("the supervisor died")), now);
+        }
+    }
+
+    pub(super) fn end(&mut self, reason: Reason, kill_at: Instant, now: Instant) {
+        if self.stop.as_ref().is_some_and(|stop| stop.reason >= reason) {
+            return;
+        }
+        let kill_at = self.stop.as_ref().map_or(kill_at, |stop| stop.kill_at.min(kill_at));
+        if self.stop.is_none() && now < kill_at {
+            self.actions.push(Action::EndTree);
+        }
+        if let Reason::Lost(cause) | Reason::Broken(cause) = &reason {
+            self.tell(FromKeeper::Ending(cause.clone()));
+        }
+        self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+        self.check_stop(now);
+    }
+
+    pub(super) fn reaped(&mut self, command: Option<Verdict>, empty: bool, now: Instant) {
+        if let (Some(verdict), Phase::Starting | Phase::Running) = (command, &self.phase) {
+            self.phase = Phase::Clearing(verdict);
+            if !empty {
+                self.end(Reason::Leftover, now + self.rules.grace, now);
+            }
+        }
+        if let (Phase::Clearing(verdict), true) = (&self.phase, empty) {
+            let verdict = self.judged(verdict.clone());
+            self.conclude(verdict, now);
+        }
+    }
+
+    /// A loss weighs more than whatever the command returned.
+    pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
+        match self.stop.as_ref().map(|stop| &stop.reason) {
+            Some(Reason::Lost(cause)) => self.lost(cause),
+            Some(Reason::Broken(by)) => Verdict::Failed(
+                Failure::new(Kind::Lost, format!("the lock {} was broken and the command ended", self.rules.name))
+                    .because(format!("asked to stop by {by}")),
+            ),
+            _ => verdict,
+        }
+    }
+
+    pub(super) fn lost(&self, cause: &str) -> Verdict {
+        let message = format!("the lock {} was lost and the command killed", self.rules.name);
+        let mut failure = Failure::new(Kind::Lost, message).because(cause);
+        failure.causes.extend(self.causes.iter().cloned());
+        Verdict::Failed(failure)
+    }
+}

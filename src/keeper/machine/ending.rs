@@ -1,0 +1,118 @@
+//! The end: giving up the wait, giving up the lock, and what is said of it.
+
+use std::time::Duration;
+
+use super::{Action, MAX_RELEASE, MIN_RELEASE, Machine, Phase};
+use crate::backend::{Outcome, Queue, Trouble};
+use crate::clock::Instant;
+use crate::error::{Failure, Kind};
+use crate::keeper::calls::Request;
+use crate::link::{FromKeeper, Verdict};
+
+impl Machine {
+    pub(super) fn give_up(&mut self, now: Instant) {
+        let name = &self.rules.name;
+        let failure = match &self.queue {
+            Some(queue) => busy(name, queue, self.rules.wait),
+            None => {
+                let waited = now.since(self.started);
+                let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
+                failure.causes.clone_from(&self.causes);
+                failure.hint("check the addresses given by --endpoints, and that the servers have a leader")
+            }
+        };
+        self.conclude(Verdict::Failed(failure), now);
+    }
+
+    /// The command is over or never will be: give up what stands on the server, then finish.
+    pub(super) fn conclude(&mut self, verdict: Verdict, now: Instant) {
+        if matches!(self.phase, Phase::Releasing(_) | Phase::Done) {
+            return;
+        }
+        // A renewal in flight must not bring back what is released.
+        self.abandon_all();
+        if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) || self.stop.is_some() {
+            self.tell(FromKeeper::Ended(verdict.clone()));
+        }
+        if !self.entered || self.nothing_there(&verdict) {
+            return self.finish(verdict);
+        }
+        self.phase = Phase::Releasing(verdict);
+        self.calls.schedule_until(Request::Release, now, self.release_limit(now));
+    }
+
+    /// Nobody ever answered, so nothing stands anywhere, and nobody would answer now.
+    pub(super) fn nothing_there(&self, verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Failed(Failure { kind: Kind::Unreachable, .. })) && !self.answered
+    }
+
+    pub(super) fn release_limit(&self, now: Instant) -> Instant {
+        let hard = self.lease.as_ref().map_or(now + MAX_RELEASE, |lease| lease.deadlines().hard);
+        hard.min(now + MAX_RELEASE).max(now + MIN_RELEASE)
+    }
+
+    pub(super) fn release_until(&self, now: Instant) -> Instant {
+        self.calls.until(Request::Release).unwrap_or(now + MAX_RELEASE)
+    }
+
+    pub(super) fn released(&mut self, outcome: Outcome<()>, now: Instant) {
+        let _ = self.calls.done(Request::Release);
+        let Phase::Releasing(verdict) = &self.phase else { return };
+        let verdict = verdict.clone();
+        match outcome {
+            Err(Trouble::Uncertain { cause, .. }) if self.answered && now < self.release_until(now) => {
+                self.remember(cause);
+                self.calls.retry(Request::Release, now);
+            }
+            Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
+                let message = format!("the lock {} was lost before the command ended", self.rules.name);
+                self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause)));
+            }
+            Err(Trouble::Uncertain { cause, .. }) => {
+                self.tell(FromKeeper::Note(format!("could not release the lock, its lease will end by itself: {cause}")));
+                self.finish(verdict);
+            }
+            Err(Trouble::Fatal(failure)) => {
+                self.tell(FromKeeper::Note(format!("could not release the lock: {failure}")));
+                self.finish(verdict);
+            }
+            Ok(()) | Err(_) => self.finish(verdict),
+        }
+    }
+
+    pub(super) fn finish(&mut self, verdict: Verdict) {
+        self.abandon_all();
+        self.phase = Phase::Done;
+        self.actions.push(Action::Finish(verdict));
+    }
+
+    pub(super) fn abandon_all(&mut self) {
+        for request in Request::ALL {
+            if self.calls.abandon(request) {
+                self.actions.push(Action::Abandon(request));
+            }
+        }
+    }
+
+    /// Keeps the last few causes, for the message that ends it all.
+    pub(super) fn remember(&mut self, cause: String) {
+        self.causes.retain(|known| *known != cause);
+        self.causes.push(cause);
+        if self.causes.len() > 4 {
+            self.causes.remove(0);
+        }
+    }
+}
+
+fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {
+    let who = match &queue.holder {
+        _ if queue.lock_delay => "is closed by the lock-delay of a session that ended".to_owned(),
+        Some(holder) => format!("is held by {}", holder.describe()),
+        None => "is held by somebody else".to_owned(),
+    };
+    let waited = match wait {
+        Some(wait) if !wait.is_zero() => format!("; not acquired within {wait:?}"),
+        _ => String::new(),
+    };
+    Failure::new(Kind::Busy, format!("{name} {who}{waited}"))
+}

@@ -1,0 +1,155 @@
+//! What the backend's answers mean.
+
+use std::time::Duration;
+
+use super::{Machine, Phase, Reason};
+use crate::backend::{Granted, Outcome, Place, Trouble};
+use crate::clock::Instant;
+use crate::error::{Failure, Kind};
+use crate::keeper::calls::Request;
+use crate::lease::{Lease, Terms};
+use crate::link::{FromKeeper, Verdict};
+
+impl Machine {
+    pub(super) fn entered(&mut self, outcome: Outcome<(Granted, Place)>, now: Instant) {
+        if self.calls.done(Request::Enter).is_none() && outcome.is_ok() {
+            return;
+        }
+        match outcome {
+            Ok((granted, place)) => {
+                self.calls.succeeded(Request::Enter);
+                let terms = granted.cover.map(|cover| Terms { cover, grace: self.rules.grace });
+                if let Some(Err(no_room)) = terms.map(|terms| terms.check()) {
+                    let failure = Failure::usage("the lease that the server granted is too short")
+                        .because(no_room)
+                        .hint("ask for a longer --ttl or a shorter --grace");
+                    return self.conclude(Verdict::Failed(failure), now);
+                }
+                self.lease = terms.map(|terms| Lease::new(terms, granted.s));
+                self.placed(place, now);
+            }
+            Err(trouble) => self.not_yet(Request::Enter, trouble, now),
+        }
+    }
+
+    pub(super) fn moved(&mut self, outcome: Outcome<Place>, now: Instant) {
+        if self.calls.done(Request::Wait).is_none() || self.phase != Phase::Seeking {
+            return;
+        }
+        match outcome {
+            Ok(place) => {
+                self.calls.succeeded(Request::Wait);
+                self.placed(place, now);
+            }
+            Err(trouble) => self.not_yet(Request::Wait, trouble, now),
+        }
+    }
+
+    pub(super) fn placed(&mut self, place: Place, now: Instant) {
+        self.answered = true;
+        match place {
+            Place::Held { token, .. } => {
+                self.phase = Phase::Held { offered: false, acknowledged: false };
+                self.tell(FromKeeper::Held { token });
+                self.calls.schedule(Request::Watch, now);
+                self.settle(now);
+            }
+            Place::Queued(queue) => {
+                self.tell(FromKeeper::Waiting(queue.clone()));
+                self.queue = Some(queue);
+                if self.rules.wait == Some(Duration::ZERO) {
+                    self.give_up(now);
+                } else {
+                    self.calls.schedule(Request::Wait, now);
+                }
+            }
+        }
+    }
+
+    /// The lock is not ours yet, and something went wrong.
+    pub(super) fn not_yet(&mut self, request: Request, trouble: Trouble, now: Instant) {
+        match trouble {
+            Trouble::Uncertain { answered, cause } => {
+                self.answered |= answered;
+                self.remember(cause);
+                self.calls.retry(request, now);
+            }
+            Trouble::Lost(cause) | Trouble::Broken(cause) => self.rejoin(&cause, now),
+            Trouble::Fatal(failure) => {
+                self.answered |= failure.kind != Kind::Unreachable;
+                self.conclude(Verdict::Failed(failure), now);
+            }
+        }
+    }
+
+    /// The place in the queue is gone, or the lock before the command ran: nothing is hurt, begin anew.
+    pub(super) fn rejoin(&mut self, cause: &str, now: Instant) {
+        self.tell(FromKeeper::Rejoining(cause.to_owned()));
+        self.abandon_all();
+        self.lease = None;
+        self.phase = Phase::Seeking;
+        self.calls.retry(Request::Enter, now);
+    }
+
+    pub(super) fn renewed(&mut self, outcome: Outcome<Instant>, now: Instant) {
+        let _ = self.calls.done(Request::Renew);
+        let seeking = self.seeking();
+        let Some(lease) = &mut self.lease else { return };
+        match outcome {
+            Ok(s) => {
+                let moved = lease.confirmed(s);
+                let deadlines = lease.deadlines();
+                let told = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });
+                // Once the command is being ended for a loss, no renewal gives it time again.
+                if moved && told && !self.losing() {
+                    self.tell(FromKeeper::Deadlines(deadlines));
+                }
+                self.settle(now);
+            }
+            Err(trouble @ (Trouble::Lost(_) | Trouble::Broken(_))) => self.bad_news(trouble, now),
+            Err(Trouble::Fatal(failure)) if seeking => self.conclude(Verdict::Failed(failure), now),
+            Err(trouble) => {
+                lease.failed(now);
+                let cause = match trouble {
+                    Trouble::Uncertain { cause, .. } => cause,
+                    Trouble::Fatal(failure) => std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": "),
+                    Trouble::Lost(cause) | Trouble::Broken(cause) => cause,
+                };
+                self.tell(FromKeeper::Note(format!("a renewal failed: {cause}")));
+                self.remember(cause);
+            }
+        }
+    }
+
+    pub(super) fn news(&mut self, trouble: Trouble, now: Instant) {
+        if self.calls.done(Request::Watch).is_none() {
+            return;
+        }
+        match trouble {
+            Trouble::Lost(_) | Trouble::Broken(_) => self.bad_news(trouble, now),
+            Trouble::Uncertain { cause, .. } => self.watch_again(cause, now),
+            Trouble::Fatal(failure) => self.watch_again(failure.message, now),
+        }
+    }
+
+    /// A dead watch alone is no loss. The renewals go on, and they check the key as well.
+    pub(super) fn watch_again(&mut self, cause: String, now: Instant) {
+        self.tell(FromKeeper::Note(format!("the watch broke: {cause}")));
+        self.calls.retry(Request::Watch, now);
+    }
+
+    pub(super) fn bad_news(&mut self, trouble: Trouble, now: Instant) {
+        let deadline = self.lease.as_ref().map(|lease| lease.deadlines().kill);
+        match (&self.phase, trouble) {
+            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause) | Trouble::Broken(cause)) => self.rejoin(&cause, now),
+            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) => {
+                self.end(Reason::Lost(cause), now, now);
+            }
+            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Broken(by)) => {
+                let kill_at = now + self.rules.grace;
+                self.end(Reason::Broken(by), deadline.map_or(kill_at, |deadline| deadline.min(kill_at)), now);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The keeper's decisions: pure. Events come in with the moment at which they are handled; what to do comes out.
+//!
+//! ```text
+//! Seeking --held, fresh, acknowledged--> Starting --> Running --command and tree gone--> Releasing --> Done
+//!    ^  \                                                                                  ^
+//!    |   +--- gave up, interrupted, refused -----------------------------------------------+
+//!    +------- lost before the command ran
+//! ```
+
+use std::time::Duration;
+
+mod command;
+mod ending;
+mod lock;
+
+use super::calls::{Calls, Due, Request};
+use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
+use crate::clock::Instant;
+use crate::error::Failure;
+use crate::lease::{K, Lease};
+use crate::link::{FromKeeper, Verdict};
+
+/// A release takes no longer than this.
+pub const MAX_RELEASE: Duration = Duration::from_secs(5);
+/// After a loss, the attempt to tell the server goes on for this long at least.
+const MIN_RELEASE: Duration = Duration::from_secs(1);
+/// The least time for which an exchange with the server that starts the whole thing is given.
+const MAX_ENTER: Duration = Duration::from_secs(3);
+/// How often the tree is killed again while it dies: soon enough to outrun one that forks.
+const KILL_AGAIN: Duration = Duration::from_millis(2);
+/// The same, for a tree that did not die within K.
+const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
+
+/// What the user asked for, as far as the machine needs it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The lock's name, for messages.
+    pub name: String,
+    /// From TERM to KILL.
+    pub grace: Duration,
+    /// The longest wait; `None`: forever; zero: one try.
+    pub wait: Option<Duration>,
+    /// Give up when no server answered for this long.
+    pub connect_timeout: Duration,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// `enter` answered.
+    Entered(Outcome<(Granted, Place)>),
+    /// `wait` answered.
+    Moved(Outcome<Place>),
+    /// `renew` answered.
+    Renewed(Outcome<Instant>),
+    /// `watch` returned.
+    News(Trouble),
+    /// `release` answered.
+    Released(Outcome<()>),
+    /// The supervisor has taken over the deadlines.
+    Acknowledged,
+    /// The supervisor forwards a signal.
+    Signal(i32),
+    /// The supervisor wants the command ended at once.
+    Kill,
+    /// The supervisor is gone.
+    Orphaned,
+    /// The command runs.
+    Started,
+    /// The command could not be executed.
+    NotStarted(Failure),
+    /// Children were reaped.
+    Reaped {
+        /// How the command ended, if it was among them.
+        command: Option<Verdict>,
+        /// Nothing is left below.
+        empty: bool,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Begin this request.
+    Begin(Request),
+    /// Drop this request, which is under way.
+    Abandon(Request),
+    /// Its server did not answer: go elsewhere.
+    NextEndpoint,
+    /// Tell the supervisor.
+    Tell(FromKeeper),
+    /// Start the command.
+    Start,
+    /// Send this signal to the command.
+    SignalCommand(i32),
+    /// Send the soft signal to the whole tree, and wake what is stopped.
+    EndTree,
+    /// Kill the whole tree; whether to tell what is left of it.
+    KillTree {
+        /// It should have been dead by now.
+        overdue: bool,
+    },
+    /// Tell the supervisor this verdict and exit.
+    Finish(Verdict),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Seeking,
+    /// The lock is held and the command does not run yet.
+    Held {
+        offered: bool,
+        acknowledged: bool,
+    },
+    Starting,
+    Running,
+    /// The command is gone, its leftovers are not.
+    Clearing(Verdict),
+    Releasing(Verdict),
+    Done,
+}
+
+/// Why the tree is being ended, the weightiest last. Only a weightier reason replaces another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Leftover,
+    Killed,
+    Orphaned,
+    Broken(String),
+    Lost(String),
+}
+
+#[derive(Clone, Debug)]
+struct Stop {
+    reason: Reason,
+    kill_at: Instant,
+    next_pass: Instant,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Machine {
+    rules: Rules,
+    started: Instant,
+    phase: Phase,
+    lease: Option<Lease>,
+    calls: Calls,
+    stop: Option<Stop>,
+    orphaned: bool,
+    /// Something may stand on the server.
+    entered: bool,
+    answered: bool,
+    queue: Option<Queue>,
+    causes: Vec<String>,
+    actions: Vec<Action>,
+}
+
+impl Machine {
+    /// A machine that begins at `now`.
+    #[must_use]
+    pub fn new(rules: Rules, now: Instant) -> Self {
+        let mut calls = Calls::default();
+        calls.schedule(Request::Enter, now);
+        Self {
+            rules,
+            started: now,
+            phase: Phase::Seeking,
+            lease: None,
+            calls,
+            stop: None,
+            orphaned: false,
+            entered: false,
+            answered: false,
+            queue: None,
+            causes: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes in one event. Deadlines are checked before anything else: the machine may have been asleep.
+    #[must_use]
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.check_deadlines(now);
+        match event {
+            Event::Entered(outcome) => self.entered(outcome, now),
+            Event::Moved(outcome) => self.moved(outcome, now),
+            Event::Renewed(outcome) => self.renewed(outcome, now),
+            Event::News(trouble) => self.news(trouble, now),
+            Event::Released(outcome) => self.released(outcome, now),
+            Event::Acknowledged => self.acknowledged(now),
+            Event::Signal(signal) => self.signal(signal, now),
+            Event::Kill => self.kill(now),
+            Event::Orphaned => self.on_orphaned(now),
+            Event::Started if self.phase == Phase::Starting => {
+                self.phase = Phase::Running;
+                self.tell(FromKeeper::Started);
+            }
+            Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
+            Event::Reaped { command, empty } => self.reaped(command, empty, now),
+            Event::Started | Event::Tick => {}
+        }
+        self.run_calls(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::Tick`] is wanted next, at the latest.
+    #[must_use]
+    pub fn wake(&self) -> Option<Instant> {
+        let seeking = [self.wait_until(), self.connect_until()].into_iter().flatten();
+        let seeking = seeking.filter(|_| self.phase == Phase::Seeking);
+        let soft = self.lease.as_ref().filter(|_| self.alive() && !self.losing()).map(|lease| lease.deadlines().soft);
+        let stop = self.stop.as_ref().filter(|_| self.alive()).map(|stop| stop.kill_at.max(stop.next_pass));
+        seeking.chain(soft).chain(stop).chain(self.calls.wake()).min()
+    }
+
+    /// The command or something that it left may run.
+    fn alive(&self) -> bool {
+        matches!(self.phase, Phase::Starting | Phase::Running | Phase::Clearing(_))
+    }
+
+    fn losing(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| matches!(stop.reason, Reason::Lost(_)))
+    }
+
+    fn seeking(&self) -> bool {
+        matches!(self.phase, Phase::Seeking | Phase::Held { .. })
+    }
+
+    fn wait_until(&self) -> Option<Instant> {
+        self.rules.wait.filter(|wait| !wait.is_zero()).map(|wait| self.started + wait)
+    }
+
+    /// One try takes as long as a connection may take, since there is no other bound.
+    fn connect_until(&self) -> Option<Instant> {
+        let bounded = !self.answered || (self.rules.wait == Some(Duration::ZERO) && self.queue.is_none());
+        bounded.then(|| self.started + self.rules.connect_timeout)
+    }
+
+    fn tell(&mut self, message: FromKeeper) {
+        self.actions.push(Action::Tell(message));
+    }
+
+    fn check_deadlines(&mut self, now: Instant) {
+        if self.alive() {
+            self.check_lease(now);
+            self.check_stop(now);
+        }
+        let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        if self.phase == Phase::Seeking && (over(self.wait_until()) || over(self.connect_until())) {
+            self.give_up(now);
+        }
+    }
+
+    fn check_lease(&mut self, now: Instant) {
+        let Some(lease) = &self.lease else { return };
+        let deadlines = lease.deadlines();
+        if now >= deadlines.soft && !self.losing() {
+            let reason = format!("no renewal was confirmed in {:.1?}", lease.terms().room());
+            self.end(Reason::Lost(reason), deadlines.kill, now);
+        }
+    }
+
+    fn check_stop(&mut self, now: Instant) {
+        let Some(stop) = &mut self.stop else { return };
+        if now < stop.kill_at || now < stop.next_pass {
+            return;
+        }
+        let overdue = now >= stop.kill_at + K;
+        let first = stop.next_pass <= stop.kill_at;
+        stop.next_pass = now + if overdue { KILL_AGAIN_STUCK } else { KILL_AGAIN };
+        if first {
+            self.tell(FromKeeper::Ending("killed".into()));
+        }
+        self.actions.push(Action::KillTree { overdue });
+    }
+
+    /// Lets what is due begin, and gives up what took too long.
+    fn run_calls(&mut self, now: Instant) {
+        if let Some(lease) = &self.lease
+            && !matches!(self.phase, Phase::Releasing(_) | Phase::Done)
+            && self.calls.idle(Request::Renew)
+        {
+            self.calls.schedule(Request::Renew, lease.due());
+        }
+        while let Some(due) = self.calls.next_due(now) {
+            match due {
+                Due::Begin(request) => {
+                    let limit = self.limit(request, now);
+                    self.calls.begin(request, limit);
+                    self.entered |= request == Request::Enter;
+                    self.actions.push(Action::Begin(request));
+                }
+                Due::Overdue(request) => {
+                    self.calls.abandon(request);
+                    self.actions.push(Action::Abandon(request));
+                    self.actions.push(Action::NextEndpoint);
+                    self.overdue(request, now);
+                }
+            }
+        }
+    }
+
+    fn limit(&self, request: Request, now: Instant) -> Option<Instant> {
+        match request {
+            Request::Enter => Some(now + MAX_ENTER),
+            Request::Renew => self.lease.as_ref().map(|lease| now + lease.attempt(now)),
+            Request::Release => Some(self.release_until(now).min(now + MAX_ENTER)),
+            // They wait for news, which may never come. That their connection lives, the renewals show.
+            Request::Wait | Request::Watch => None,
+        }
+    }
+
+    fn overdue(&mut self, request: Request, now: Instant) {
+        let silence = Trouble::Uncertain { answered: false, cause: "no answer in time".into() };
+        match request {
+            Request::Enter => self.entered(Err(silence), now),
+            Request::Renew => {
+                self.renewed(Err(silence), now);
+                // What waits for news on the same connection would wait for ever.
+                for request in [Request::Wait, Request::Watch] {
+                    if self.calls.abandon(request) {
+                        self.actions.push(Action::Abandon(request));
+                        self.calls.schedule(request, now);
+                    }
+                }
+            }
+            Request::Release => self.released(Err(silence), now),
+            Request::Wait | Request::Watch => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Every line that is printed, for people and as JSON.
+
+use serde_json::{Value, json};
+
+use crate::config::{Format, Output};
+use crate::error::Failure;
+use crate::supervisor::console::Console;
+use crate::supervisor::machine::Notice;
+
+/// A failure as text: what, why, and the way out.
+#[must_use]
+pub fn render(failure: &Failure) -> String {
+    let mut text = format!("distlock: error: {}\n", one_line(&failure.message));
+    for cause in &failure.causes {
+        text.push_str(&format!("  caused by: {}\n", one_line(cause)));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("  hint: {}\n", hint.replace('\n', "\n        ")));
+    }
+    text
+}
+
+/// Prints a failure of a command line that never came to run anything.
+pub fn failure(failure: &Failure) {
+    Console::new().write(&render(failure));
+}
+
+/// Text may come from a server or another user: no control character reaches a terminal.
+fn one_line(text: &str) -> String {
+    text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Prints what happens, as much of it as was asked for.
+#[derive(Debug)]
+pub struct Reporter {
+    output: Output,
+    console: Console,
+}
+
+/// How important a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Level {
+    Error,
+    Warning,
+    Info,
+}
+
+impl Reporter {
+    /// A reporter on stderr.
+    #[must_use]
+    pub fn new(output: Output) -> Self {
+        Self { output, console: Console::new() }
+    }
+
+    /// Something that the user should know although it goes on.
+    pub fn warn(&mut self, text: &str) {
+        self.line(Level::Warning, "warning", text, json!({}));
+    }
+
+    /// The failure that ends it.
+    pub fn failure(&mut self, failure: &Failure) {
+        match self.output.format {
+            Format::Text => self.console.write(&render(failure)),
+            Format::Json => {
+                let fields = json!({ "causes": failure.causes, "hint": failure.hint });
+                self.line(Level::Error, "failed", &failure.message, fields);
+            }
+        }
+    }
+
+    /// Nobody's fault: `-q` does without it.
+    pub fn busy(&mut self, failure: &Failure) {
+        if !self.output.quiet {
+            self.failure(failure);
+        }
+    }
+
+    /// What the supervisor has to tell while it runs.
+    pub fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Waiting(queue) => {
+                let holder = queue.holder.as_ref().map(crate::holder::Record::describe);
+                let text = match (&holder, queue.lock_delay) {
+                    (_, true) => "waiting for a lock-delay to pass".to_owned(),
+                    (Some(holder), _) => format!("waiting for {holder}"),
+                    (None, _) => "waiting".to_owned(),
+                };
+                self.line(Level::Info, "waiting", &text, json!({ "holder": holder, "ahead": queue.ahead }));
+            }
+            Notice::Rejoining(cause) => {
+                self.line(Level::Info, "rejoining", &format!("joining the queue again: {cause}"), json!({}));
+            }
+            Notice::Acquired(token) => {
+                self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));
+            }
+            Notice::Started => self.line(Level::Info, "started", "the command runs", json!({})),
+            Notice::Ending(cause) => {
+                self.line(Level::Info, "ending", &format!("ending the command: {cause}"), json!({ "cause": cause }));
+            }
+            Notice::Stuck(processes) => {
+                let list: Vec<String> = processes.iter().map(|p| format!("{} ({})", p.pid, p.name)).collect();
+                let text = format!("cannot kill {}; the lock is kept while it can be", list.join(", "));
+                self.line(Level::Error, "stuck", &text, json!({ "processes": processes }));
+            }
+            Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
+            Notice::Note(text) => self.line(Level::Info, "note", &text, json!({})),
+        }
+    }
+
+    fn line(&mut self, level: Level, event: &str, text: &str, fields: Value) {
+        let most = match (self.output.quiet, self.output.verbose) {
+            (true, _) => Level::Error,
+            (false, 0) => Level::Warning,
+            (false, _) => Level::Info,
+        };
+        if level > most {
+            return;
+        }
+        let text = one_line(text);
+        match self.output.format {
+            Format::Text => self.console.write(&format!("distlock: {}{text}\n", level.prefix())),
+            Format::Json => {
+                let mut line = json!({
+                    "time": jiff::Timestamp::now().to_string(),
+                    "level": level.name(),
+                    "event": event,
+                    "message": text,
+                });
+                if let (Some(line), Value::Object(fields)) = (line.as_object_mut(), fields) {
+                    line.extend(fields);
+                }
+                self.console.write(&format!("{line}\n"));
+            }
+        }
+    }
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+        }
+    }
+
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Error => "error: ",
+            Self::Warning => "warning: ",
+            Self::Info => "",
+        }
+    }
+}

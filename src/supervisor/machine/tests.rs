@@ -1,0 +1,181 @@
+//! Transitions one by one, then the deadline under any order of events.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn at(ms: u64) -> Instant {
+    Instant::from_boot(Duration::from_millis(1_000_000 + ms))
+}
+
+fn deadlines(kill: u64) -> Deadlines {
+    Deadlines { soft: at(kill - 1_000), kill: at(kill), hard: at(kill + 500) }
+}
+
+fn waiting(shared: bool) -> Machine {
+    Machine::new("/x", shared, at(0))
+}
+
+fn running(shared: bool) -> Machine {
+    let mut machine = waiting(shared);
+    let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
+    let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+    let actions = machine.on(Event::Message(FromKeeper::Started), at(1));
+    assert_eq!(actions, [Action::CloseStreams, Action::Show(Notice::Started)]);
+    machine
+}
+
+fn sent(signal: Signal) -> Event {
+    Event::Signal { signal, keyboard: false }
+}
+
+fn forwarded(signal: Signal) -> Action {
+    Action::Post(FromSupervisor::Signal(signal as i32))
+}
+
+fn kind(actions: &[Action]) -> Option<Kind> {
+    match actions.last() {
+        Some(Action::Finish(Verdict::Failed(failure))) => Some(failure.kind),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_verdict_waits_for_the_keeper_to_be_gone_but_not_for_ever() {
+    let mut machine = running(false);
+    assert_eq!(machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(7))), at(50)), []);
+    assert_eq!(machine.on(Event::KeeperEnded, at(51)), [Action::Finish(Verdict::Exited(7))]);
+
+    let mut machine = running(false);
+    let _ = machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(7))), at(50));
+    assert_eq!(machine.wake(), Some(at(1_050)));
+    assert_eq!(machine.on(Event::Tick, at(1_050)), [Action::Finish(Verdict::Exited(7))]);
+}
+
+#[test]
+fn a_duplicate_is_not_a_second_signal_and_a_later_one_kills() {
+    let mut machine = running(false);
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(100)), [forwarded(Signal::SIGTERM)]);
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(500)), []);
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(1_100)), [Action::Post(FromSupervisor::Kill)]);
+}
+
+#[test]
+fn other_signals_are_forwarded_as_they_come() {
+    let mut machine = running(false);
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGQUIT] {
+        assert_eq!(machine.on(sent(signal), at(100)), [forwarded(signal)]);
+    }
+}
+
+#[test]
+fn what_the_keyboard_sent_reaches_the_command_without_help() {
+    let mut machine = running(true);
+    for n in 0..3 {
+        let signal = Event::Signal { signal: Signal::SIGINT, keyboard: true };
+        assert_eq!(machine.on(signal, at(100 + n * 2_000)), []);
+    }
+    assert_eq!(machine.on(sent(Signal::SIGINT), at(5_000)), [forwarded(Signal::SIGINT)], "Ctrl-C is no first signal");
+}
+
+#[test]
+fn the_job_stops_with_its_command() {
+    let stopped = |signal: Signal| Event::Message(FromKeeper::Stopped(signal as i32));
+    assert_eq!(running(true).on(stopped(Signal::SIGSTOP), at(10)), [Action::StopSelf]);
+    assert_eq!(running(false).on(stopped(Signal::SIGTSTP), at(10)), [Action::StopSelf]);
+    assert_eq!(running(false).on(stopped(Signal::SIGSTOP), at(10)), []);
+    assert_eq!(waiting(true).on(sent(Signal::SIGTSTP), at(10)), [Action::StopSelf]);
+}
+
+#[test]
+fn a_keeper_that_dies_takes_the_command_along_and_the_lease_is_given_up() {
+    let mut machine = running(false);
+    let actions = machine.on(Event::KeeperEnded, at(100));
+    assert!(actions.contains(&Action::KillAll), "{actions:?}");
+    assert!(machine.wake().is_some_and(|wake| wake <= at(102)));
+    let actions = machine.on(Event::Empty, at(103));
+    assert_eq!(actions[0], Action::Release);
+    assert_eq!(kind(&actions), Some(Kind::Lost));
+}
+
+#[test]
+fn a_keeper_that_dies_in_the_queue_is_a_fault() {
+    let mut machine = waiting(false);
+    let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
+    let actions = machine.on(Event::KeeperEnded, at(100));
+    assert_eq!(actions[0], Action::Release);
+    assert_eq!(kind(&actions), Some(Kind::Fault));
+}
+
+#[test]
+fn a_keeper_that_dies_while_it_releases_leaves_the_command_s_status() {
+    let mut machine = running(false);
+    let _ = machine.on(Event::Message(FromKeeper::Ended(Verdict::Exited(3))), at(100));
+    assert_eq!(machine.wake(), None, "nothing runs, so no deadline counts");
+    let actions = machine.on(Event::KeeperEnded, at(101));
+    assert_eq!(actions, [Action::Release, Action::Finish(Verdict::Exited(3))]);
+}
+
+#[test]
+fn at_the_deadline_the_tree_is_killed_and_a_silent_keeper_too() {
+    let mut machine = running(false);
+    assert_eq!(machine.wake(), Some(at(10_000)));
+    assert_eq!(machine.on(Event::Tick, at(10_000)), [Action::KillTree]);
+    assert_eq!(machine.on(Event::Tick, at(10_249)), [Action::KillTree]);
+    assert_eq!(machine.on(Event::Tick, at(10_252)), [Action::KillAll]);
+    let _ = machine.on(Event::KeeperEnded, at(10_255));
+    assert_eq!(kind(&machine.on(Event::Empty, at(10_260))), Some(Kind::Lost));
+}
+
+#[test]
+fn a_keeper_that_reports_is_left_to_finish() {
+    let mut machine = running(false);
+    let _ = machine.on(Event::Tick, at(10_000));
+    for ms in (10_100..12_000).step_by(100) {
+        let actions = machine.on(Event::Message(FromKeeper::Stuck(Vec::new())), at(ms));
+        assert!(!actions.contains(&Action::KillAll), "{actions:?} at {ms}");
+    }
+    let _ = machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(0))), at(12_000));
+    assert_eq!(machine.on(Event::KeeperEnded, at(12_001)), [Action::Finish(Verdict::Exited(0))]);
+}
+
+#[test]
+fn deadlines_of_a_lock_that_was_lost_before_the_command_ran_are_void() {
+    let mut machine = waiting(false);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
+    let _ = machine.on(Event::Message(FromKeeper::Rejoining("gone".into())), at(100));
+    assert_eq!(machine.wake(), None);
+    assert_eq!(machine.on(Event::Tick, at(20_000)), []);
+    let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(40_000))), at(20_001));
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+}
+
+proptest! {
+    #[test]
+    fn nothing_keeps_the_command_alive_past_its_deadline(
+        events in prop::collection::vec((0..6_u8, 0..700_u64), 1..60)
+    ) {
+        let (mut machine, mut now, mut kill) = (running(false), 1, 10_000);
+        for (what, pass) in events {
+            now += pass;
+            let event = match what {
+                0 => {
+                    kill = kill.max(now + 3_000);
+                    Event::Message(FromKeeper::Deadlines(deadlines(kill)))
+                }
+                1 => sent(Signal::SIGTERM),
+                2 => Event::Message(FromKeeper::Stopped(19)),
+                3 => Event::Message(FromKeeper::Note(String::new())),
+                4 => sent(Signal::SIGUSR1),
+                _ => Event::Tick,
+            };
+            let late = now >= kill;
+            let actions = machine.on(event, at(now));
+            let kills = actions.iter().any(|action| matches!(action, Action::KillTree | Action::KillAll));
+            let soon = machine.wake().is_some_and(|wake| wake <= at(now + 100));
+            prop_assert!(!late || kills || soon);
+            prop_assert!(machine.wake().is_some_and(|wake| wake <= at(kill.max(now + 100))));
+        }
+    }
+}
