@@ -1,0 +1,41 @@
+//! The integration tests: the built binary against real servers, in one test binary.
+//!
+//! Run them with `scripts/test` (or `cargo test --test it FILTER` once `scripts/servers` has run).
+//!
+//! # Writing a test
+//!
+//! ```ignore
+//! use crate::world::{World, Server, Ledger, Proxy, poll_until, secs, shared};
+//!
+//! #[test]
+//! fn a_revoked_lease_ends_the_command() {
+//!     for server in shared::all() {                           // etcd 3.4, etcd 3.5, Consul
+//!         let world = World::on(server);                      // a home of its own, `-b … -e …` given
+//!         let name = world.name("jobs/backup");               // a lock name that no other test uses
+//!         let job = world.distlock().args([&name, "sleep", "60"]).spawn();
+//!         let held = poll_for("the key", secs(5), || server.entries(&name).pop());
+//!         server.end_lease(&held.lease.unwrap());
+//!         let job = job.wait_within(secs(1)).assert_code(76); // kills and panics after the bound
+//!         assert!(job.stderr.contains("distlock: error: "));
+//!     }
+//! }
+//! ```
+//!
+//! - Shared servers are started when first used and live as long as the test process: use names of
+//!   your own, and start private ones ([`world::Etcd::start`], [`world::Consul::start`],
+//!   [`world::etcd::cluster`], [`world::consul::cluster`]) to kill, pause, resume or restart them.
+//! - Faults of the network: [`world::Proxy::to`] a server, `World::at(backend, &proxy.url())`, then
+//!   `proxy.set(Mode::Swallow)`, `proxy.reset()`.
+//! - Mutual exclusion: run [`world::Ledger::command`] under the lock in each contender, ours and the
+//!   peers' ([`world::Server::peer_lock`]), then `ledger.assert_exclusive(contenders)`.
+//! - Terminals: [`world::Terminal::open`] is `bash -i` with `send` and `expect`.
+//! - The two processes of a job: `job.pid()` is the supervisor, `job.keeper()` the keeper;
+//!   `world.processes()` are all that were started in this world and still exist.
+//! - Never sleep and hope: [`world::poll_until`] and [`world::poll_for`] with a generous bound.
+//! - Nothing is left behind: a job, a terminal, a world ends its processes when it is dropped, a
+//!   server dies with the test process even when that is killed.
+
+#[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
+mod world;
+
+mod servers;

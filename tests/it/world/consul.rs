@@ -1,0 +1,178 @@
+//! Consul, asked through its HTTP API.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::http::{self, encode_path};
+use super::server::{Node, binary, free_address, start_on_free_ports};
+use super::{Entry, Run, Server, World, poll_for, secs};
+
+/// One Consul server.
+pub struct Consul {
+    http: SocketAddr,
+    rpc: SocketAddr,
+    node: Node,
+}
+
+impl Consul {
+    /// Starts a development agent: quick, alone, and without memory of its past after a restart.
+    pub fn start() -> Self {
+        start_on_free_ports(|| {
+            let server = Self::launch("consul", free_address(), &["-dev".to_owned()]);
+            server.wait_ready(1)?;
+            Ok(server)
+        })
+    }
+
+    fn launch(name: &str, gossip: SocketAddr, options: &[String]) -> Self {
+        let (http, rpc, wide) = (free_address(), free_address(), free_address());
+        let node = Node::start(|dir| {
+            let fixed = [
+                &*binary("consul/consul"),
+                "agent",
+                "-bind=127.0.0.1",
+                &format!("-node={name}"),
+                &format!("-data-dir={}", dir.join("data").display()),
+                &format!("-http-port={}", http.port()),
+                &format!("-server-port={}", rpc.port()),
+                &format!("-serf-lan-port={}", gossip.port()),
+                &format!("-serf-wan-port={}", wide.port()),
+                "-grpc-port=-1",
+                "-dns-port=-1",
+                "-log-level=err",
+                "-hcl=disable_update_check = true",
+            ]
+            .map(str::to_owned);
+            fixed.iter().chain(options).cloned().collect()
+        });
+        Self { http, rpc, node }
+    }
+
+    /// Waits until it knows so many nodes: none can have a session before it is known.
+    fn wait_ready(&self, nodes: usize) -> Result<(), String> {
+        self.node.wait_ready(|| {
+            let answer = http::request(self.http, "GET", "/v1/catalog/nodes?consistent", "");
+            answer.is_ok_and(|answer| answer.body.matches("\"Node\"").count() >= nodes)
+        })
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> Pid {
+        self.node.pid()
+    }
+
+    /// Kills the server; what it keeps on its disk stays.
+    pub fn kill(&self) {
+        self.node.kill();
+    }
+
+    /// Kills the server if it runs, and starts it again; it serves when this returns.
+    pub fn restart(&self) {
+        self.node.restart();
+        self.wait_ready(1).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Freezes the server.
+    pub fn pause(&self) {
+        self.node.pause();
+    }
+
+    /// Thaws the server.
+    pub fn resume(&self) {
+        self.node.resume();
+    }
+
+    /// Writes a key with these flags, bound to no session.
+    pub fn put(&self, key: &str, flags: u64, value: &str) {
+        let path = format!("/v1/kv/{}?flags={flags}", encode_path(key.trim_start_matches('/')));
+        http::json(self.http, "PUT", &path, value);
+    }
+
+    /// Whether this server leads its cluster.
+    pub fn is_leader(&self) -> bool {
+        let answer = http::request(self.http, "GET", "/v1/status/leader", "");
+        answer.is_ok_and(|answer| answer.body.trim() == format!("\"{}\"", self.rpc))
+    }
+}
+
+impl Server for Consul {
+    fn backend(&self) -> &'static str {
+        "consul"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.http
+    }
+
+    fn entries(&self, prefix: &str) -> Vec<Entry> {
+        let path = format!("/v1/kv/{}?recurse&consistent", encode_path(prefix.trim_start_matches('/')));
+        let answer = http::request(self.http, "GET", &path, "").expect("an answer from Consul");
+        if answer.status == 404 {
+            return Vec::new();
+        }
+        let entries: Vec<Value> = serde_json::from_str(&answer.body).expect("JSON from Consul");
+        let entry = |kv: &Value| Entry {
+            key: kv["Key"].as_str().unwrap_or_default().to_owned(),
+            value: text(&kv["Value"]),
+            lease: kv["Session"].as_str().map(str::to_owned),
+            revision: kv["ModifyIndex"].as_u64().unwrap_or_default(),
+        };
+        entries.iter().map(entry).collect()
+    }
+
+    fn delete(&self, key: &str) {
+        http::json(self.http, "DELETE", &format!("/v1/kv/{}", encode_path(key.trim_start_matches('/'))), "");
+    }
+
+    fn leases(&self) -> Vec<String> {
+        let answer = http::json(self.http, "GET", "/v1/session/list?consistent", "");
+        let sessions = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+        sessions.iter().filter_map(|session| session["ID"].as_str()).map(str::to_owned).collect()
+    }
+
+    fn end_lease(&self, id: &str) {
+        http::json(self.http, "PUT", &format!("/v1/session/destroy/{id}"), "");
+    }
+
+    fn peer_lock(&self, world: &World, name: &str, command: &[String]) -> Run {
+        let address = format!("-http-addr={}", self.url());
+        let lock = ["lock", &address, "-shell=false", name.trim_start_matches('/')];
+        world.command(binary("consul/consul")).args(lock).args(command)
+    }
+}
+
+/// Starts a cluster of so many servers, which all serve when this returns.
+///
+/// `raft_multiplier` scales the times of Consul's elections: 1 is quick, 5 is what users have.
+pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
+    start_on_free_ports(|| {
+        let lan: Vec<_> = (0..size).map(|_| free_address()).collect();
+        let mut options = vec![
+            "-server".to_owned(),
+            format!("-bootstrap-expect={size}"),
+            format!("-hcl=performance {{ raft_multiplier = {raft_multiplier} }}"),
+            "-retry-interval=1s".to_owned(),
+        ];
+        options.extend(lan.iter().map(|address| format!("-retry-join={address}")));
+        let launch = |(n, &address): (usize, &SocketAddr)| Consul::launch(&format!("consul-{n}"), address, &options);
+        let servers: Vec<_> = lan.iter().enumerate().map(launch).collect();
+        servers.iter().try_for_each(|server| server.wait_ready(size))?;
+        Ok(servers)
+    })
+}
+
+/// The index of the server that leads.
+#[track_caller]
+pub fn leader(servers: &[Consul]) -> usize {
+    poll_for("a leader", secs(60), || servers.iter().position(Consul::is_leader))
+}
+
+/// A value, as the API writes it.
+fn text(value: &Value) -> String {
+    let bytes = BASE64.decode(value.as_str().unwrap_or_default()).expect("base64 from Consul");
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,198 @@
+//! etcd, asked through its own JSON gateway.
+
+use std::net::SocketAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+use super::http;
+use super::server::{Node, binary, free_address, start_on_free_ports};
+use super::{Entry, Run, Server, World, poll_for, secs};
+
+/// The series of etcd that are tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V34,
+    V35,
+}
+
+impl Version {
+    fn binary(self, name: &str) -> String {
+        let series = match self {
+            Self::V34 => "etcd-3.4",
+            Self::V35 => "etcd-3.5",
+        };
+        binary(&format!("{series}/{name}"))
+    }
+}
+
+/// One etcd member.
+pub struct Etcd {
+    version: Version,
+    client: SocketAddr,
+    node: Node,
+}
+
+impl Etcd {
+    /// Starts a cluster of one.
+    pub fn start(version: Version) -> Self {
+        cluster(version, 1).remove(0)
+    }
+
+    fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str) -> Self {
+        let (client, peer) = (format!("http://{}", addresses.client), format!("http://{}", addresses.peer));
+        let node = Node::start(|dir| {
+            let data = dir.join("data").display().to_string();
+            [
+                &*version.binary("etcd"),
+                &format!("--name={name}"),
+                &format!("--data-dir={data}"),
+                &format!("--listen-client-urls={client}"),
+                &format!("--advertise-client-urls={client}"),
+                &format!("--listen-peer-urls={peer}"),
+                &format!("--initial-advertise-peer-urls={peer}"),
+                &format!("--initial-cluster={cluster}"),
+                "--log-level=error",
+            ]
+            .map(str::to_owned)
+            .into()
+        });
+        Self { version, client: addresses.client, node }
+    }
+
+    fn wait_ready(&self) -> Result<(), String> {
+        self.node.wait_ready(|| {
+            http::request(self.client, "GET", "/health", "").is_ok_and(|answer| answer.body.contains("true"))
+        })
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> Pid {
+        self.node.pid()
+    }
+
+    /// Kills the member; its data stays.
+    pub fn kill(&self) {
+        self.node.kill();
+    }
+
+    /// Kills the member if it runs, and starts it again on its data; it serves when this returns.
+    pub fn restart(&self) {
+        self.node.restart();
+        self.wait_ready().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Freezes the member.
+    pub fn pause(&self) {
+        self.node.pause();
+    }
+
+    /// Thaws the member.
+    pub fn resume(&self) {
+        self.node.resume();
+    }
+
+    /// `etcdctl` of this member's version, pointed at `url`: its own, or one of a proxy.
+    pub fn etcdctl(&self, world: &World, url: &str) -> Run {
+        let endpoints = format!("--endpoints={url}");
+        world.command(self.version.binary("etcdctl")).env("ETCDCTL_API", "3").args([endpoints])
+    }
+
+    /// Writes a key, bound to no lease.
+    pub fn put(&self, key: &str, value: &str) {
+        self.call("kv/put", &json!({ "key": BASE64.encode(key), "value": BASE64.encode(value) }));
+    }
+
+    /// Whether this member leads its cluster.
+    pub fn is_leader(&self) -> bool {
+        let status = self.call("maintenance/status", &json!({}));
+        status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
+    }
+
+    fn call(&self, method: &str, body: &Value) -> Value {
+        http::json(self.client, "POST", &format!("/v3/{method}"), &body.to_string())
+    }
+}
+
+impl Server for Etcd {
+    fn backend(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.client
+    }
+
+    fn entries(&self, prefix: &str) -> Vec<Entry> {
+        let mut end = prefix.as_bytes().to_vec();
+        *end.last_mut().expect("a prefix") += 1;
+        let range = json!({ "key": BASE64.encode(prefix), "range_end": BASE64.encode(end), "sort_target": "CREATE" });
+        let answer = self.call("kv/range", &range);
+        let entry = |kv: &Value| Entry {
+            key: text(&kv["key"]),
+            value: text(&kv["value"]),
+            lease: kv["lease"].as_str().map(|_| format!("{:x}", number(&kv["lease"]))),
+            revision: number(&kv["create_revision"]),
+        };
+        answer["kvs"].as_array().map(|kvs| kvs.iter().map(entry).collect()).unwrap_or_default()
+    }
+
+    fn delete(&self, key: &str) {
+        self.call("kv/deleterange", &json!({ "key": BASE64.encode(key) }));
+    }
+
+    fn leases(&self) -> Vec<String> {
+        let answer = self.call("lease/leases", &json!({}));
+        let leases = answer["leases"].as_array().map(Vec::as_slice).unwrap_or_default();
+        leases.iter().map(|lease| format!("{:x}", number(&lease["ID"]))).collect()
+    }
+
+    fn end_lease(&self, id: &str) {
+        let id = u64::from_str_radix(id, 16).expect("a lease id in hexadecimal");
+        self.call("lease/revoke", &json!({ "ID": id.to_string() }));
+    }
+
+    fn peer_lock(&self, world: &World, name: &str, command: &[String]) -> Run {
+        self.etcdctl(world, &self.url()).args(["lock", "--", name]).args(command)
+    }
+}
+
+/// Starts a cluster of so many members, which all serve when this returns.
+pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
+    start_on_free_ports(|| {
+        let addresses: Vec<_> = (0..size).map(|_| Addresses { client: free_address(), peer: free_address() }).collect();
+        let urls: Vec<_> =
+            addresses.iter().enumerate().map(|(n, address)| format!("etcd-{n}=http://{}", address.peer)).collect();
+        let members: Vec<_> = addresses
+            .iter()
+            .enumerate()
+            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(",")))
+            .collect();
+        members.iter().try_for_each(Etcd::wait_ready)?;
+        Ok(members)
+    })
+}
+
+/// The index of the member that leads.
+#[track_caller]
+pub fn leader(members: &[Etcd]) -> usize {
+    poll_for("a leader", secs(30), || members.iter().position(Etcd::is_leader))
+}
+
+struct Addresses {
+    client: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// Bytes, as the gateway writes them.
+fn text(value: &Value) -> String {
+    let bytes = BASE64.decode(value.as_str().unwrap_or_default()).expect("base64 from the gateway");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A 64-bit number, as the gateway writes them.
+fn number(value: &Value) -> u64 {
+    value.as_str().and_then(|digits| digits.parse().ok()).unwrap_or_default()
+}

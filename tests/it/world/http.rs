@@ -1,0 +1,49 @@
+//! Just enough HTTP to ask a server directly. Version 1.0: one answer a connection, never chunked.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// An answer: its status code and its body.
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+/// Sends a request; an error means that there was no answer.
+pub fn request(server: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let length = body.len();
+    stream.write_all(format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, body: body.to_owned() })
+}
+
+/// Sends a request that must succeed, and returns its answer as JSON (null if that is empty).
+#[track_caller]
+pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
+    let answer = request(server, method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
+    if answer.body.is_empty() {
+        return Value::Null;
+    }
+    serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", answer.body))
+}
+
+/// A path with everything encoded that may not stand in one.
+pub fn encode_path(path: &str) -> String {
+    path.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(byte.into()),
+            _ => write!(encoded, "%{byte:02X}").expect("writing to a string"),
+        }
+        encoded
+    })
+}

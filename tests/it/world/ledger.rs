@@ -1,0 +1,179 @@
+//! The overlap checker: what runs under a lock writes down when it ran, and no two may overlap.
+
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, thread};
+
+use nix::time::{ClockId, clock_gettime};
+
+use super::{World, millis};
+
+const FILE: &str = "LEDGER_FILE";
+const HOLD: &str = "LEDGER_HOLD_MS";
+const TOKEN: &str = "DISTLOCK_FENCING_TOKEN";
+
+/// A file in which the holders of one lock note every 10 ms that they run, and with which token.
+pub struct Ledger {
+    path: PathBuf,
+}
+
+/// What the ledger says of one holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Nanoseconds of `CLOCK_BOOTTIME` at the first note and at the last.
+    pub from: u64,
+    pub to: u64,
+    /// The fencing token; the peers of distlock give none.
+    pub token: Option<u64>,
+    pub pid: u32,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(world: &World) -> Self {
+        Self { path: world.path().join("ledger") }
+    }
+
+    /// The command that writes the ledger for so long and exits 0: this test binary itself, in the
+    /// part of [`note_every_10_ms`]. Wrap it in `sh -c` to make it stubborn:
+    ///
+    /// - `trap "" TERM INT HUP; exec "$@"` ignores signals,
+    /// - `setsid -f "$@"` leaves it running as a daemon,
+    /// - `"$@"; exit 7` ends otherwise.
+    pub fn command(&self, hold: Duration) -> Vec<String> {
+        let this = env::current_exe().expect("the path of this binary");
+        [
+            "env",
+            &format!("{FILE}={}", self.path.display()),
+            &format!("{HOLD}={}", hold.as_millis()),
+            &this.display().to_string(),
+            "--ignored",
+            "--exact",
+            "world::ledger::note_every_10_ms",
+        ]
+        .map(str::to_owned)
+        .into()
+    }
+
+    /// The holders in the order of their first notes.
+    pub fn holds(&self) -> Vec<Hold> {
+        parse(&fs::read_to_string(&self.path).unwrap_or_default())
+    }
+
+    /// Panics unless there were so many holders, never two at once, and their tokens grew.
+    #[track_caller]
+    pub fn assert_exclusive(&self, holders: usize) {
+        let holds = self.holds();
+        assert_eq!(holds.len(), holders, "holders in the ledger: {holds:#?}");
+        if let Some(fault) = fault(&holds) {
+            panic!("{fault}");
+        }
+    }
+}
+
+/// Reads a ledger. A holder is known by its token, as its processes may be several; else by its pid.
+fn parse(ledger: &str) -> Vec<Hold> {
+    let mut holds: HashMap<String, Hold> = HashMap::new();
+    for line in ledger.lines() {
+        let mut fields = line.split(' ');
+        let mut field = || fields.next().unwrap_or_else(|| panic!("torn line in the ledger: {line:?}"));
+        let (at, token, pid) = (field(), field(), field());
+        let holder = if token == "-" { format!("pid {pid}") } else { token.to_owned() };
+        let at = at.parse().expect("a time in the ledger");
+        let pid = pid.parse().expect("a pid in the ledger");
+        let hold = holds.entry(holder).or_insert(Hold { from: at, to: at, token: token.parse().ok(), pid });
+        hold.from = hold.from.min(at);
+        hold.to = hold.to.max(at);
+    }
+    let mut holds: Vec<_> = holds.into_values().collect();
+    holds.sort_by_key(|hold| hold.from);
+    holds
+}
+
+/// What is wrong with holders in the order of their first notes, if anything.
+fn fault(holds: &[Hold]) -> Option<String> {
+    for pair in holds.windows(2) {
+        if pair[1].from <= pair[0].to {
+            let overlap = Duration::from_nanos(pair[0].to - pair[1].from);
+            return Some(format!("two holders at once, for {overlap:?}: {pair:#?}"));
+        }
+    }
+    let tokens: Vec<_> = holds.iter().filter_map(|hold| hold.token).collect();
+    let shrinks = tokens.windows(2).find(|pair| pair[1] <= pair[0])?;
+    Some(format!("token {} came after {}", shrinks[1], shrinks[0]))
+}
+
+/// Not a test of its own: [`Ledger::command`] runs it under a lock, in another process.
+#[test]
+#[ignore = "the command that others run under a lock"]
+fn note_every_10_ms() {
+    let (Ok(path), Ok(hold)) = (env::var(FILE), env::var(HOLD)) else {
+        return;
+    };
+    let token = env::var(TOKEN).unwrap_or_else(|_| "-".to_owned());
+    let hold: u64 = hold.parse().expect("milliseconds");
+    let mut ledger = OpenOptions::new().create(true).append(true).open(path).expect("the ledger opens");
+    let end = now() + hold * 1_000_000;
+    loop {
+        let now = now();
+        // One write, so that lines of two holders never mix.
+        let line = format!("{now} {token} {}\n", std::process::id());
+        ledger.write_all(line.as_bytes()).expect("the ledger takes a line");
+        if now >= end {
+            return;
+        }
+        thread::sleep(millis(10).min(Duration::from_nanos(end - now)));
+    }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock of every Linux");
+    u64::try_from(Duration::from(now).as_nanos()).expect("584 years of uptime")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ledger, World, fault, millis, parse};
+
+    #[test]
+    fn holders_are_told_apart_by_token_then_pid() {
+        let holds = parse("10 5 100\n20 5 101\n30 - 102\n40 - 102\n50 6 103\n");
+        let seen: Vec<_> = holds.iter().map(|hold| (hold.from, hold.to, hold.token)).collect();
+        assert_eq!(seen, [(10, 20, Some(5)), (30, 40, None), (50, 50, Some(6))]);
+        assert_eq!(fault(&holds), None);
+    }
+
+    #[test]
+    fn an_overlap_is_found() {
+        let fault = fault(&parse("10 5 100\n20 - 102\n20 5 100\n30 - 102\n")).expect("a fault");
+        assert!(fault.contains("two holders at once"), "{fault}");
+    }
+
+    #[test]
+    fn an_overlap_of_a_moment_is_found() {
+        assert!(fault(&parse("10 - 1\n20 - 1\n20 - 2\n")).is_some());
+    }
+
+    #[test]
+    fn a_token_that_does_not_grow_is_found() {
+        let fault = fault(&parse("10 6 100\n20 - 102\n30 5 103\n")).expect("a fault");
+        assert_eq!(fault, "token 5 came after 6");
+    }
+
+    #[test]
+    fn the_command_keeps_the_ledger() {
+        let world = World::new();
+        let ledger = Ledger::new(&world);
+        for token in ["8", "9"] {
+            let [program, args @ ..] = &ledger.command(millis(50))[..] else { unreachable!() };
+            world.command(program).args(args).env(super::TOKEN, token).run().assert_code(0);
+        }
+        ledger.assert_exclusive(2);
+        let first = &ledger.holds()[0];
+        assert!(first.to - first.from >= 50_000_000, "{first:?}");
+    }
+}

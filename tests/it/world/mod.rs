@@ -1,0 +1,171 @@
+//! What a test needs around the binary: servers, faults, terminals, and eyes.
+
+pub mod consul;
+pub mod etcd;
+mod http;
+mod ledger;
+mod process;
+mod proxy;
+mod pty;
+mod server;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+pub use consul::Consul;
+pub use etcd::{Etcd, Version};
+pub use ledger::Ledger;
+pub use process::{Finished, Run, Running, children, descendants, is_alive, state, wait_gone};
+pub use proxy::{Mode, Proxy};
+pub use pty::Terminal;
+pub use server::{Entry, Server};
+
+/// The servers that the tests of this process share, each started when first asked for.
+pub mod shared {
+    use std::sync::OnceLock;
+
+    use super::{Consul, Etcd, Server, Version};
+
+    /// An etcd 3.4 of one member.
+    pub fn etcd34() -> &'static Etcd {
+        static SERVER: OnceLock<Etcd> = OnceLock::new();
+        SERVER.get_or_init(|| Etcd::start(Version::V34))
+    }
+
+    /// An etcd 3.5 of one member.
+    pub fn etcd35() -> &'static Etcd {
+        static SERVER: OnceLock<Etcd> = OnceLock::new();
+        SERVER.get_or_init(|| Etcd::start(Version::V35))
+    }
+
+    /// A Consul agent in development mode.
+    pub fn consul() -> &'static Consul {
+        static SERVER: OnceLock<Consul> = OnceLock::new();
+        SERVER.get_or_init(Consul::start)
+    }
+
+    /// One of each kind.
+    pub fn all() -> [&'static dyn Server; 3] {
+        [etcd34(), etcd35(), consul()]
+    }
+}
+
+/// A directory that serves as home and working directory, and the connection options of its jobs.
+///
+/// Nothing of the machine's own environment reaches a process that is started here.
+pub struct World {
+    id: u32,
+    dir: TempDir,
+    connection: Vec<String>,
+}
+
+impl World {
+    /// A world whose jobs name their backend themselves.
+    pub fn new() -> Self {
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        Self { id: WORLDS.fetch_add(1, Ordering::Relaxed), dir: temp_dir(), connection: Vec::new() }
+    }
+
+    /// A world whose jobs use this server.
+    pub fn on<S: Server + ?Sized>(server: &S) -> Self {
+        Self::at(server.backend(), &server.url())
+    }
+
+    /// A world whose jobs use these endpoints.
+    pub fn at(backend: &str, endpoints: &str) -> Self {
+        let mut world = Self::new();
+        world.connection = ["-b", backend, "-e", endpoints].map(str::to_owned).into();
+        world
+    }
+
+    /// A world whose jobs use the embedded backend.
+    pub fn local() -> Self {
+        let mut world = Self::new();
+        let locks = format!("file://{}/locks", world.path().display());
+        world.connection = ["-b", "local", "-e", &locks].map(str::to_owned).into();
+        world
+    }
+
+    /// The directory, which vanishes with the world.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A lock name that no other world of this test process uses.
+    pub fn name(&self, name: &str) -> String {
+        format!("/test-{}/{name}", self.id)
+    }
+
+    /// The binary under test, with this world's connection options; the rest is up to `args`.
+    pub fn distlock(&self) -> Run {
+        self.command(env!("CARGO_BIN_EXE_distlock")).args(&self.connection)
+    }
+
+    /// Any program, in the same bare environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Run {
+        Run::new(program.as_ref(), self.path())
+    }
+
+    /// The processes that were started in this world and still exist, whoever their parent is now;
+    /// one that changed its working directory escapes.
+    pub fn processes(&self) -> Vec<Pid> {
+        process::all().map(|process| process.pid).filter(|&pid| process::is_in(pid, self.path())).collect()
+    }
+}
+
+impl Drop for World {
+    /// Kills what is left, so that a failed test does not disturb others.
+    fn drop(&mut self) {
+        for pid in self.processes() {
+            // It may have ended just now.
+            let _ = signal::kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// A temporary directory: in memory if possible, because servers sync every write to their disk.
+fn temp_dir() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let parent = match std::env::var_os("TMPDIR") {
+        Some(dir) => PathBuf::from(dir),
+        None if memory.is_dir() => memory.to_owned(),
+        None => std::env::temp_dir(),
+    };
+    tempfile::Builder::new().prefix("distlock-test-").tempdir_in(parent).expect("a temporary directory")
+}
+
+/// Whole seconds.
+pub const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Milliseconds.
+pub const fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Waits until `condition` holds; panics with `what` was waited for when `bound` has passed.
+#[track_caller]
+pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bool) {
+    poll_for(what, bound, || condition().then_some(()));
+}
+
+/// Waits until `probe` finds something; panics with `what` was waited for when `bound` has passed.
+#[track_caller]
+pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(started.elapsed() < bound, "waited {bound:?} for {what}");
+        thread::sleep(millis(5));
+    }
+}

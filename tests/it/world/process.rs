@@ -1,0 +1,286 @@
+//! Processes of a test: the binary under test, its peers, and a look at what runs.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Seek, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use super::{poll_for, poll_until, secs};
+
+/// How long anything that should end by itself may take.
+const PATIENCE: Duration = secs(60);
+
+/// A command that is about to run in a [`super::World`].
+pub struct Run {
+    command: Command,
+    dir: PathBuf,
+}
+
+impl Run {
+    pub(super) fn new(program: &OsStr, dir: &Path) -> Self {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", dir)
+            .env("TMPDIR", dir)
+            .env("LANG", "C.UTF-8")
+            .current_dir(dir)
+            .stdin(Stdio::null());
+        Self { command, dir: dir.to_owned() }
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        self.command.args(args);
+        self
+    }
+
+    /// Sets a variable of the environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Lets it read this text.
+    pub fn stdin(mut self, text: &str) -> Self {
+        let mut file = tempfile::tempfile_in(&self.dir).expect("a file for stdin");
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("text written to a file");
+        self.command.stdin(file);
+        self
+    }
+
+    /// The bare command, to connect its streams in another way.
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
+    /// Starts it, with its output kept in files: neither it nor a process that it leaves behind can
+    /// block on them, and they can be read at any time.
+    #[track_caller]
+    pub fn spawn(mut self) -> Running {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
+        let output = self.dir.join(format!("output-{}", RUNS.fetch_add(1, Ordering::Relaxed)));
+        let (stdout, stderr) = (output.with_extension("stdout"), output.with_extension("stderr"));
+        self.command
+            .stdout(File::create(&stdout).expect("a file for stdout"))
+            .stderr(File::create(&stderr).expect("a file for stderr"));
+        let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command));
+        Running { child, started: Instant::now(), what: format!("{:?}", self.command), stdout, stderr }
+    }
+
+    /// Runs it to its end, which must come within a minute.
+    #[track_caller]
+    pub fn run(self) -> Finished {
+        self.spawn().wait()
+    }
+}
+
+/// A process that runs; it is killed with all its descendants when this is dropped.
+pub struct Running {
+    child: Child,
+    started: Instant,
+    what: String,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Running {
+    /// Its process id: of distlock, the supervisor's.
+    pub fn pid(&self) -> Pid {
+        pid_of(&self.child)
+    }
+
+    /// The keeper of this supervisor: its only child.
+    #[track_caller]
+    pub fn keeper(&self) -> Pid {
+        poll_for("the keeper", secs(5), || children(self.pid()).pop())
+    }
+
+    /// Sends it a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.what));
+    }
+
+    /// What it has printed so far.
+    pub fn stdout(&self) -> String {
+        read_lossy(&self.stdout)
+    }
+
+    /// What it has reported so far.
+    pub fn stderr(&self) -> String {
+        read_lossy(&self.stderr)
+    }
+
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Waits for its end, a minute at most.
+    #[track_caller]
+    pub fn wait(self) -> Finished {
+        self.wait_within(PATIENCE)
+    }
+
+    /// Waits for its end; when it takes longer than `bound`, kills it and panics with its output.
+    #[track_caller]
+    pub fn wait_within(mut self, bound: Duration) -> Finished {
+        let waiting = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
+                return Finished { status, stdout, stderr, elapsed: self.started.elapsed(), what };
+            }
+            if waiting.elapsed() > bound {
+                let (stdout, stderr) = (self.stdout(), self.stderr());
+                panic!("still running after {bound:?}: {}\nstdout: {stdout}\nstderr: {stderr}", self.what);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        let mut tree = descendants(self.pid());
+        tree.push(self.pid());
+        for pid in tree {
+            // It may have ended, or been killed by another of them, meanwhile.
+            let _ = signal::kill(pid, Signal::SIGKILL);
+        }
+        self.child.wait().expect("a killed child can be waited for");
+    }
+}
+
+/// A process that has ended.
+pub struct Finished {
+    status: ExitStatus,
+    /// All that it printed.
+    pub stdout: String,
+    /// All that it reported.
+    pub stderr: String,
+    /// From its start to its end, to some milliseconds.
+    pub elapsed: Duration,
+    what: String,
+}
+
+impl Finished {
+    /// Its exit code; none when a signal ended it.
+    pub fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
+    /// The signal that ended it.
+    pub fn signal(&self) -> Option<Signal> {
+        self.status.signal().map(|number| Signal::try_from(number).expect("a signal of this system"))
+    }
+
+    /// Panics with its output unless it exited with this code.
+    #[track_caller]
+    pub fn assert_code(self, code: i32) -> Self {
+        assert_eq!(self.code(), Some(code), "{}", self.describe());
+        self
+    }
+
+    /// Panics with its output unless this signal ended it.
+    #[track_caller]
+    pub fn assert_signal(self, signal: Signal) -> Self {
+        assert_eq!(self.signal(), Some(signal), "{}", self.describe());
+        self
+    }
+
+    /// The command, its end and its output, for a message.
+    pub fn describe(&self) -> String {
+        let Self { status, stdout, stderr, elapsed, what } = self;
+        let mut text = format!("{what}: {status} after {elapsed:?}");
+        for (stream, content) in [("stdout", stdout), ("stderr", stderr)] {
+            let _ = write!(text, "\n--- {stream}\n{content}");
+        }
+        text
+    }
+}
+
+/// A process as /proc shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Process {
+    pub pid: Pid,
+    pub parent: Pid,
+    pub state: char,
+}
+
+impl Process {
+    fn read(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may hold any character.
+        let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let parent = fields.next()?.parse().ok()?;
+        Some(Self { pid: Pid::from_raw(pid), parent: Pid::from_raw(parent), state })
+    }
+}
+
+/// All processes of this machine.
+pub fn all() -> impl Iterator<Item = Process> {
+    fs::read_dir("/proc")
+        .expect("/proc is mounted")
+        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
+}
+
+/// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
+pub fn state(pid: Pid) -> Option<char> {
+    Process::read(pid.as_raw()).map(|process| process.state)
+}
+
+/// Whether a process exists and is not a zombie.
+pub fn is_alive(pid: Pid) -> bool {
+    state(pid).is_some_and(|state| state != 'Z')
+}
+
+/// Whether a process works in this directory.
+pub fn is_in(pid: Pid, dir: &Path) -> bool {
+    fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
+}
+
+/// The living children of a process.
+pub fn children(parent: Pid) -> Vec<Pid> {
+    all().filter(|process| process.parent == parent && process.state != 'Z').map(|process| process.pid).collect()
+}
+
+/// The living descendants of a process, nearest first.
+pub fn descendants(ancestor: Pid) -> Vec<Pid> {
+    let mut found = children(ancestor);
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children(pid));
+        next += 1;
+    }
+    found
+}
+
+/// Waits until a process is gone.
+#[track_caller]
+pub fn wait_gone(pid: Pid, bound: Duration) {
+    poll_until(&format!("the end of process {pid}"), bound, || !is_alive(pid));
+}
+
+/// The id of a child.
+pub fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("process ids are small"))
+}
+
+fn read_lossy(path: &Path) -> String {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,356 @@
+//! A TCP proxy that makes the faults of a network, switchable while connections live.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// What the proxy does with the bytes of all connections, old and new.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Passes them on.
+    #[default]
+    Pass,
+    /// Passes them on this much later, in each direction: a round trip takes twice as long.
+    Delay(Duration),
+    /// Passes on what the client sends and drops the answers. A connection that lost bytes is reset
+    /// when the mode changes.
+    Swallow,
+    /// Keeps them, both ways, until the mode changes.
+    Freeze,
+    /// Resets all connections, new ones at once.
+    Cut,
+}
+
+/// A proxy on a loopback port in front of one server. It ends when it is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    state: Arc<State>,
+}
+
+impl Proxy {
+    /// Starts a proxy to this server, in [`Mode::Pass`].
+    pub fn to(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("the address of a listener");
+        let state = Arc::new(State::default());
+        let shared = Arc::clone(&state);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.closed.load(Ordering::Relaxed) {
+                    return;
+                }
+                shared.accept(client, upstream);
+            }
+        });
+        Self { address, state }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The address as a value of `--endpoints`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Changes the mode.
+    pub fn set(&self, mode: Mode) {
+        let before = std::mem::replace(&mut *self.state.mode(), mode);
+        self.state.changed.notify_all();
+        if mode == Mode::Cut {
+            self.reset();
+        } else if before == Mode::Swallow && mode != before {
+            self.state.reset_where(|connection| connection.damaged.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Resets the connections of now.
+    pub fn reset(&self) {
+        self.state.reset_where(|_| true);
+    }
+
+    /// How many connections were accepted so far.
+    pub fn connections(&self) -> usize {
+        self.state.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes came from clients so far, and from the server.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.state.sent.load(Ordering::Relaxed), self.state.answered.load(Ordering::Relaxed))
+    }
+
+    /// How many HTTP/1.1 requests came so far; one whose first line came in two pieces is not seen.
+    pub fn requests(&self) -> usize {
+        self.state.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.closed.store(true, Ordering::Relaxed);
+        self.set(Mode::Cut);
+        // The listener's thread waits for a connection.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+#[derive(Default)]
+struct State {
+    mode: Mutex<Mode>,
+    changed: Condvar,
+    closed: AtomicBool,
+    connections: Mutex<Vec<Weak<Connection>>>,
+    accepted: AtomicUsize,
+    requests: AtomicUsize,
+    sent: AtomicU64,
+    answered: AtomicU64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// Two streams, which close when the last of the four threads that serve them has ended.
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    /// Whether bytes of it were dropped.
+    damaged: AtomicBool,
+    /// Whether it is to end at once.
+    aborted: AtomicBool,
+}
+
+/// A piece of a stream and when it came; an empty piece is the end of the stream.
+type Piece = (Instant, Vec<u8>);
+
+impl State {
+    fn mode(&self) -> MutexGuard<'_, Mode> {
+        self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(self: &Arc<Self>, client: TcpStream, upstream: SocketAddr) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let Ok(server) = TcpStream::connect(upstream) else {
+            return abort_on_close(&client);
+        };
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).expect("an option of TCP");
+        }
+        let flag = || AtomicBool::new(false);
+        let connection = Arc::new(Connection { client, server, damaged: flag(), aborted: flag() });
+        if *self.mode() == Mode::Cut {
+            return connection.abort();
+        }
+        let mut connections = self.connections();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.push(Arc::downgrade(&connection));
+        drop(connections);
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let (pieces, arriving) = channel();
+            let (state, reading) = (Arc::clone(self), Arc::clone(&connection));
+            thread::spawn(move || state.read(&reading, direction, &pieces));
+            let (state, writing) = (Arc::clone(self), Arc::clone(&connection));
+            thread::spawn(move || state.write(&writing, direction, &arriving));
+        }
+    }
+
+    /// Takes in what one side sends, as it comes.
+    fn read(&self, connection: &Connection, direction: Direction, pieces: &Sender<Piece>) {
+        let mut from = connection.source(direction);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let length = from.read(&mut buffer).unwrap_or(0);
+            self.count(direction, &buffer[..length]);
+            if pieces.send((Instant::now(), buffer[..length].to_vec())).is_err() || length == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Gives it to the other side, when and if the mode says so.
+    fn write(&self, connection: &Connection, direction: Direction, pieces: &Receiver<Piece>) {
+        let mut to = connection.sink(direction);
+        for (came, piece) in pieces {
+            if !self.may_pass(connection, direction, came) {
+                connection.damaged.store(true, Ordering::Relaxed);
+            } else if piece.is_empty() {
+                let _ = to.shutdown(Shutdown::Write);
+            } else if to.write_all(&piece).is_err() {
+                return connection.abort();
+            }
+        }
+    }
+
+    /// Waits as long as the mode holds back what came then, and says whether to pass it on at all.
+    fn may_pass(&self, connection: &Connection, direction: Direction, came: Instant) -> bool {
+        let mut mode = self.mode();
+        loop {
+            let rest = match *mode {
+                _ if connection.aborted.load(Ordering::Relaxed) => return false,
+                Mode::Pass => return true,
+                Mode::Cut => return false,
+                Mode::Swallow => return direction == Direction::ToServer,
+                Mode::Delay(delay) => match delay.checked_sub(came.elapsed()) {
+                    Some(rest) if !rest.is_zero() => rest,
+                    _ => return true,
+                },
+                Mode::Freeze => Duration::MAX,
+            };
+            let waited = self.changed.wait_timeout(mode, rest);
+            mode = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn count(&self, direction: Direction, piece: &[u8]) {
+        let length = piece.len() as u64;
+        if direction == Direction::ToClient {
+            self.answered.fetch_add(length, Ordering::Relaxed);
+            return;
+        }
+        self.sent.fetch_add(length, Ordering::Relaxed);
+        let mark = b" HTTP/1.1\r\n";
+        let requests = piece.windows(mark.len()).filter(|window| window == mark).count();
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+    }
+
+    fn reset_where(&self, condition: impl Fn(&Connection) -> bool) {
+        let connections: Vec<_> = self.connections().iter().filter_map(Weak::upgrade).collect();
+        for connection in connections.iter().filter(|connection| condition(connection)) {
+            connection.abort();
+        }
+        // Whoever waits for another mode looks again; the lock is held so that nobody misses it.
+        drop(self.mode());
+        self.changed.notify_all();
+    }
+}
+
+impl Connection {
+    fn source(&self, direction: Direction) -> &TcpStream {
+        if direction == Direction::ToServer { &self.client } else { &self.server }
+    }
+
+    fn sink(&self, direction: Direction) -> &TcpStream {
+        if direction == Direction::ToServer { &self.server } else { &self.client }
+    }
+
+    /// Makes the threads end, and with the last of them both streams, by a reset.
+    fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        for stream in [&self.client, &self.server] {
+            abort_on_close(stream);
+            // Wakes a thread that reads, and sends nothing. It fails where the stream is closed already.
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+    }
+}
+
+/// Lets the close of a stream be a reset instead of TCP's polite end.
+fn abort_on_close(stream: &TcpStream) {
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(stream, sockopt::Linger, &at_once).expect("an option of TCP");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+    use std::thread;
+    use std::time::Instant;
+
+    use super::{Mode, Proxy};
+    use crate::world::{millis, poll_until, secs};
+
+    /// A server that answers every byte with itself.
+    fn echo() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        address
+    }
+
+    fn connect(proxy: &Proxy) -> TcpStream {
+        let stream = TcpStream::connect(proxy.address()).unwrap();
+        stream.set_read_timeout(Some(millis(200))).unwrap();
+        stream
+    }
+
+    /// Sends a byte and returns the answer.
+    fn ask(stream: &mut TcpStream) -> Result<u8, ErrorKind> {
+        let mut answer = [0];
+        stream.write_all(b"x").and_then(|()| stream.read_exact(&mut answer)).map_err(|error| error.kind())?;
+        Ok(answer[0])
+    }
+
+    #[test]
+    fn it_passes_and_counts() {
+        let proxy = Proxy::to(echo());
+        let mut stream = connect(&proxy);
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        stream.read_exact(&mut [0; 18]).unwrap();
+        assert_eq!((proxy.connections(), proxy.bytes(), proxy.requests()), (1, (18, 18), 1));
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the end is passed on, both ways");
+    }
+
+    #[test]
+    fn a_swallowed_answer_never_comes() {
+        let proxy = Proxy::to(echo());
+        let mut stream = connect(&proxy);
+        proxy.set(Mode::Swallow);
+        assert_eq!(ask(&mut stream), Err(ErrorKind::WouldBlock));
+        poll_until("the dropped answer", secs(5), || proxy.bytes() == (1, 1));
+        proxy.set(Mode::Pass);
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(ask(&mut connect(&proxy)), Ok(b'x'));
+    }
+
+    #[test]
+    fn what_is_frozen_comes_when_thawed() {
+        let proxy = Proxy::to(echo());
+        let mut stream = connect(&proxy);
+        proxy.set(Mode::Freeze);
+        assert_eq!(ask(&mut stream), Err(ErrorKind::WouldBlock));
+        proxy.set(Mode::Pass);
+        assert_eq!(stream.read(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_round_trip_takes_two_delays() {
+        let proxy = Proxy::to(echo());
+        let mut stream = connect(&proxy);
+        proxy.set(Mode::Delay(millis(50)));
+        let started = Instant::now();
+        assert_eq!(ask(&mut stream), Ok(b'x'));
+        assert!(started.elapsed() >= millis(100));
+    }
+
+    #[test]
+    fn a_cut_resets_old_and_new_connections() {
+        let proxy = Proxy::to(echo());
+        let mut old = connect(&proxy);
+        assert_eq!(ask(&mut old), Ok(b'x'));
+        proxy.set(Mode::Cut);
+        assert_eq!(old.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(ask(&mut connect(&proxy)).is_err());
+        proxy.set(Mode::Pass);
+        assert_eq!(ask(&mut connect(&proxy)), Ok(b'x'));
+    }
+}

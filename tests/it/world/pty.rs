@@ -1,0 +1,117 @@
+//! A person at a terminal: bash in a pseudo-terminal, typed to and read from.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{Winsize, openpty};
+use nix::unistd::Pid;
+
+use super::process::pid_of;
+use super::{World, secs};
+
+/// The prompt of the shell. It differs from anything that a test types, so that the echo of a
+/// command line is not taken for it.
+const PROMPT: &str = "ready> ";
+
+/// An interactive bash with job control, in a terminal of its own.
+pub struct Terminal {
+    screen: File,
+    shell: Child,
+    /// What was shown and not yet expected.
+    unread: String,
+}
+
+impl Terminal {
+    /// Opens a terminal of 80 columns and waits for the first prompt.
+    #[track_caller]
+    pub fn open(world: &World) -> Self {
+        // The marks of a paste would stand between a command line and its output.
+        fs::write(world.path().join(".inputrc"), "set enable-bracketed-paste off\n").expect("a file in the world");
+        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let ends = openpty(&size, None).expect("a pseudo-terminal");
+        let slave = || File::from(ends.slave.try_clone().expect("a descriptor can be duplicated"));
+        // setsid makes the terminal that is its stdin the controlling one, and becomes bash.
+        let shell = world
+            .command("setsid")
+            .args(["--ctty", "bash", "--norc", "--noprofile", "-i"])
+            .env("PS1", PROMPT)
+            .env("TERM", "xterm")
+            .into_command()
+            .stdin(slave())
+            .stdout(slave())
+            .stderr(slave())
+            .spawn()
+            .expect("bash starts");
+        let mut terminal = Self { screen: File::from(ends.master), shell, unread: String::new() };
+        terminal.prompt();
+        terminal
+    }
+
+    /// The shell's process id.
+    pub fn pid(&self) -> Pid {
+        pid_of(&self.shell)
+    }
+
+    /// Types these characters; `\n` is the Enter key, `\x03` Ctrl-C, `\x1a` Ctrl-Z, `\x1c` Ctrl-\.
+    pub fn send(&mut self, keys: &str) {
+        self.screen.write_all(keys.replace('\n', "\r").as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Types a command line, and waits until the terminal has echoed it.
+    #[track_caller]
+    pub fn line(&mut self, command: &str) {
+        self.send(command);
+        self.expect(command);
+        self.send("\n");
+    }
+
+    /// Waits for a prompt; returns what was shown before it.
+    #[track_caller]
+    pub fn prompt(&mut self) -> String {
+        self.expect(PROMPT)
+    }
+
+    /// Waits until this is shown, after all that was expected so far; returns what was shown before
+    /// it. Panics after 20 s.
+    #[track_caller]
+    pub fn expect(&mut self, text: &str) -> String {
+        let bound = secs(20);
+        let started = Instant::now();
+        loop {
+            if let Some(at) = self.unread.find(text) {
+                let rest = self.unread.split_off(at + text.len());
+                let mut before = std::mem::replace(&mut self.unread, rest);
+                before.truncate(at);
+                return before;
+            }
+            let open = self.read_some(bound.saturating_sub(started.elapsed()));
+            assert!(open && started.elapsed() < bound, "waited {bound:?} for {text:?}; shown: {:?}", self.unread);
+        }
+    }
+
+    /// Reads what is shown within this time; false when the terminal was closed.
+    fn read_some(&mut self, wait: Duration) -> bool {
+        let mut readable = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(wait).expect("seconds");
+        if poll(&mut readable, timeout).expect("the terminal can be polled") == 0 {
+            return true;
+        }
+        let mut buffer = [0; 4096];
+        // The end of a pseudo-terminal is an error, EIO.
+        let length = self.screen.read(&mut buffer).unwrap_or(0);
+        self.unread.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        length > 0
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Its jobs are processes of the world, which ends them.
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}

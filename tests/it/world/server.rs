@@ -1,0 +1,232 @@
+//! What the servers have in common: what tests ask of them, and how they live and die.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use std::{fs, thread};
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use super::{Run, World, millis, process, secs, temp_dir};
+
+/// A server as tests see it, whatever its kind.
+pub trait Server: Sync {
+    /// The value of `--backend`.
+    fn backend(&self) -> &'static str;
+
+    /// Where it listens.
+    fn address(&self) -> SocketAddr;
+
+    /// The value of `--endpoints`.
+    fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// The keys under a lock name or other prefix, in the order of the server.
+    fn entries(&self, prefix: &str) -> Vec<Entry>;
+
+    /// Deletes one key.
+    fn delete(&self, key: &str);
+
+    /// The ids of all leases (sessions), of everybody.
+    fn leases(&self) -> Vec<String>;
+
+    /// Revokes a lease (destroys a session).
+    fn end_lease(&self, id: &str);
+
+    /// The peer's own tool holding the lock `name` around `command`.
+    fn peer_lock(&self, world: &World, name: &str, command: &[String]) -> Run;
+}
+
+/// A key on a server.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    pub key: String,
+    pub value: String,
+    /// What the key is bound to: the lease in hexadecimal, the session.
+    pub lease: Option<String>,
+    /// etcd's `create_revision`, Consul's `ModifyIndex`.
+    pub revision: u64,
+}
+
+/// A server process with its data, which can be killed and started again.
+pub struct Node {
+    dir: PathBuf,
+    argv: Vec<String>,
+    daemon: Mutex<Option<Daemon>>,
+}
+
+impl Node {
+    /// Starts a server with a directory of its own; `argv` makes its command line.
+    pub fn start(argv: impl FnOnce(&Path) -> Vec<String>) -> Self {
+        let dir = temp_dir().keep();
+        let argv = argv(&dir);
+        let daemon = Mutex::new(Some(Daemon::start(&dir, &argv)));
+        Self { dir, argv, daemon }
+    }
+
+    /// Waits until `ready`; an error, with the end of the log, if the server ends or never is.
+    pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
+        let started = Instant::now();
+        while !ready() {
+            if !process::is_alive(self.pid()) || started.elapsed() > secs(60) {
+                return Err(format!("{:?} is not ready:\n{}", self.argv, self.log_tail()));
+            }
+            thread::sleep(millis(10));
+        }
+        Ok(())
+    }
+
+    /// The server's process id.
+    pub fn pid(&self) -> Pid {
+        self.daemon().as_ref().expect("the server was killed").pid
+    }
+
+    /// Kills the server; its data stays.
+    pub fn kill(&self) {
+        if let Some(daemon) = self.daemon().take() {
+            daemon.stop_and_keep();
+        }
+    }
+
+    /// Starts the server again, on its data and ports.
+    pub fn restart(&self) {
+        self.kill();
+        *self.daemon() = Some(Daemon::start(&self.dir, &self.argv));
+    }
+
+    /// Stops the server from running, without ending it.
+    pub fn pause(&self) {
+        signal::kill(self.pid(), Signal::SIGSTOP).expect("the server takes a signal");
+    }
+
+    /// Lets a paused server run again.
+    pub fn resume(&self) {
+        signal::kill(self.pid(), Signal::SIGCONT).expect("the server takes a signal");
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A killed server has nobody else who would remove its data.
+        if self.daemon().take().is_none() {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// A server process below a guard: a shell that kills it, and removes its directory, when the pipe
+/// to this test process closes, however that comes about.
+struct Daemon {
+    pid: Pid,
+    guard: Child,
+}
+
+/// The kernel hangs up on the guard when the test process dies while the server is stopped, and the
+/// pipe that takes the process id may have lost its reader by then; neither may end it.
+const GUARD: &str = r#"
+trap '' HUP PIPE
+dir=$1
+shift
+"$@" >"$dir/log" 2>&1 &
+echo $!
+read -r word
+kill -KILL $!
+wait
+[ "$word" = keep ] || rm -rf "$dir"
+"#;
+
+impl Daemon {
+    fn start(dir: &Path, argv: &[String]) -> Self {
+        let mut guard = Command::new("/bin/sh")
+            .args(["-c", GUARD, "guard"])
+            .arg(dir)
+            .args(argv)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", dir)
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Ctrl-C at the tests must not end the guard before the server.
+            .process_group(0)
+            .spawn()
+            .expect("a shell starts");
+        let mut line = String::new();
+        let stdout = guard.stdout.take().expect("a pipe was asked for");
+        BufReader::new(stdout).read_line(&mut line).expect("the guard tells the server's process id");
+        let pid = Pid::from_raw(line.trim().parse().expect("a process id"));
+        Self { pid, guard }
+    }
+
+    fn stop_and_keep(mut self) {
+        let stdin = self.guard.stdin.as_mut().expect("a pipe was asked for");
+        stdin.write_all(b"keep\n").expect("the guard listens");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        self.guard.wait().expect("the guard can be waited for");
+    }
+}
+
+/// Starts a server on ports that are free now; tries others when somebody takes them meanwhile.
+pub fn start_on_free_ports<S>(mut start: impl FnMut() -> Result<S, String>) -> S {
+    let mut error = String::new();
+    for _ in 0..5 {
+        match start() {
+            Ok(server) => return server,
+            Err(reason) => error = reason,
+        }
+    }
+    panic!("{error}");
+}
+
+/// A loopback address whose port is free now, and which this process hands out once.
+///
+/// It lies below the ports that the kernel gives to outgoing connections: one of those could take
+/// the port of a server that is down for a moment.
+pub fn free_address() -> SocketAddr {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another test process on this machine begins elsewhere.
+    let offset = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).expect("less than COUNT");
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, FIRST + (offset + next) % COUNT));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A server's binary, as `scripts/servers` provides it beside the build's own results.
+pub fn binary(path: &str) -> String {
+    Path::new(env!("CARGO_BIN_EXE_distlock"))
+        .ancestors()
+        .map(|dir| dir.join("servers").join(path))
+        .find(|binary| binary.exists())
+        .unwrap_or_else(|| panic!("no target/servers/{path}: run scripts/servers first"))
+        .display()
+        .to_string()
+}
