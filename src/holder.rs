@@ -63,16 +63,16 @@ impl Record {
             (user, host) => format!("{user}@{host}"),
         };
         if let Some(pid) = self.pid {
-            line.push_str(&format!(" pid {pid}"));
+            line += &format!(" pid {pid}");
         }
         if !self.command.is_empty() {
-            line.push_str(&format!(" ({})", self.command));
+            line += &format!(" ({})", self.command);
         }
         if let Some(since) = &self.since {
-            line.push_str(&format!(" since {since}"));
+            line += &format!(" since {since}");
         }
         if let Some(message) = &self.message {
-            line.push_str(&format!(": {message}"));
+            line += &format!(": {message}");
         }
         // A record comes from the server, and anybody may have written it: no control characters reach a terminal.
         line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()

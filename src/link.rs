@@ -230,7 +230,10 @@ mod tests {
             }
         }
         assert!(seen.len() > sent);
-        assert_eq!(seen.iter().filter(|m| matches!(m, FromKeeper::Deadlines(_))).collect::<Vec<_>>(), [&deadlines(999)]);
+        assert_eq!(
+            seen.iter().filter(|m| matches!(m, FromKeeper::Deadlines(_))).collect::<Vec<_>>(),
+            [&deadlines(999)]
+        );
         assert_eq!(seen.last(), Some(&FromKeeper::Done(Verdict::Exited(0))));
     }
 

@@ -68,7 +68,10 @@ fn inheritable(fd: RawFd) -> bool {
 fn is_ignored(signal: Signal) -> bool {
     let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: a null new action only reads the present one into `now`, which is zeroed and large enough.
-    unsafe { libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) == 0 && now.assume_init().sa_sigaction == libc::SIG_IGN }
+    unsafe {
+        libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) == 0
+            && now.assume_init().sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Forks. The child runs `child` and exits with what it returns; nothing above it on the stack runs in the child.
@@ -170,7 +173,6 @@ pub fn die_of(signal: Signal) {
     only.add(signal);
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
 }
-
 
 /// Objects that own one descriptor from their creation to their end, and never exchange it.
 pub trait FixedDescriptor: AsRawFd {}

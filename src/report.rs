@@ -12,10 +12,10 @@ use crate::supervisor::machine::Notice;
 pub fn render(failure: &Failure) -> String {
     let mut text = format!("distlock: error: {}\n", one_line(&failure.message));
     for cause in &failure.causes {
-        text.push_str(&format!("  caused by: {}\n", one_line(cause)));
+        text += &format!("  caused by: {}\n", one_line(cause));
     }
     if let Some(hint) = &failure.hint {
-        text.push_str(&format!("  hint: {}\n", one_line(hint)));
+        text += &format!("  hint: {}\n", one_line(hint));
     }
     text
 }

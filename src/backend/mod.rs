@@ -107,6 +107,19 @@ pub enum Trouble {
     Fatal(Failure),
 }
 
+impl Trouble {
+    /// What is to be said of it, on one line.
+    #[must_use]
+    pub fn into_cause(self) -> String {
+        match self {
+            Self::Uncertain { cause, .. } | Self::Lost(cause) | Self::Broken(cause) => cause,
+            Self::Fatal(failure) => {
+                std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ")
+            }
+        }
+    }
+}
+
 /// The outcome of a request about the lock.
 pub type Outcome<T> = Result<T, Trouble>;
 

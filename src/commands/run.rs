@@ -1,6 +1,5 @@
 //! `distlock run`, the main job: from a checked configuration to two processes, and back to an exit code.
 
-use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -35,12 +34,11 @@ pub fn run(run: Run) -> ExitCode {
 
 fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, Failure> {
     lookup::check(&run.argv)?;
-    let prepared = match &run.settings {
-        Some(settings) => settings.prepare(&run.name)?,
-        None => {
-            reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
-            Prepared::Unlocked
-        }
+    let prepared = if let Some(settings) = &run.settings {
+        settings.prepare(&run.name)?
+    } else {
+        reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
+        Prepared::Unlocked
     };
     let rules = Rules {
         name: run.name.clone(),
@@ -58,7 +56,7 @@ fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, F
 
 /// What others are told of this run. `argv[0]` only: arguments may be secret; with a shell even that word may be.
 fn record(run: &Run) -> Record {
-    let command = run.argv.first().map(|word| name_of(word)).unwrap_or_default();
+    let command = run.argv.first().map(name_of).unwrap_or_default();
     Record {
         id: random_id(),
         tool: concat!("distlock/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -68,13 +66,16 @@ fn record(run: &Run) -> Record {
         command,
         message: run.message.clone(),
         url: run.url.clone(),
-        since: Some(jiff::Timestamp::now().round(jiff::Unit::Millisecond).map_or_else(|_| String::new(), |now| now.to_string())),
+        since: Some(
+            jiff::Timestamp::now().round(jiff::Unit::Millisecond).map_or_else(|_| String::new(), |now| now.to_string()),
+        ),
         stop: None,
     }
 }
 
-fn name_of(word: &OsString) -> String {
-    Path::new(word).file_name().unwrap_or(word).to_string_lossy().into_owned()
+fn name_of(word: impl AsRef<Path>) -> String {
+    let path = word.as_ref();
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 fn user() -> String {
@@ -84,7 +85,8 @@ fn user() -> String {
 
 /// 64 random bits. Without randomness, which a kernel always has, the time serves: the id is no secret.
 fn random_id() -> String {
-    let bits = getrandom::u64().unwrap_or_else(|_| u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
+    let bits =
+        getrandom::u64().unwrap_or_else(|_| u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or_default());
     format!("{bits:016x}")
 }
 
@@ -121,4 +123,3 @@ fn die_as_the_command(signal: i32) {
         process::die_of(signal);
     }
 }
-

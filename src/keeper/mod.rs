@@ -49,6 +49,7 @@ pub struct Job {
 }
 
 /// Runs the keeper in this process, which was forked for it. Returns the process's exit code; the verdict goes by the link.
+#[must_use]
 pub fn run(job: &Job, link: Link<FromKeeper>) -> u8 {
     match prepare().and_then(|tree| live(job, link, tree)) {
         Ok(()) => crate::exit::OK,
@@ -162,7 +163,9 @@ impl<'a> Keeper<'a> {
 
     /// Remembers what the command's environment will tell of the lock.
     fn learn(&mut self, event: &Event) {
-        if let Event::Entered(Ok((_, Place::Held { token, key }))) | Event::Moved(Ok(Place::Held { token, key })) = event {
+        if let Event::Entered(Ok((_, Place::Held { token, key }))) | Event::Moved(Ok(Place::Held { token, key })) =
+            event
+        {
             self.place = Some((*token, key.clone()));
         }
     }
@@ -264,7 +267,9 @@ impl<'a> Keeper<'a> {
         let lease = self.backend.lease_id();
         if lease != self.lease {
             self.lease.clone_from(&lease);
-            lease.into_iter().for_each(|lease| self.post(FromKeeper::Lease(lease)));
+            if let Some(lease) = lease {
+                self.post(FromKeeper::Lease(lease));
+            }
         }
     }
 

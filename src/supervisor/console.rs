@@ -31,7 +31,8 @@ impl Console {
     #[must_use]
     pub fn new() -> Self {
         let stderr = std::io::stderr();
-        let kind = fstat(&stderr).map_or(SFlag::empty(), |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
+        let kind =
+            fstat(&stderr).map_or(SFlag::empty(), |stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT);
         Self(match kind {
             SFlag::S_IFSOCK => Way::Socket,
             SFlag::S_IFREG => Way::Plain,

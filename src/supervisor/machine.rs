@@ -96,6 +96,15 @@ enum Phase {
     Over,
 }
 
+/// The other process, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Keeper {
+    Linked,
+    /// It has closed the link; its process ends or has ended.
+    Unlinked,
+    Gone,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Machine {
@@ -106,8 +115,7 @@ pub struct Machine {
     deadlines: Option<Deadlines>,
     lease: bool,
     first: Option<(Signal, Instant)>,
-    keeper: bool,
-    link_open: bool,
+    keeper: Keeper,
     heard: Instant,
     /// The next time to kill, once this process has to do it.
     killing: Option<Kill>,
@@ -133,8 +141,7 @@ impl Machine {
             deadlines: None,
             lease: false,
             first: None,
-            keeper: true,
-            link_open: true,
+            keeper: Keeper::Linked,
             heard: now,
             killing: None,
             verdict: None,
@@ -148,7 +155,7 @@ impl Machine {
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Message(message) => self.message(message, now),
-            Event::LinkClosed => self.link_open = false,
+            Event::LinkClosed => self.keeper = self.keeper.max(Keeper::Unlinked),
             Event::KeeperEnded => self.keeper_ended(now),
             Event::Empty => self.empty(),
             Event::Signal { signal, keyboard } => self.signal(signal, keyboard, now),
@@ -161,7 +168,10 @@ impl Machine {
     /// When [`Event::Tick`] is wanted next, at the latest.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let deadline = self.deadlines.filter(|_| matches!(self.phase, Phase::Armed | Phase::Running) && self.killing.is_none()).map(|d| d.kill);
+        let deadline = self
+            .deadlines
+            .filter(|_| matches!(self.phase, Phase::Armed | Phase::Running) && self.killing.is_none())
+            .map(|d| d.kill);
         let killing = self.killing.map(|kill| kill.next);
         deadline.into_iter().chain(killing).chain(self.parted).min()
     }
@@ -169,7 +179,7 @@ impl Machine {
     /// Whether there is anything to read from the keeper.
     #[must_use]
     pub fn link_open(&self) -> bool {
-        self.link_open
+        self.keeper == Keeper::Linked
     }
 
     fn show(&mut self, notice: Notice) {
@@ -259,14 +269,15 @@ impl Machine {
     }
 
     fn keeper_ended(&mut self, now: Instant) {
-        self.keeper = false;
+        self.keeper = Keeper::Gone;
         if self.parted.is_some() {
             return self.finish();
         }
         match self.phase {
             Phase::Over => self.abandoned(),
             Phase::Waiting => {
-                self.verdict = Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
+                self.verdict =
+                    Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
                 self.abandoned();
             }
             Phase::Armed | Phase::Running => {
@@ -298,7 +309,7 @@ impl Machine {
 
     /// Only counts once the keeper is gone: before, the keeper itself is below.
     fn empty(&mut self) {
-        if !self.keeper && self.killing.take().is_some() {
+        if self.keeper == Keeper::Gone && self.killing.take().is_some() {
             self.phase = Phase::Over;
             self.abandoned();
         }
@@ -321,8 +332,9 @@ impl Machine {
         }
         let age = now.since(kill.since);
         // The keeper reports as soon as it kills. One that does not is stopped or hangs.
-        let silent = self.keeper && age >= K / 2 && now.since(self.heard) >= K / 2;
-        let renewed = self.keeper && self.deadlines.is_some_and(|deadlines| now < deadlines.kill);
+        let alive = self.keeper != Keeper::Gone;
+        let silent = alive && age >= K / 2 && now.since(self.heard) >= K / 2;
+        let renewed = alive && self.deadlines.is_some_and(|deadlines| now < deadlines.kill);
         kill.next = now + if age < K { KILL_AGAIN } else { KILL_AGAIN_STUCK };
         if renewed {
             // A deadline that came late: what was killed is the keeper's to report.
@@ -331,7 +343,7 @@ impl Machine {
             self.verdict = Some(self.lost("the process that kept it did not answer"));
             self.actions.push(Action::KillAll);
         } else {
-            self.actions.push(if self.keeper { Action::KillTree } else { Action::KillAll });
+            self.actions.push(if alive { Action::KillTree } else { Action::KillAll });
         }
     }
 }

@@ -170,7 +170,8 @@ impl<'a> Supervisor<'a> {
     fn read_signals(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let mut children = false;
         while let Some(info) = self.signals.read_signal()? {
-            let Ok(signal) = i32::try_from(info.ssi_signo).map_err(drop).and_then(|n| Signal::try_from(n).map_err(drop))
+            let Ok(signal) =
+                i32::try_from(info.ssi_signo).map_err(drop).and_then(|n| Signal::try_from(n).map_err(drop))
             else {
                 continue;
             };
@@ -229,7 +230,9 @@ impl<'a> Supervisor<'a> {
     fn release(&self) {
         let Some(lease) = &self.lease else { return };
         let note = std::rc::Rc::new(|_| {});
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() else { return };
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() else {
+            return;
+        };
         let Ok(backend) = self.job.prepared.adopt(self.job.want.clone(), lease, note) else { return };
         // Whatever comes of it: the lease ends by itself, and the verdict stands.
         let _ = runtime.block_on(async { tokio::time::timeout(LAST_RELEASE, backend.release()).await });

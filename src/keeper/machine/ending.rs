@@ -12,14 +12,13 @@ use crate::link::{FromKeeper, Verdict};
 impl Machine {
     pub(super) fn give_up(&mut self, now: Instant) {
         let name = &self.rules.name;
-        let failure = match &self.queue {
-            Some(queue) => busy(name, queue, self.rules.wait),
-            None => {
-                let waited = now.since(self.started);
-                let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
-                failure.causes.clone_from(&self.causes);
-                failure.hint("check the addresses given by --endpoints, and that the servers have a leader")
-            }
+        let failure = if let Some(queue) = &self.queue {
+            busy(name, queue, self.rules.wait)
+        } else {
+            let waited = now.since(self.started);
+            let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
+            failure.causes.clone_from(&self.causes);
+            failure.hint("check the addresses given by --endpoints, and that the servers have a leader")
         };
         self.conclude(Verdict::Failed(failure), now);
     }
@@ -69,7 +68,9 @@ impl Machine {
                 self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause)));
             }
             Err(Trouble::Uncertain { cause, .. }) => {
-                self.tell(FromKeeper::Note(format!("could not release the lock, its lease will end by itself: {cause}")));
+                self.tell(FromKeeper::Note(format!(
+                    "could not release the lock, its lease will end by itself: {cause}"
+                )));
                 self.finish(verdict);
             }
             Err(Trouble::Fatal(failure)) => {

@@ -110,11 +110,7 @@ impl Machine {
             Err(Trouble::Fatal(failure)) if seeking => self.conclude(Verdict::Failed(failure), now),
             Err(trouble) => {
                 lease.failed(now);
-                let cause = match trouble {
-                    Trouble::Uncertain { cause, .. } => cause,
-                    Trouble::Fatal(failure) => std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": "),
-                    Trouble::Lost(cause) | Trouble::Broken(cause) => cause,
-                };
+                let cause = trouble.into_cause();
                 self.tell(FromKeeper::Note(format!("a renewal failed: {cause}")));
                 self.remember(cause);
             }
@@ -127,13 +123,12 @@ impl Machine {
         }
         match trouble {
             Trouble::Lost(_) | Trouble::Broken(_) => self.bad_news(trouble, now),
-            Trouble::Uncertain { cause, .. } => self.watch_again(cause, now),
-            Trouble::Fatal(failure) => self.watch_again(failure.message, now),
+            trouble => self.watch_again(&trouble.into_cause(), now),
         }
     }
 
     /// A dead watch alone is no loss. The renewals go on, and they check the key as well.
-    pub(super) fn watch_again(&mut self, cause: String, now: Instant) {
+    pub(super) fn watch_again(&mut self, cause: &str, now: Instant) {
         self.tell(FromKeeper::Note(format!("the watch broke: {cause}")));
         self.calls.retry(Request::Watch, now);
     }
@@ -141,7 +136,9 @@ impl Machine {
     pub(super) fn bad_news(&mut self, trouble: Trouble, now: Instant) {
         let deadline = self.lease.as_ref().map(|lease| lease.deadlines().kill);
         match (&self.phase, trouble) {
-            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause) | Trouble::Broken(cause)) => self.rejoin(&cause, now),
+            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause) | Trouble::Broken(cause)) => {
+                self.rejoin(&cause, now);
+            }
             (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) => {
                 self.end(Reason::Lost(cause), now, now);
             }

@@ -184,7 +184,10 @@ fn a_lock_that_comes_with_an_old_lease_is_renewed_before_the_command_starts() {
     let _ = machine.on(Event::Tick, at(5_000));
     let _ = machine.on(Event::Renewed(Err(silence())), at(5_100));
     let actions = machine.on(Event::Moved(Ok(Place::Held { token: 9, key: String::new() })), at(8_000));
-    assert!(!actions.contains(&Action::Start) && !actions.iter().any(|a| matches!(a, Action::Tell(FromKeeper::Deadlines(_)))));
+    assert!(
+        !actions.contains(&Action::Start)
+            && !actions.iter().any(|a| matches!(a, Action::Tell(FromKeeper::Deadlines(_))))
+    );
     let actions = machine.on(Event::Renewed(Ok(at(8_000))), at(8_010));
     assert!(actions.contains(&Action::Tell(FromKeeper::Deadlines(deadlines(8_000)))), "{actions:?}");
     assert!(machine.on(Event::Acknowledged, at(8_011)).contains(&Action::Start));
@@ -316,7 +319,10 @@ impl World {
             let killed = actions.iter().any(|action| matches!(action, Action::KillTree { .. }));
             let soon = self.machine.wake().is_some_and(|wake| wake <= at(self.now + 100));
             assert!(at(self.now) < kill || killed || soon, "at {} nobody kills", self.now);
-            assert!(self.machine.wake().is_some_and(|wake| wake <= kill.max(at(self.now + 100))), "sleeps over the deadline");
+            assert!(
+                self.machine.wake().is_some_and(|wake| wake <= kill.max(at(self.now + 100))),
+                "sleeps over the deadline"
+            );
         }
         for action in actions {
             self.take(action);
@@ -330,7 +336,10 @@ impl World {
                 assert!(self.under[request as usize].is_none(), "{request:?} twice at a time");
                 if request == Request::Release {
                     assert!(!self.tree, "released while the command runs");
-                    assert!(self.under.iter().all(Option::is_none), "a request is under way while the lock is released");
+                    assert!(
+                        self.under.iter().all(Option::is_none),
+                        "a request is under way while the lock is released"
+                    );
                 }
                 self.under[request as usize] = Some(self.now);
             }

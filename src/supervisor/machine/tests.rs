@@ -64,7 +64,8 @@ fn a_duplicate_is_not_a_second_signal_and_a_later_one_kills() {
 #[test]
 fn other_signals_are_forwarded_as_they_come() {
     let mut machine = running(false);
-    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGQUIT] {
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGQUIT]
+    {
         assert_eq!(machine.on(sent(signal), at(100)), [forwarded(signal)]);
     }
 }
