@@ -1,0 +1,277 @@
+//! The requests, on one connection at a time, and the turn around the endpoints.
+//!
+//! etcd-client would spread its requests over all endpoints blindly, the dead ones included. Here each connection goes to
+//! one endpoint, and whatever fails makes the next request go to the next one.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, Txn, TxnResponse};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::dial::Dial;
+use super::fault::Fault;
+use crate::backend::endpoint::{Secret, Server};
+use crate::backend::{Note, Outcome, Trouble};
+use crate::error::{Failure, Kind};
+
+/// How long a connection may take where there is another endpoint to try.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A client of one cluster.
+pub struct Client {
+    dials: Vec<Dial>,
+    user: Option<String>,
+    password: Option<Secret>,
+    /// The keys that we need access to, for the words of a refusal.
+    scope: String,
+    /// Grows whenever a connection is given up; its remainder is the present endpoint.
+    turn: watch::Sender<usize>,
+    link: RefCell<Option<Link>>,
+    /// Endpoints in a row that could not be trusted, until the first connection.
+    distrusted: Cell<Option<usize>>,
+    /// The member that answered last.
+    member: Cell<u64>,
+    note: Note,
+}
+
+/// An open connection, and the turn in which it was opened.
+#[derive(Clone)]
+pub struct Link {
+    /// Its requests go to one endpoint.
+    pub client: etcd_client::Client,
+    turn: usize,
+}
+
+/// Why a request came back without what it asked for.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The server knows no such lease.
+    NoLease,
+    /// The server already has a lease with this id.
+    LeaseExists,
+    /// Anything else.
+    Trouble(Trouble),
+}
+
+impl Client {
+    /// A client that has not connected yet; `scope` is the prefix of the keys that it is going to need.
+    pub fn new(server: &Server, scope: &str, note: Note) -> Result<Self, Failure> {
+        let dials: Result<Vec<Dial>, Failure> =
+            server.endpoints.iter().map(|endpoint| Dial::new(endpoint, &server.tls)).collect();
+        Ok(Self {
+            dials: dials?,
+            user: server.identity.user.clone(),
+            password: server.identity.password.clone(),
+            scope: scope.to_owned(),
+            turn: watch::Sender::new(0),
+            link: RefCell::new(None),
+            distrusted: Cell::new(Some(0)),
+            member: Cell::new(0),
+            note,
+        })
+    }
+
+    /// The open connection, or a new one to the present endpoint.
+    pub async fn link(&self) -> Outcome<Link> {
+        if let Some(link) = &*self.link.borrow() {
+            return Ok(link.clone());
+        }
+        let turn = *self.turn.borrow();
+        let dial = &self.dials[turn % self.dials.len()];
+        let connecting = Box::pin(self.connect(dial));
+        let connected = if self.dials.len() == 1 {
+            connecting.await
+        } else {
+            let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
+            timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(late()))
+        };
+        let client = connected.map_err(|fault| Trouble::from(self.refusal(turn, fault)))?;
+        self.distrusted.set(None);
+        (self.note)(format!("etcd: connected to {}", dial.url));
+        let link = Link { client, turn };
+        // Somebody may have turned away from this endpoint meanwhile.
+        if *self.turn.borrow() == turn {
+            self.link.replace(Some(link.clone()));
+        }
+        Ok(link)
+    }
+
+    async fn connect(&self, dial: &Dial) -> Result<etcd_client::Client, Fault> {
+        let channel = dial.endpoint.connect().await.map_err(|error| Fault::of_transport(&error))?;
+        // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
+        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
+        let Some(user) = &self.user else { return open(channel, options).await };
+        let password = self.password.as_ref().map_or("", Secret::reveal);
+        match open(channel.clone(), options.clone().with_user(user, password)).await {
+            Err(Fault::AuthDisabled) => {
+                (self.note)(format!("etcd: {} knows no users", dial.url));
+                open(channel, options).await
+            }
+            opened => opened,
+        }
+    }
+
+    /// Gives the present connection up: the next request goes to the next endpoint.
+    pub fn next_endpoint(&self) {
+        self.link.replace(None);
+        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
+    }
+
+    /// Gives `turn`'s connection up. Several requests on one connection that broke are one reason to go on, not several.
+    fn leave(&self, turn: usize) {
+        if *self.turn.borrow() == turn {
+            self.next_endpoint();
+        }
+    }
+
+    /// Returns once `link` is no longer the connection to use.
+    pub async fn left(&self, link: &Link) {
+        // It fails only when the sender is gone, and that is us.
+        let _ = self.turn.subscribe().wait_for(|turn| *turn != link.turn).await;
+    }
+
+    /// Whether `link` is still the connection to use.
+    pub fn is_current(&self, link: &Link) -> bool {
+        *self.turn.borrow() == link.turn
+    }
+
+    /// What an error on `link` means; the next endpoint's turn comes where it may help.
+    pub fn judge(&self, link: &Link, error: &etcd_client::Error) -> Refusal {
+        self.refusal(link.turn, Fault::of(error))
+    }
+
+    /// No verdict, on `link`, for a reason that only the reader of its replies knows.
+    pub fn uncertain(&self, link: &Link, cause: String) -> Trouble {
+        self.refusal(link.turn, Fault::Passing { answered: true, cause }).into()
+    }
+
+    fn refusal(&self, turn: usize, fault: Fault) -> Refusal {
+        let url = &self.dials[turn % self.dials.len()].url;
+        Refusal::Trouble(match fault {
+            Fault::NoLease => return Refusal::NoLease,
+            Fault::LeaseExists => return Refusal::LeaseExists,
+            Fault::Denied(words) => Trouble::Fatal(self.denied(url, words)),
+            Fault::Refused(words) => {
+                Trouble::Fatal(Failure::usage(format!("etcd at {url} refused the request")).because(words))
+            }
+            Fault::Untrusted { cause, hint } => self.distrust(turn, &cause, hint),
+            Fault::AuthDisabled => self.passing(turn, true, "authentication is not enabled"),
+            Fault::Passing { answered, cause } => self.passing(turn, answered, &cause),
+        })
+    }
+
+    fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
+        self.leave(turn);
+        let url = &self.dials[turn % self.dials.len()].url;
+        Trouble::Uncertain { answered, cause: format!("{url}: {cause}") }
+    }
+
+    /// It is fatal only when it was so from the start and with all endpoints: a certificate that expires on one of them
+    /// must not end a command whose lock the others keep.
+    fn distrust(&self, turn: usize, cause: &str, hint: &str) -> Trouble {
+        let distrusted = self.distrusted.get().map(|count| count + 1);
+        self.distrusted.set(distrusted);
+        if distrusted.is_some_and(|count| count >= self.dials.len()) {
+            let url = &self.dials[turn % self.dials.len()].url;
+            let failure = Failure::new(Kind::Unreachable, format!("no trusted connection to {url}"));
+            return Trouble::Fatal(failure.because(cause).hint(hint));
+        }
+        self.passing(turn, false, cause)
+    }
+
+    fn denied(&self, url: &str, words: String) -> Failure {
+        let scope = &self.scope;
+        let denied = |message, hint: String| Failure::new(Kind::Denied, message).because(words).hint(hint);
+        match &self.user {
+            None => denied(
+                format!("etcd at {url} denied access to the keys under {scope}"),
+                "name a user with --user and its password with --password-file or ETCDCTL_PASSWORD".to_owned(),
+            ),
+            Some(user) => denied(
+                format!("etcd at {url} denied user {user} access to the keys under {scope}"),
+                format!("check the password; the user needs a role with readwrite on the prefix {scope}"),
+            ),
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T, Refusal> {
+        let mut link = self.link().await?;
+        // Boxed, since the client's futures are large and callers nest.
+        Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))
+    }
+
+    /// Grants a lease under an id of our own. Returns the TTL in seconds, or None where the server has that lease already.
+    pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<Option<i64>> {
+        let options = LeaseGrantOptions::new().with_id(lease);
+        match self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await {
+            Ok(reply) => Ok(Some(reply.ttl())),
+            Err(Refusal::LeaseExists) => Ok(None),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The TTL in seconds with which a lease was granted, or None when it is gone.
+    pub async fn granted_ttl(&self, lease: i64) -> Outcome<Option<i64>> {
+        let reply = self.ask(async |client| client.lease_time_to_live(lease, None).await).await?;
+        Ok((reply.ttl() > 0).then_some(reply.granted_ttl()))
+    }
+
+    /// Ends a lease and with it its key. Returns whether there was one.
+    pub async fn revoke(&self, lease: i64) -> Outcome<bool> {
+        match self.ask(async |client| client.lease_revoke(lease).await).await {
+            Ok(_) => Ok(true),
+            Err(Refusal::NoLease) => Ok(false),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
+    pub async fn txn(&self, txn: Txn) -> Outcome<Option<TxnResponse>> {
+        match self.ask(async |client| client.txn(txn).await).await {
+            Ok(reply) => {
+                reply.header().inspect(|header| self.introduce(header));
+                Ok(Some(reply))
+            }
+            Err(Refusal::NoLease) => Ok(None),
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// The value of one key, where it exists; linearizable.
+    pub async fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
+        let reply = self.ask(async |client| client.get(key, None).await).await?;
+        Ok(reply.kvs().first().map(|kv| kv.value().to_vec()))
+    }
+
+    /// Notes which member of which cluster answers, whenever that changes.
+    fn introduce(&self, header: &ResponseHeader) {
+        if self.member.replace(header.member_id()) != header.member_id() {
+            (self.note)(format!("etcd: cluster {:x}, member {:x}", header.cluster_id(), header.member_id()));
+        }
+    }
+}
+
+async fn open(channel: tonic::transport::Channel, options: ConnectOptions) -> Result<etcd_client::Client, Fault> {
+    etcd_client::Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| Fault::of(&error))
+}
+
+impl From<Trouble> for Refusal {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<Refusal> for Trouble {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NoLease => Self::Lost("the lease expired or was revoked".to_owned()),
+            Refusal::LeaseExists => Self::Lost("somebody else has the lease".to_owned()),
+            Refusal::Trouble(trouble) => trouble,
+        }
+    }
+}

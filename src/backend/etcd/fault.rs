@@ -1,0 +1,166 @@
+//! What a failed request to etcd means.
+
+use std::error::Error as StdError;
+use std::io;
+
+use tonic::{Code, Status};
+
+use crate::error::chain;
+
+/// The meaning of an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The server knows no such lease.
+    NoLease,
+    /// The server already has a lease with this id.
+    LeaseExists,
+    /// The server knows no users, so there is nobody to be.
+    AuthDisabled,
+    /// The credentials or the rights do not suffice; the server's words.
+    Denied(String),
+    /// The request itself is wrong; the server's words.
+    Refused(String),
+    /// No trust between us and the server.
+    Untrusted {
+        /// What TLS complains of.
+        cause: String,
+        /// The way out.
+        hint: &'static str,
+    },
+    /// It may work a moment later or elsewhere.
+    Passing {
+        /// A server said so, not the way to it.
+        answered: bool,
+        /// In a few words.
+        cause: String,
+    },
+}
+
+impl Fault {
+    /// Reads what a request came back with.
+    pub fn of(error: &etcd_client::Error) -> Self {
+        match error {
+            etcd_client::Error::GRpcStatus(status) => Self::of_status(status),
+            etcd_client::Error::TransportError(error) => Self::of_transport(error),
+            // The client's words for a first reply with a TTL of zero.
+            etcd_client::Error::LeaseKeepAliveError(words) if words == "lease not found" => Self::NoLease,
+            other => Self::Passing { answered: false, cause: other.to_string() },
+        }
+    }
+
+    /// Reads why no connection came about, or why one broke.
+    pub fn of_transport(error: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            // io::Error hides what it wraps from the chain of sources.
+            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+            if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                return Self::of_tls(tls);
+            }
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return Self::Passing { answered: false, cause: in_few_words(error) };
+            }
+            next = error.source();
+        }
+        // The last cause says most; those around it name layers of the client.
+        let cause = chain(error).pop().unwrap_or_else(|| "the connection failed".to_owned());
+        Self::Passing { answered: false, cause }
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        let hint = match error {
+            rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext { .. }) => {
+                "--tls-server-name gives the name that the server's certificate is for"
+            }
+            rustls::Error::InvalidCertificate(_) => "--cacert FILE names the authority to trust",
+            rustls::Error::InvalidMessage(_) => "the server may speak plain http://",
+            _ => "the server may want a client certificate: --cert FILE and --key FILE",
+        };
+        Self::Untrusted { cause: error.to_string(), hint }
+    }
+
+    fn of_status(status: &Status) -> Self {
+        // Only what tonic made up itself has a source; a server's own status has none.
+        if status.source().is_some() {
+            return Self::of_transport(status);
+        }
+        let words = status.message().trim_start_matches("etcdserver: ").to_owned();
+        match status.code() {
+            Code::NotFound if words == "requested lease not found" => Self::NoLease,
+            Code::FailedPrecondition if words == "lease already exists" => Self::LeaseExists,
+            Code::FailedPrecondition if words == "authentication is not enabled" => Self::AuthDisabled,
+            Code::PermissionDenied => Self::Denied(words),
+            // The rights changed while the request was under way.
+            Code::InvalidArgument if words == "revision of auth store is old" => {
+                Self::Passing { answered: true, cause: words }
+            }
+            Code::InvalidArgument if words.contains("authentication failed") || words == "user name is empty" => {
+                Self::Denied(words)
+            }
+            Code::InvalidArgument | Code::OutOfRange => Self::Refused(words),
+            _ if words.is_empty() => Self::Passing { answered: true, cause: format!("{:?}", status.code()) },
+            // An expired token is among these: a new connection brings a new one.
+            _ => Self::Passing { answered: true, cause: words },
+        }
+    }
+}
+
+/// `Connection refused (os error 111)` as a part of a sentence.
+fn in_few_words(error: &io::Error) -> String {
+    let text = match error.kind() {
+        io::ErrorKind::TimedOut => "no connection in time".to_owned(),
+        _ => error.to_string(),
+    };
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: Code, words: &str) -> Fault {
+        Fault::of(&etcd_client::Error::GRpcStatus(Status::new(code, words)))
+    }
+
+    #[test]
+    fn a_server_s_words_decide() {
+        assert_eq!(status(Code::NotFound, "etcdserver: requested lease not found"), Fault::NoLease);
+        assert_eq!(status(Code::FailedPrecondition, "etcdserver: lease already exists"), Fault::LeaseExists);
+        assert_eq!(
+            status(Code::PermissionDenied, "etcdserver: permission denied"),
+            Fault::Denied("permission denied".into())
+        );
+        assert_eq!(
+            status(Code::InvalidArgument, "etcdserver: user name is empty"),
+            Fault::Denied("user name is empty".into())
+        );
+        for (code, words) in [
+            (Code::Unavailable, "no leader"),
+            (Code::Unavailable, "request timed out"),
+            (Code::ResourceExhausted, "too many requests"),
+            (Code::Unauthenticated, "invalid auth token"),
+            (Code::InvalidArgument, "revision of auth store is old"),
+        ] {
+            let expected = Fault::Passing { answered: true, cause: words.into() };
+            assert_eq!(status(code, &format!("etcdserver: {words}")), expected);
+        }
+    }
+
+    #[test]
+    fn a_broken_connection_is_no_answer() {
+        let refused = io::Error::from_raw_os_error(111);
+        let expected = Fault::Passing { answered: false, cause: "connection refused".into() };
+        assert_eq!(Fault::of_transport(&refused), expected);
+        let wrapped = Status::from_error(Box::new(refused));
+        assert_eq!(Fault::of(&etcd_client::Error::GRpcStatus(wrapped)), expected);
+    }
+
+    #[test]
+    fn distrust_comes_with_its_way_out() {
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let fault = Fault::of_transport(&io::Error::new(io::ErrorKind::InvalidData, unknown));
+        assert!(matches!(fault, Fault::Untrusted { hint, .. } if hint.contains("--cacert")));
+    }
+}

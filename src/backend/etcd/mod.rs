@@ -1,0 +1,352 @@
+//! The lock on etcd: a key per contender, bound to its lease; the oldest key holds the lock.
+//!
+//! It shares its layout with `etcdctl lock` and Go's `concurrency.Mutex`, and excludes them.
+
+mod client;
+mod dial;
+mod fault;
+mod queue;
+mod renew;
+mod view;
+mod watch;
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
+use crate::clock::Instant;
+use crate::error::Failure;
+use crate::holder::Record;
+use client::Client;
+pub use queue::check_name;
+use queue::{Line, Own, Prefix};
+use renew::KeepAlive;
+use view::View;
+
+/// How long the grant runs ahead of the transaction that needs it, on the same connection: enough to be applied first,
+/// and less than waiting for its reply.
+const HEAD_START: Duration = Duration::from_millis(2);
+
+/// Renewals in a row that a change of leaders may void before the caller hears of it.
+const TERM_CHANGES: usize = 3;
+
+/// One contender for one lock on etcd.
+pub struct Contender {
+    client: Client,
+    prefix: Prefix,
+    /// Whole seconds, as etcd counts.
+    ttl: i64,
+    value: String,
+    entry: RefCell<Entry>,
+    keep_alive: RefCell<Option<KeepAlive>>,
+    /// A renewal saw that somebody before us is gone; the watch may have died without a word.
+    moved: Notify,
+}
+
+/// One lease of this contender and what is known of its key.
+#[derive(Clone, Debug)]
+struct Entry {
+    lease: i64,
+    /// Sampled before the first grant was sent: the lease, if a reply was missed, is no older.
+    sent: Option<Instant>,
+    granted: Option<Granted>,
+    /// The revision that created our key, once it is known.
+    created: Option<i64>,
+    /// The last revision at which our key was seen; watching goes on from there.
+    seen: Option<i64>,
+    /// The Raft term of the last confirmed read.
+    term: u64,
+    line: Option<Line>,
+    held: bool,
+    lost: bool,
+    /// A revocation was sent, and its reply missed.
+    revoking: bool,
+}
+
+impl Entry {
+    fn new() -> Result<Self, Failure> {
+        let random = getrandom::u64().map_err(|error| Failure::fault("no random number to be had").because(error))?;
+        // Positive, since etcd prints ids as signed numbers in places; zero would let the server choose.
+        Ok(Self::with_lease(i64::try_from(random >> 1).unwrap_or(i64::MAX).max(1)))
+    }
+
+    fn with_lease(lease: i64) -> Self {
+        Self {
+            lease,
+            sent: None,
+            granted: None,
+            created: None,
+            seen: None,
+            term: 0,
+            line: None,
+            held: false,
+            lost: false,
+            revoking: false,
+        }
+    }
+}
+
+impl Contender {
+    /// A contender that has not entered yet; connects lazily.
+    pub fn new(server: &Server, want: Want, note: Note) -> Result<Self, Failure> {
+        Self::with_entry(server, want, note, Entry::new()?)
+    }
+
+    /// A contender that stands for the lease `lease_id`, only good for release.
+    pub fn adopt(server: &Server, want: Want, lease_id: &str, note: Note) -> Result<Self, Failure> {
+        let lease = i64::from_str_radix(lease_id, 16).ok().filter(|lease| *lease > 0);
+        let lease = lease.ok_or_else(|| Failure::usage(format!("{lease_id:?} is not an etcd lease")))?;
+        let entry = Entry { sent: Some(Instant::now()), held: true, ..Entry::with_lease(lease) };
+        Self::with_entry(server, want, note, entry)
+    }
+
+    fn with_entry(server: &Server, want: Want, note: Note, entry: Entry) -> Result<Self, Failure> {
+        let Want { name, ttl, record } = want;
+        let prefix = Prefix::new(&name);
+        let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
+        Ok(Self {
+            client: Client::new(server, prefix.as_str(), note)?,
+            prefix,
+            ttl: i64::try_from(seconds).unwrap_or(i64::MAX),
+            value: record.to_json(),
+            entry: RefCell::new(entry),
+            keep_alive: RefCell::new(None),
+            moved: Notify::new(),
+        })
+    }
+
+    fn lease(&self) -> i64 {
+        self.entry.borrow().lease
+    }
+
+    fn key(&self) -> String {
+        self.prefix.key(self.lease())
+    }
+
+    /// Creates the lease, and enters the queue without waiting for the reply.
+    async fn grant_and_enter(&self) -> Outcome<(Granted, View)> {
+        // The head start is worth something only on a connection that is open already.
+        self.client.link().await?;
+        let lease = self.lease();
+        let s = Instant::now();
+        let first = *self.entry.borrow_mut().sent.get_or_insert(s);
+        let mut grant = pin!(self.client.grant(lease, self.ttl));
+        let (ttl, early) = if let Ok(ttl) = timeout(HEAD_START, &mut grant).await {
+            (ttl?, None)
+        } else {
+            let (ttl, view) = tokio::join!(grant, self.put_key());
+            (ttl?, Some(view))
+        };
+        let granted = match ttl {
+            Some(ttl) => granted(s, ttl),
+            // A grant whose reply was missed made it, no earlier than the first was sent.
+            None => granted(first, self.granted_ttl().await?),
+        };
+        self.entry.borrow_mut().granted = Some(granted);
+        let view = match early.transpose()?.flatten() {
+            Some(view) => view,
+            None => self.put_key_under_lease().await?,
+        };
+        Ok((granted, view))
+    }
+
+    async fn granted_ttl(&self) -> Outcome<i64> {
+        self.client.granted_ttl(self.lease()).await?.ok_or_else(|| Trouble::Lost("the lease expired".to_owned()))
+    }
+
+    /// Enters the queue. None where the lease is unknown: this overtook the grant, or the lease is gone.
+    async fn put_key(&self) -> Outcome<Option<View>> {
+        let lease = self.lease();
+        let reply = self.client.txn(view::enter(&self.prefix, lease, &self.value)).await?;
+        Ok(reply.map(|reply| View::of_queue(&reply, &self.prefix, lease, &self.value)))
+    }
+
+    async fn put_key_under_lease(&self) -> Outcome<View> {
+        self.put_key().await?.ok_or_else(|| Trouble::Lost("the lease expired or was revoked".to_owned()))
+    }
+
+    /// Reads the queue.
+    async fn look(&self) -> Outcome<Place> {
+        let lease = self.lease();
+        let Some(reply) = self.client.txn(view::look(&self.prefix, lease)).await? else {
+            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
+        };
+        self.place(View::of_queue(&reply, &self.prefix, lease, &self.value)).await
+    }
+
+    /// What a view of the queue makes of us.
+    async fn place(&self, view: View) -> Outcome<Place> {
+        let own = self.checked(view.own)?;
+        {
+            let mut entry = self.entry.borrow_mut();
+            entry.created = Some(own.created);
+            entry.seen = Some(view.revision);
+            entry.line.clone_from(&view.line);
+            entry.held = view.line.is_none();
+        }
+        let Some(line) = view.line else {
+            // Revisions are positive.
+            return Ok(Place::Held { token: own.created.unsigned_abs(), key: self.key() });
+        };
+        let holder = match view.oldest {
+            Some((key, value)) if key == line.first => Some(Record::parse(&value)),
+            _ => self.client.value(&line.first).await?.map(|value| Record::parse(&value)),
+        };
+        Ok(Place::Queued(Queue { ahead: Some(line.ahead), holder, lock_delay: false }))
+    }
+
+    fn checked(&self, own: Option<Own>) -> Outcome<Own> {
+        let created = self.entry.borrow().created;
+        Own::check(own, &self.key(), self.lease(), created)
+    }
+
+    /// Reads our key, and whether those before us are still there. Returns the Raft term of the read.
+    async fn confirm(&self) -> Outcome<u64> {
+        let line = self.entry.borrow().line.clone();
+        let others = line.as_ref().map_or(Vec::new(), |line| vec![line.before.as_slice(), line.first.as_slice()]);
+        let Some(reply) = self.client.txn(view::confirm(&self.key(), &others)).await? else {
+            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
+        };
+        let (view, complete) = View::of_keys(&reply);
+        self.checked(view.own)?;
+        // What the watch may have missed must be read, even by a wait that starts later.
+        self.entry.borrow_mut().seen = complete.then_some(view.revision);
+        if !complete {
+            self.moved.notify_one();
+        }
+        Ok(view.term)
+    }
+
+    async fn renew_once(&self) -> Outcome<renew::Renewal> {
+        let lease = self.lease();
+        // Out of its place while in use: one that is dropped half-way is not used again.
+        let idle = self.keep_alive.borrow_mut().take().filter(|stream| stream.serves(&self.client, lease));
+        let mut stream = match idle {
+            Some(stream) => stream,
+            None => KeepAlive::open(&self.client, lease).await?,
+        };
+        let renewal = stream.renew(&self.client).await?;
+        self.keep_alive.replace(Some(stream));
+        Ok(renewal)
+    }
+
+    async fn try_enter(&self) -> Outcome<(Granted, Place)> {
+        if self.entry.borrow().lost {
+            match self.try_release().await {
+                Ok(()) | Err(Trouble::Lost(_)) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let granted = self.entry.borrow().granted;
+        let (granted, view) = match granted {
+            Some(granted) => (granted, self.put_key_under_lease().await?),
+            None => self.grant_and_enter().await?,
+        };
+        self.entry.borrow_mut().term = view.term;
+        Ok((granted, self.place(view).await?))
+    }
+
+    async fn try_wait(&self) -> Outcome<Place> {
+        let Entry { seen, line, .. } = self.entry.borrow().clone();
+        // Without a revision to go on from, whatever was missed shows by reading.
+        if let (Some(seen), Some(line)) = (seen, line) {
+            let key = self.key();
+            let keys = [key.as_bytes(), line.before.as_slice()];
+            tokio::select! {
+                change = watch::change(&self.client, &keys, seen) => drop(change?),
+                () = self.moved.notified() => {}
+            }
+        }
+        self.look().await
+    }
+
+    async fn try_renew(&self) -> Outcome<Instant> {
+        for _ in 0..TERM_CHANGES {
+            let renewal = self.renew_once().await?;
+            let term = self.confirm().await?;
+            let before = std::mem::replace(&mut self.entry.borrow_mut().term, term);
+            if renew::believable(before, renewal.term, term) {
+                return Ok(renewal.s);
+            }
+        }
+        Err(Trouble::Uncertain { answered: true, cause: "the leader changed during every renewal".to_owned() })
+    }
+
+    /// The next revision from which to watch our key, once something happened that is no trouble.
+    async fn watch_on(&self) -> Outcome<()> {
+        let seen = self.entry.borrow().seen;
+        let Some(seen) = seen else { return self.confirm().await.map(|_| ()) };
+        let change = watch::change(&self.client, &[self.key().as_bytes()], seen).await?;
+        self.checked(change.now)?;
+        self.entry.borrow_mut().seen = Some(change.revision);
+        Ok(())
+    }
+
+    async fn try_release(&self) -> Outcome<()> {
+        let Entry { lease, sent, held, revoking, .. } = self.entry.borrow().clone();
+        if sent.is_none() {
+            return Ok(());
+        }
+        self.client.link().await?;
+        self.entry.borrow_mut().revoking = true;
+        let found = self.client.revoke(lease).await?;
+        self.keep_alive.replace(None);
+        // Its successor needs another lease, so that nothing that is still under way can touch it.
+        self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
+        if held && !found && !revoking {
+            return Err(Trouble::Lost("the lease was gone at the release".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Remembers what a trouble means for the next call.
+    fn note(&self, trouble: &Trouble) {
+        let mut entry = self.entry.borrow_mut();
+        entry.seen = None;
+        entry.lost |= matches!(trouble, Trouble::Lost(_));
+    }
+}
+
+fn granted(s: Instant, ttl: i64) -> Granted {
+    Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
+}
+
+#[async_trait::async_trait(?Send)]
+impl Backend for Contender {
+    async fn enter(&self) -> Outcome<(Granted, Place)> {
+        self.try_enter().await.inspect_err(|trouble| self.note(trouble))
+    }
+
+    async fn wait(&self) -> Outcome<Place> {
+        self.try_wait().await.inspect_err(|trouble| self.note(trouble))
+    }
+
+    async fn renew(&self) -> Outcome<Instant> {
+        self.try_renew().await.inspect_err(|trouble| self.note(trouble))
+    }
+
+    async fn watch(&self) -> Trouble {
+        loop {
+            if let Err(trouble) = self.watch_on().await {
+                self.note(&trouble);
+                return trouble;
+            }
+        }
+    }
+
+    async fn release(&self) -> Outcome<()> {
+        self.try_release().await
+    }
+
+    fn next_endpoint(&self) {
+        self.client.next_endpoint();
+    }
+
+    fn lease_id(&self) -> Option<String> {
+        Some(format!("{:x}", self.lease()))
+    }
+}
