@@ -49,7 +49,7 @@ pub struct Http {
     server: Server,
     trust: Trust,
     rotation: Rotation,
-    /// A client per endpoint, made when it is first needed and dropped with its connections when it failed to answer.
+    /// A client per endpoint, dropped with its connections when it failed to answer.
     clients: RefCell<Vec<Option<Client>>>,
     moved: Notify,
 }
@@ -57,18 +57,17 @@ pub struct Http {
 impl Http {
     /// Reads the TLS files; connects to nothing.
     pub fn new(server: &Server) -> Result<Self, Failure> {
-        let http = Self {
-            trust: Trust::read(&server.tls)?,
+        let trust = Trust::read(&server.tls)?;
+        // What is wrong with the settings is to be known now, not at the first request.
+        let clients: Result<_, Failure> =
+            server.endpoints.iter().map(|endpoint| build(endpoint, &trust).map(Some)).collect();
+        Ok(Self {
+            trust,
             server: server.clone(),
             rotation: Rotation::default(),
-            clients: RefCell::new(vec![None; server.endpoints.len()]),
+            clients: RefCell::new(clients?),
             moved: Notify::new(),
-        };
-        // What is wrong with the settings is to be known now, not at the first request.
-        for endpoint in &server.endpoints {
-            http.build(endpoint)?;
-        }
-        Ok(http)
+        })
     }
 
     /// The endpoint that the next request goes to.
@@ -151,30 +150,9 @@ impl Http {
         if let Some(client) = &self.clients.borrow()[current] {
             return Ok(client.clone());
         }
-        let client = self.build(endpoint)?;
+        let client = build(endpoint, &self.trust)?;
         self.clients.borrow_mut()[current] = Some(client.clone());
         Ok(client)
-    }
-
-    fn build(&self, endpoint: &Endpoint) -> Result<Client, Failure> {
-        let builder = Client::builder()
-            .user_agent(concat!("distlock/", env!("CARGO_PKG_VERSION")))
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(None)
-            .tcp_keepalive(KEEPALIVE)
-            .tcp_keepalive_interval(KEEPALIVE / 3)
-            .tcp_keepalive_retries(3);
-        let builder = match endpoint {
-            Endpoint::Unix { path } => builder.unix_socket(path.as_path()),
-            Endpoint::Http { .. } => builder,
-            Endpoint::Https { authority } => self.trust.apply(builder, authority),
-        };
-        builder.build().map_err(|e| {
-            let failure = Failure::usage(format!("the TLS settings for {endpoint} are refused"));
-            crate::error::chain(&e.without_url()).into_iter().fold(failure, Failure::because)
-        })
     }
 
     /// What a connection that failed says: nothing about the lock.
@@ -187,6 +165,29 @@ impl Http {
         }
         Trouble::Uncertain { answered: false, cause: format!("{endpoint}: {}", reason(error)) }
     }
+}
+
+/// A client that has connected to nothing yet.
+fn build(endpoint: &Endpoint, trust: &Trust) -> Result<Client, Failure> {
+    let builder = Client::builder()
+        .user_agent(concat!("distlock/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(None)
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(KEEPALIVE / 3)
+        .tcp_keepalive_retries(3);
+    let builder = match endpoint {
+        // Without TLS nobody is trusted; loading the system's authorities would take longer than the lock.
+        Endpoint::Unix { path } => builder.tls_certs_only([]).unix_socket(path.as_path()),
+        Endpoint::Http { .. } => builder.tls_certs_only([]),
+        Endpoint::Https { authority } => trust.apply(builder, authority),
+    };
+    builder.build().map_err(|e| {
+        let failure = Failure::usage(format!("the TLS settings for {endpoint} are refused"));
+        crate::error::chain(&e.without_url()).into_iter().fold(failure, Failure::because)
+    })
 }
 
 fn untrusted_server(endpoint: &Endpoint, error: &rustls::Error) -> Failure {
