@@ -1,0 +1,257 @@
+//! HTTP to the servers: one client per endpoint, tried in turn, and errors told apart by what they say about a lock.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use reqwest::{Client, Method, StatusCode, Url};
+use tokio::sync::Notify;
+
+use super::tls::{self, Trust};
+use crate::backend::endpoint::{Endpoint, Rotation, Secret, Server};
+use crate::backend::{Outcome, Trouble};
+use crate::error::{Failure, Kind};
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long a server may take to answer what it can answer at once.
+pub const ANSWER: Duration = Duration::from_secs(3);
+/// A peer that vanished without a word is noticed on an idle connection after about a minute.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// No more of an error's text than this is shown.
+const MAX_TEXT: usize = 300;
+
+/// One request.
+pub struct Request<'a> {
+    /// GET or PUT.
+    pub method: Method,
+    /// Segments of the path after `/v1/`, not encoded.
+    pub path: Vec<&'a str>,
+    /// The query, not encoded.
+    pub query: Vec<(&'static str, String)>,
+    /// JSON, if any.
+    pub body: Option<String>,
+    /// How long the server may take.
+    pub patience: Duration,
+}
+
+/// An answer that says something about what was asked: success, "not found" or "conflict".
+pub struct Reply {
+    /// 2xx, 404 or 409.
+    pub status: StatusCode,
+    /// The index from which to wait for the next change.
+    pub index: Option<u64>,
+    /// The body.
+    pub body: String,
+}
+
+/// The endpoints and the way to them.
+pub struct Http {
+    server: Server,
+    trust: Trust,
+    rotation: Rotation,
+    /// A client per endpoint, dropped with its connections when it failed to answer.
+    clients: RefCell<Vec<Option<Client>>>,
+    moved: Notify,
+}
+
+impl Http {
+    /// Reads the TLS files; connects to nothing.
+    pub fn new(server: &Server) -> Result<Self, Failure> {
+        let trust = Trust::read(&server.tls)?;
+        // What is wrong with the settings is to be known now, not at the first request.
+        let clients: Result<_, Failure> =
+            server.endpoints.iter().map(|endpoint| build(endpoint, &trust).map(Some)).collect();
+        Ok(Self {
+            trust,
+            server: server.clone(),
+            rotation: Rotation::default(),
+            clients: RefCell::new(clients?),
+            moved: Notify::new(),
+        })
+    }
+
+    /// The endpoint that the next request goes to.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.server.endpoints[self.rotation.current(self.server.endpoints.len())]
+    }
+
+    /// Gives the present endpoint's connections up and turns to the next; reads that wait there move along.
+    pub fn next_endpoint(&self) {
+        let current = self.rotation.current(self.server.endpoints.len());
+        self.clients.borrow_mut()[current] = None;
+        self.rotation.advance();
+        self.moved.notify_waiters();
+    }
+
+    /// Sends a request and waits for its answer, for [`Request::patience`] at most. A read goes on elsewhere when the
+    /// endpoint is given up meanwhile.
+    pub async fn send(&self, request: Request<'_>) -> Outcome<Reply> {
+        if request.method != Method::GET {
+            return self.exchange(&request).await;
+        }
+        loop {
+            let moved = self.moved.notified();
+            tokio::select! {
+                reply = self.exchange(&request) => return reply,
+                () = moved => {}
+            }
+        }
+    }
+
+    async fn exchange(&self, request: &Request<'_>) -> Outcome<Reply> {
+        let endpoint = self.endpoint().clone();
+        let patience = request.patience;
+        let answer = async {
+            let response = self.prepare(&endpoint, request)?.send().await.map_err(|e| self.broken(&endpoint, &e))?;
+            let status = response.status();
+            let index = response.headers().get("X-Consul-Index").and_then(|index| index.to_str().ok()?.parse().ok());
+            let body = response.text().await.map_err(|e| self.broken(&endpoint, &e))?;
+            judge(&endpoint, Reply { status, index, body })
+        };
+        tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+            let cause = format!("{endpoint}: no answer within {patience:?}");
+            Err(Trouble::Uncertain { answered: false, cause })
+        })
+    }
+
+    fn prepare(&self, endpoint: &Endpoint, request: &Request<'_>) -> Outcome<reqwest::RequestBuilder> {
+        let url = self.url(endpoint, &request.path, &request.query).map_err(Trouble::Fatal)?;
+        let mut builder = self.client(endpoint).map_err(Trouble::Fatal)?.request(request.method.clone(), url);
+        let identity = &self.server.identity;
+        if let Some(token) = &identity.token {
+            builder = builder.header("X-Consul-Token", tls::sensitive(token).map_err(Trouble::Fatal)?);
+        }
+        if let Some(user) = &identity.user {
+            builder = builder.basic_auth(user, identity.password.as_ref().map(Secret::reveal));
+        }
+        Ok(match &request.body {
+            Some(body) => builder.header("Content-Type", "application/json").body(body.clone()),
+            None => builder,
+        })
+    }
+
+    fn url(&self, endpoint: &Endpoint, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
+        let base = match endpoint {
+            Endpoint::Unix { .. } => "http://localhost".to_owned(),
+            Endpoint::Http { .. } => endpoint.to_string(),
+            Endpoint::Https { authority } => self.trust.base(authority),
+        };
+        let refused = || Failure::usage(format!("{endpoint} is not the address of a server"));
+        let mut url = Url::parse(&base).map_err(|_| refused())?;
+        url.path_segments_mut().map_err(|()| refused())?.push("v1").extend(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        Ok(url)
+    }
+
+    fn client(&self, endpoint: &Endpoint) -> Result<Client, Failure> {
+        let current = self.rotation.current(self.server.endpoints.len());
+        if let Some(client) = &self.clients.borrow()[current] {
+            return Ok(client.clone());
+        }
+        let client = build(endpoint, &self.trust)?;
+        self.clients.borrow_mut()[current] = Some(client.clone());
+        Ok(client)
+    }
+
+    /// What a connection that failed says: nothing about the lock.
+    fn broken(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Trouble {
+        if let Some(untrusted) = tls::untrusted(error) {
+            // Of several endpoints another may be sound.
+            if self.server.endpoints.len() == 1 {
+                return Trouble::Fatal(untrusted_server(endpoint, untrusted));
+            }
+        }
+        Trouble::Uncertain { answered: false, cause: format!("{endpoint}: {}", reason(error)) }
+    }
+}
+
+/// A client that has connected to nothing yet.
+fn build(endpoint: &Endpoint, trust: &Trust) -> Result<Client, Failure> {
+    let builder = Client::builder()
+        .user_agent(concat!("distlock/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(None)
+        .tcp_keepalive(KEEPALIVE)
+        .tcp_keepalive_interval(KEEPALIVE / 3)
+        .tcp_keepalive_retries(3);
+    let builder = match endpoint {
+        // Without TLS nobody is trusted; loading the system's authorities would take longer than the lock.
+        Endpoint::Unix { path } => builder.tls_certs_only([]).unix_socket(path.as_path()),
+        Endpoint::Http { .. } => builder.tls_certs_only([]),
+        Endpoint::Https { authority } => trust.apply(builder, authority),
+    };
+    builder.build().map_err(|e| {
+        let failure = Failure::usage(format!("the TLS settings for {endpoint} are refused"));
+        crate::error::chain(&e.without_url()).into_iter().fold(failure, Failure::because)
+    })
+}
+
+fn untrusted_server(endpoint: &Endpoint, error: &rustls::Error) -> Failure {
+    let failure = Failure::new(Kind::Unreachable, format!("{endpoint} cannot be trusted")).because(error);
+    match error {
+        rustls::Error::InvalidMessage(_) => failure.hint("the server seems to speak no TLS: try http:// instead"),
+        rustls::Error::AlertReceived(_) => {
+            failure.hint("the server refuses this client: --cert and --key name its certificate")
+        }
+        _ => failure.hint("--cacert names the authority to trust, --tls-server-name the name to expect"),
+    }
+}
+
+/// Sorts answers: the ones to go on with, and what the others mean.
+fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
+    let text = reply.body.trim();
+    let said = match text.char_indices().nth(MAX_TEXT) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    };
+    let said = said.replace(char::is_control, " ");
+    let fatal = |kind, message: &str| Failure::new(kind, format!("{endpoint}: {message}")).because(&said);
+    match reply.status {
+        status if status.is_success() => Ok(reply),
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(reply),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Err(Trouble::Fatal(fatal(Kind::Denied, "the server denies access")))
+        }
+        StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => Err(Trouble::Fatal(
+            fatal(Kind::Unreachable, "the server speaks only TLS").hint("use https:// in its address"),
+        )),
+        StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
+            Err(Trouble::Fatal(fatal(Kind::Usage, "the server refuses the request")))
+        }
+        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+            Err(Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {}: {said}", status.as_u16()) })
+        }
+        status => Err(Trouble::Fatal(
+            fatal(Kind::Usage, &format!("the server refuses the request with {status}")).hint("is it a Consul server?"),
+        )),
+    }
+}
+
+/// Consul answers 500 to most of what it refuses for good.
+fn permanent(said: &str) -> bool {
+    ["Invalid Session TTL", "Missing check", "Invalid LockDelay", "No path to datacenter"]
+        .iter()
+        .any(|refusal| said.contains(refusal))
+}
+
+/// The innermost cause in a few words, without the address, which is shown already.
+fn reason(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    if error.is_timeout() {
+        return "connecting took too long".to_owned();
+    }
+    let text = match innermost.downcast_ref::<reqwest::Error>() {
+        Some(_) => "the connection broke".to_owned(),
+        None => innermost.to_string(),
+    };
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

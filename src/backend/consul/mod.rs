@@ -1,0 +1,326 @@
+//! The lock on Consul: a session, and the keys that it holds.
+//!
+//! | module | what belongs there |
+//! |---|---|
+//! | here | one contender: its session, the trait |
+//! | `turn` | the way to the lock: first try, queue, taking it |
+//! | `queue` | pure: who is next, from what was read |
+//! | `api` | typed requests and answers |
+//! | `http`, `tls` | endpoints, connections, what their errors mean |
+//! | `keys`, `info` | names of keys; the holder record |
+//!
+//! Without contention a lock takes two round trips (session, transaction) and so does its release (transaction,
+//! session).
+
+mod api;
+mod http;
+mod info;
+mod keys;
+mod queue;
+mod tls;
+mod turn;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::time::Duration;
+
+use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
+use crate::clock::Instant;
+use crate::error::Failure;
+use api::{Api, NewSession, Op, Txn, go_duration};
+use keys::Keys;
+use queue::{Step, View};
+
+/// The server's bounds for a session's TTL.
+const MIN_TTL: Duration = Duration::from_secs(10);
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The server's bound for the lock-delay.
+const MAX_LOCK_DELAY: Duration = Duration::from_secs(60);
+/// How long a read may wait for a change. An idle holder wakes up this often; the server allows twice as much.
+const LONG_WAIT: Duration = Duration::from_secs(300);
+
+/// What is Consul's alone.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long the server keeps a lock closed whose session was lost; at most 60 s.
+    pub lock_delay: Duration,
+    /// Health checks that end the session when they fail; none by default.
+    pub health_checks: Vec<String>,
+}
+
+/// Refuses a name that cannot be a lock on Consul.
+pub fn check_name(name: &str) -> Result<(), Failure> {
+    Keys::new(name).map(drop)
+}
+
+/// One contender for one lock on Consul.
+pub struct Contender {
+    api: Api,
+    keys: Keys,
+    want: Want,
+    options: Options,
+    note: Note,
+    life: RefCell<Life>,
+}
+
+/// What a contender has on the server, from its session's creation to its end.
+#[derive(Default)]
+struct Life {
+    session: Option<Session>,
+    stand: Stand,
+    /// A transaction that takes or frees the lock was sent, and no answer seen.
+    in_doubt: bool,
+    /// The first in the queue locked `.next`, or tried to.
+    next: bool,
+    /// The last try was refused for a lock-delay.
+    lock_delay: bool,
+    /// What was read and not yet acted upon.
+    view: Option<View>,
+    /// What the caller was told last.
+    told: Option<Queue>,
+    /// From where a holder waits for the next change of its lock.
+    seen: Option<u64>,
+}
+
+#[derive(Clone)]
+struct Session {
+    id: String,
+    s: Instant,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stand {
+    /// It has no key.
+    #[default]
+    Outside,
+    /// It tried the lock, and may have a place in the queue.
+    Contending,
+    /// It has the lock.
+    Holding,
+    /// Another process made its session: whether it holds the lock or waits only the server knows.
+    Adopted,
+    /// The lock was given up, or found to be lost.
+    Left { lost: bool },
+}
+
+impl Contender {
+    /// A contender that has not entered yet; connects lazily.
+    pub fn new(server: &Server, options: &Options, want: Want, note: Note) -> Result<Self, Failure> {
+        if want.ttl < MIN_TTL || want.ttl > MAX_TTL {
+            return Err(Failure::usage(format!("Consul grants no TTL of {:?}", want.ttl))
+                .hint("consul's least TTL is 10s, its greatest 24h: --ttl 15s"));
+        }
+        if options.lock_delay > MAX_LOCK_DELAY {
+            return Err(Failure::usage(format!("Consul grants no lock-delay of {:?}", options.lock_delay))
+                .hint("its greatest lock-delay is 60s"));
+        }
+        let keys = Keys::new(&want.name)?;
+        let api = Api::new(server, &keys.name)?;
+        Ok(Self { api, keys, want, options: options.clone(), note, life: RefCell::default() })
+    }
+
+    /// A contender that stands for the session `lease_id`, only good for release.
+    pub fn adopt(server: &Server, options: &Options, want: Want, lease_id: &str, note: Note) -> Result<Self, Failure> {
+        let contender = Self::new(server, options, want, note)?;
+        {
+            let mut life = contender.life.borrow_mut();
+            life.session = Some(Session { id: lease_id.to_owned(), s: Instant::now() });
+            life.stand = Stand::Adopted;
+            life.next = true;
+        }
+        Ok(contender)
+    }
+
+    /// The session, created when there is none. One that was created without an answer seen holds nothing and ends by
+    /// itself.
+    async fn session(&self) -> Outcome<Session> {
+        if let Some(session) = &self.life.borrow().session {
+            return Ok(session.clone());
+        }
+        let s = Instant::now();
+        let new = NewSession {
+            name: format!("distlock {}", self.keys.name),
+            ttl: go_duration(self.want.ttl),
+            lock_delay: go_duration(self.options.lock_delay),
+            behavior: "delete",
+            node_checks: &self.options.health_checks,
+        };
+        let id = self.api.create_session(&new).await?;
+        (self.note)(format!("consul: {}: session {id}", self.api.http.endpoint()));
+        let session = Session { id, s };
+        self.life.borrow_mut().session = Some(session.clone());
+        Ok(session)
+    }
+
+    /// The session's id, once there is one.
+    fn session_id(&self) -> Outcome<String> {
+        self.lease_id()
+            .ok_or_else(|| Trouble::Uncertain { answered: false, cause: "consul: no session yet".to_owned() })
+    }
+
+    /// A session that is gone is forgotten, so that the next entry starts with another. A holder's is kept for its
+    /// release, which tells the truth about it.
+    fn forget_if_lost<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
+        let mut life = self.life.borrow_mut();
+        if matches!(outcome, Err(Trouble::Lost(_))) && life.stand != Stand::Holding {
+            *life = Life::default();
+        }
+        outcome
+    }
+
+    /// Waits for the held lock to change, and judges what it has become.
+    async fn watch_once(&self, session: &str) -> Outcome<()> {
+        let from = self.life.borrow().seen;
+        let (pairs, index) = self.api.watch(&self.keys.lock, true, from, LONG_WAIT).await?;
+        let view = View::new(&self.keys, pairs);
+        match view.holder() {
+            Some(holder) if holder == session => {}
+            Some(other) => return Err(Trouble::Lost(format!("{} is held by session {other}", self.keys.lock))),
+            None => return Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
+        }
+        if let Some(stop) = view.record().stop {
+            return Err(Trouble::Broken(stop));
+        }
+        self.life.borrow_mut().seen = index;
+        Ok(())
+    }
+
+    /// Frees the lock. False: it was not this session's.
+    async fn unlock(&self, session: &str) -> Outcome<bool> {
+        let keys = &self.keys;
+        let ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
+        let in_doubt = std::mem::replace(&mut self.life.borrow_mut().in_doubt, true);
+        let freed = match self.api.txn(ops).await {
+            Ok(Txn::Applied(_)) => true,
+            // An unlock that was sent before may have been applied. Then the session lives; one that lost the lock
+            // so shortly before has most likely ended.
+            Ok(Txn::Refused(_)) if in_doubt && self.stand() == Stand::Holding => {
+                self.api.renew_session(session).await?
+            }
+            Ok(Txn::Refused(_)) | Err(Trouble::Lost(_)) => false,
+            Err(trouble) => return Err(trouble),
+        };
+        self.life.borrow_mut().in_doubt = false;
+        Ok(freed)
+    }
+
+    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`.
+    async fn leave_queue(&self, session: &str) -> Outcome<()> {
+        let keys = &self.keys;
+        if self.life.borrow().next {
+            let place = Op::delete(&keys.place(session));
+            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place];
+            self.api.txn(ops).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up a place that another process took. False: there is none.
+    async fn leave_if_queued(&self, session: &str) -> Outcome<bool> {
+        let queued = self.look().await?.step(&self.keys, session) != Step::Join;
+        if queued {
+            self.leave_queue(session).await?;
+        }
+        Ok(queued)
+    }
+
+    fn stand(&self) -> Stand {
+        self.life.borrow().stand
+    }
+}
+
+#[async_trait::async_trait(?Send)]
+impl Backend for Contender {
+    async fn enter(&self) -> Outcome<(Granted, Place)> {
+        let session = self.session().await?;
+        let place = self.first_place(&session.id).await;
+        let place = self.forget_if_lost(place)?;
+        let cover = self.want.ttl.min(self.options.lock_delay);
+        Ok((Granted { s: session.s, cover: Some(cover) }, place))
+    }
+
+    async fn wait(&self) -> Outcome<Place> {
+        let session = self.session_id()?;
+        let place = self.await_turn(&session).await;
+        self.forget_if_lost(place)
+    }
+
+    async fn renew(&self) -> Outcome<Instant> {
+        let session = self.session_id()?;
+        let s = Instant::now();
+        match self.api.renew_session(&session).await {
+            Ok(true) => Ok(s),
+            Ok(false) => self.forget_if_lost(Err(Trouble::Lost(format!("session {session} has ended")))),
+            Err(trouble) => Err(not_fatal(trouble)),
+        }
+    }
+
+    async fn watch(&self) -> Trouble {
+        let session = match self.session_id() {
+            Ok(session) => session,
+            Err(trouble) => return trouble,
+        };
+        loop {
+            if let Err(trouble) = self.watch_once(&session).await {
+                // Whatever broke: the next watch begins with a look at the lock.
+                self.life.borrow_mut().seen = None;
+                return not_fatal(trouble);
+            }
+        }
+    }
+
+    async fn release(&self) -> Outcome<()> {
+        let Ok(session) = self.session_id() else { return Ok(()) };
+        match self.stand() {
+            Stand::Holding => {
+                let lost = !self.unlock(&session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Contending => {
+                if !self.life.borrow().in_doubt || !self.unlock(&session).await? {
+                    self.leave_queue(&session).await?;
+                }
+            }
+            Stand::Adopted => {
+                let lost = !self.unlock(&session).await? && !self.leave_if_queued(&session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Outside | Stand::Left { .. } => {}
+        }
+        self.api.destroy_session(&session).await?;
+        let lost = self.stand() == Stand::Left { lost: true };
+        *self.life.borrow_mut() = Life::default();
+        (self.note)(format!("consul: {}: session {session} destroyed", self.api.http.endpoint()));
+        if lost { Err(Trouble::Lost(format!("{} was not held by session {session}", self.keys.lock))) } else { Ok(()) }
+    }
+
+    fn next_endpoint(&self) {
+        self.api.http.next_endpoint();
+        (self.note)(format!("consul: next endpoint: {}", self.api.http.endpoint()));
+    }
+
+    fn lease_id(&self) -> Option<String> {
+        self.life.borrow().session.as_ref().map(|session| session.id.clone())
+    }
+}
+
+/// What was granted once is not lost because a server denies or mistrusts a later request: tokens and certificates are
+/// replaced under running jobs, and one endpoint's fault says nothing about the lock.
+fn not_fatal(trouble: Trouble) -> Trouble {
+    match trouble {
+        Trouble::Fatal(failure) => {
+            let cause = std::iter::once(failure.message).chain(failure.causes).collect::<Vec<_>>().join(": ");
+            Trouble::Uncertain { answered: true, cause }
+        }
+        other => other,
+    }
+}
+
+impl fmt::Debug for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Contender")
+            .field("lock", &self.keys.lock)
+            .field("session", &self.lease_id())
+            .finish_non_exhaustive()
+    }
+}

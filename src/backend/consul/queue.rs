@@ -1,0 +1,161 @@
+//! Who is next: decided from what was read, without I/O.
+//!
+//! Whoever finds the lock taken puts a key under `.queue/`, bound to its session; the order in which these keys came to
+//! be is the queue. Each waiter watches only the place before its own, so a release wakes one, not all. The first in
+//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction. It
+//! keeps `.next` locked meanwhile: a newcomer's first try demands that this key is absent, and so passes nobody.
+//!
+//! `consul lock` and Terraform do not queue; the first in the queue loses to them gracefully. A first that does not
+//! take a free lock (it died, and its session has not expired) is passed by the next one, after [`patience`].
+
+use std::time::Duration;
+
+use super::api::Pair;
+use super::info;
+use super::keys::{Keys, LOCK_FLAGS};
+use crate::backend::Queue;
+use crate::holder::Record;
+
+/// How long a free lock is left to the one place ahead, before it is passed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Nobody is more patient than with this many places ahead.
+const MAX_PATIENT: u32 = 5;
+/// A transaction takes 64 operations.
+const MAX_PASSED: usize = 50;
+
+/// The lock and its queue as last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The lock's key.
+    pub lock: Option<Pair>,
+    /// The holder's record.
+    pub info: Option<Pair>,
+    /// The places, the first one first.
+    pub places: Vec<Pair>,
+    /// From where to wait for the next change of the lock.
+    pub index: Option<u64>,
+}
+
+/// What a contender does next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It holds the lock; the fencing token.
+    Held(u64),
+    /// Its place is gone: somebody passed it.
+    Join,
+    /// The key is not a lock.
+    NotALock,
+    /// It is first and the lock is free: take it.
+    Take,
+    /// It is first: wait for the lock to change.
+    WatchLock,
+    /// Wait for the place ahead to vanish, for so long; then look again.
+    WatchPlace(Pair, Duration),
+    /// The lock is free, and those ahead do not take it.
+    Neglected(Duration),
+}
+
+impl View {
+    /// Sorts what was read under the prefixes of the lock and of the queue.
+    #[must_use]
+    pub fn new(keys: &Keys, pairs: Vec<Pair>) -> Self {
+        let mut view = Self::default();
+        for pair in pairs {
+            if pair.key.starts_with(&keys.queue) {
+                view.places.push(pair);
+            } else {
+                view.put(keys, pair);
+            }
+        }
+        view.places.sort_by_key(|place| place.create_index);
+        view.index = view.lock.iter().chain(&view.info).map(|pair| pair.modify_index).max();
+        view
+    }
+
+    /// The same queue with the lock as it is now.
+    #[must_use]
+    pub fn with_lock(self, keys: &Keys, pairs: Vec<Pair>, index: Option<u64>) -> Self {
+        let mut view = Self { lock: None, info: None, index, ..self };
+        for pair in pairs {
+            view.put(keys, pair);
+        }
+        view
+    }
+
+    /// Others (the locks of nested names) share the prefix.
+    fn put(&mut self, keys: &Keys, pair: Pair) {
+        if pair.key == keys.lock {
+            self.lock = Some(pair);
+        } else if pair.key == keys.info {
+            self.info = Some(pair);
+        }
+    }
+
+    /// The session that holds the lock.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.lock.as_ref().and_then(Pair::holder)
+    }
+
+    /// Nobody holds anything that taking the lock needs.
+    #[must_use]
+    pub fn free(&self) -> bool {
+        self.holder().is_none() && self.info.as_ref().and_then(Pair::holder).is_none()
+    }
+
+    /// What the contender with this session does next.
+    #[must_use]
+    pub fn step(&self, keys: &Keys, session: &str) -> Step {
+        if let Some(lock) = &self.lock {
+            if lock.flags != LOCK_FLAGS {
+                return Step::NotALock;
+            }
+            if lock.holder() == Some(session) {
+                return Step::Held(lock.modify_index);
+            }
+        }
+        let Some(position) = self.position(keys, session) else { return Step::Join };
+        match (position.checked_sub(1).map(|before| &self.places[before]), self.free()) {
+            (None, true) => Step::Take,
+            (None, false) => Step::WatchLock,
+            (Some(_), true) => Step::Neglected(patience(position)),
+            (Some(before), false) => Step::WatchPlace(before.clone(), patience(position)),
+        }
+    }
+
+    /// Those ahead in the queue, who are passed by taking the lock.
+    #[must_use]
+    pub fn ahead(&self, keys: &Keys, session: &str) -> &[Pair] {
+        &self.places[..self.position(keys, session).unwrap_or_default().min(MAX_PASSED)]
+    }
+
+    /// What a user is told while the contender waits.
+    #[must_use]
+    pub fn queue(&self, keys: &Keys, session: &str, lock_delay: bool) -> Queue {
+        let held = self.holder().is_some();
+        let position = self.position(keys, session).unwrap_or(self.places.len());
+        Queue {
+            ahead: u32::try_from(position + usize::from(held)).ok(),
+            holder: held.then(|| self.record()),
+            lock_delay: lock_delay && !held,
+        }
+    }
+
+    /// The holder's record; an empty one where the holder wrote none.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        // One that another session holds is not the holder's; Terraform's is held by none.
+        let info = self.info.as_ref().filter(|info| info.holder().is_none() || info.holder() == self.holder());
+        info.map(|pair| info::read(&pair.bytes())).unwrap_or_default()
+    }
+
+    fn position(&self, keys: &Keys, session: &str) -> Option<usize> {
+        let place = keys.place(session);
+        self.places.iter().position(|pair| pair.key == place)
+    }
+}
+
+/// How long a free lock is left to so many places ahead: those farther back leave it to those before them.
+fn patience(position: usize) -> Duration {
+    PATIENCE * u32::try_from(position).unwrap_or(MAX_PATIENT).min(MAX_PATIENT)
+}
