@@ -198,6 +198,7 @@ impl Settings {
 impl Prepared {
     /// A contender that has not entered yet. Needs a tokio runtime; sends nothing.
     pub fn contender(&self, want: Want, note: Note) -> Result<Box<dyn Backend>, Failure> {
+        install_tls();
         Ok(match self {
             Self::Etcd(server) => Box::new(etcd::Contender::new(server, want, note)?),
             Self::Consul(server, options) => Box::new(consul::Contender::new(server, options, want, note)?),
@@ -209,6 +210,7 @@ impl Prepared {
     /// A contender that stands for a lease or session which another process created, only good for
     /// [`Backend::release`].
     pub fn adopt(&self, want: Want, lease_id: &str, note: Note) -> Result<Box<dyn Backend>, Failure> {
+        install_tls();
         Ok(match self {
             Self::Etcd(server) => Box::new(etcd::Contender::adopt(server, want, lease_id, note)?),
             Self::Consul(server, options) => Box::new(consul::Contender::adopt(server, options, want, lease_id, note)?),
@@ -216,6 +218,12 @@ impl Prepared {
             Self::Unlocked => Box::new(unlocked::Contender),
         })
     }
+}
+
+/// Makes ring the process's only TLS implementation; both clients look for it there.
+fn install_tls() {
+    // An error says that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 impl std::fmt::Display for Name {
