@@ -9,7 +9,7 @@ const RESERVED: [&str; 8] = ["status", "list", "acquire", "renew", "release", "v
 /// Subcommands that this version has.
 const PRESENT: [&str; 3] = ["run", "completions", "man"];
 /// Two words that are at least this much alike may be one and a slip of the finger.
-const ALIKE: f64 = 0.8;
+const ALIKE: f64 = 0.75;
 
 /// What to lock and what to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -25,6 +25,11 @@ pub const SHORT_END: &str = "\
 Example: distlock -b etcd -e https://etcd1:2379 /jobs/backup backup.sh
 TLS and login options, variables, files, exit codes: distlock --help";
 
+/// The lines of the long help are no longer than this.
+pub const WIDTH: usize = 100;
+/// Terms that are longer than this do not leave their meaning room on the same line.
+const WIDEST_TERM: usize = 30;
+
 /// A part of the help that lists terms and what they mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
@@ -106,7 +111,7 @@ pub const SECTIONS: &[Section] = &[
                 "skip it quietly when another host is at it",
             ),
             ("distlock -b local -w 30s build -- make -j4", "on this host only, waiting at most 30 seconds"),
-            ("distlock -b etcd -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'", "a shell's pipeline under the lock"),
+            ("distlock -b consul -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'", "a shell's pipeline under the lock"),
         ],
     },
 ];
@@ -141,41 +146,42 @@ pub fn paragraphs(option: &Opt) -> String {
 /// The sections as `--help` shows them.
 #[must_use]
 pub fn long_end() -> String {
-    SECTIONS.iter().map(plain).collect::<Vec<_>>().join("\n")
+    SECTIONS.iter().map(plain).collect::<Vec<_>>().join("\n\n")
 }
 
 fn plain(section: &Section) -> String {
-    let mut text = format!("{}:\n", section.title);
+    let mut lines = vec![format!("{}:", section.title)];
     if !section.intro.is_empty() {
-        text.push_str(&wrap(section.intro, 2));
+        lines.extend(wrap(section.intro, "  "));
     }
-    // Terms of a list whose longest is short stand beside their meaning, others above it.
+    // Short terms stand beside their meaning, long ones above it.
     let widest = section.entries.iter().map(|(term, _)| term.len()).max().unwrap_or_default();
     for (term, meaning) in section.entries {
-        if widest <= 30 {
-            let indented = wrap(meaning, widest + 4);
-            text.push_str(&format!("  {term:widest$}  {}", indented.trim_start()));
+        if widest <= WIDEST_TERM {
+            let indent = " ".repeat(widest + 4);
+            let mut beside = wrap(meaning, &indent);
+            beside[0].replace_range(..indent.len(), &format!("  {term:widest$}  "));
+            lines.extend(beside);
         } else {
-            text.push_str(&format!("  {term}\n{}", wrap(meaning, 10)));
+            lines.push(format!("  {term}"));
+            lines.extend(wrap(meaning, "          "));
         }
     }
-    text
+    lines.join("\n")
 }
 
-/// The text in lines of at most 96 columns, each after `indent` spaces.
-fn wrap(text: &str, indent: usize) -> String {
-    let mut lines = vec![String::new()];
+/// The text in lines of at most [`WIDTH`] columns, each after `indent`; at least one.
+fn wrap(text: &str, indent: &str) -> Vec<String> {
+    let mut lines = vec![indent.to_owned()];
     for word in text.split_whitespace() {
-        let last = lines.last().map_or(0, String::len);
-        if last > 0 && indent + last + 1 + word.len() > 96 {
-            lines.push(String::new());
+        let mut line = lines.pop().unwrap_or_default();
+        if line.len() + 1 + word.len() > WIDTH && line.len() > indent.len() {
+            lines.push(std::mem::replace(&mut line, indent.to_owned()));
         }
-        if let Some(line) = lines.last_mut() {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+        if line.len() > indent.len() {
+            line.push(' ');
         }
+        lines.push(line + word);
     }
-    lines.into_iter().map(|line| format!("{:indent$}{line}\n", "")).collect()
+    lines
 }

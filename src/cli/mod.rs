@@ -3,6 +3,8 @@
 mod grammar;
 pub mod help;
 pub mod options;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -114,7 +116,7 @@ pub fn command() -> Command {
         .override_usage(help::USAGE)
         .after_help(help::SHORT_END)
         .after_long_help(help::long_end())
-        .max_term_width(100)
+        .max_term_width(help::WIDTH)
         .disable_help_subcommand(true)
         .args_override_self(true)
         .allow_external_subcommands(true)

@@ -155,24 +155,24 @@ pub const OPTIONS: &[Opt] = &[
         "The lease is renewed while the command runs; when it cannot be, the command is ended before the lease is. \
          A longer one rides out longer outages and takes longer to free itself after a crash. Consul takes 10s to 24h.",
     ),
-    Opt::valued(Lock, "wait", "DUR|forever", "Wait at most this long for the lock").short('w').default("forever").details(
-        "The time to connect is included. When it runs out, the exit code is 75.",
+    Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
+        "A duration, or `forever`. The time to connect is included. When it runs out, the exit code is 75.",
     ),
     Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details("The same as --wait 0."),
-    Opt::valued(Lock, "busy-exit", "CODE", "Exit with this code when the lock is busy").short('E').default("75").details(
+    Opt::valued(Lock, "busy-exit", "CODE", "Exit with this code if the lock is busy").short('E').default("75").details(
         "0 also keeps quiet about it.",
     ),
     Opt::valued(Lock, "message", "TEXT", "Show this text to whoever waits").short('m').default("the CI job").details(
         "In a CI that is recognised, the job's name stands in for it, and its address is shown too.",
     ),
     Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').reach(Reach::Flag),
-    Opt::valued(Lock, "signal", "NAME", "Ask the command to end with this signal").default("TERM").details(
+    Opt::valued(Lock, "signal", "NAME", "End the command with this signal").default("TERM").details(
         "It is sent when the lock is lost, and to whatever the command leaves behind.",
     ),
     Opt::valued(Lock, "grace", "DUR", "Send KILL this much later").default("TTL/3, max 5s").details(
         "It is taken from the lease: the signal comes this much earlier than KILL, which comes before the lock could be another's.",
     ),
-    Opt::valued(Lock, "on-lost", "ACTION", "Choose what follows when the lock is lost")
+    Opt::valued(Lock, "on-lost", "ACTION", "Choose what follows a lost lock")
         .default("kill")
         .reach(Reach::Flag)
         .details("kill: the command and all it started are dead before another can hold the lock; exit 76."),

@@ -10,7 +10,7 @@ use crate::cli::help::{SECTIONS, Section};
 
 /// The man page, in roff.
 pub fn page() -> io::Result<Vec<u8>> {
-    let man = Man::new(cli::command()).manual("User Commands");
+    let man = Man::new(cli::command()).title("DISTLOCK").manual("User Commands");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;

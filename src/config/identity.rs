@@ -18,17 +18,25 @@ pub fn resolve(layers: &Layers, name: Name, around: &Surroundings) -> Result<Ide
     })
 }
 
+/// A user and a password as the backends' own variables have them.
+#[derive(Default)]
+struct OwnLogin {
+    user: Option<String>,
+    password: Option<Secret>,
+    /// Whether one variable holds both: that password is no other user's.
+    joined: bool,
+}
+
 /// The user and the password, each from the strongest layer that has one.
 fn login(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
-    let (own_user, own_password) = own_login(layers, name)?;
-    let user = match (layers.get("user"), &own_user) {
+    let own = own_login(layers, name)?;
+    let user = match (layers.get("user"), &own.user) {
         (Some(value), own) if !value.is_from_file() || own.is_none() => user_name(&value)?,
         (_, Some(own)) => own.clone(),
         (_, None) => return Ok(Identity::default()),
     };
-    // A password that comes with another user's name is that user's.
-    let own_password = own_password.filter(|_| own_user.is_none_or(|own| own == user));
-    let password = match (layers.get("password-file"), own_password) {
+    let of_another = own.joined && own.user.as_ref() != Some(&user);
+    let password = match (layers.get("password-file"), own.password.filter(|_| !of_another)) {
         (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file)?,
         (_, Some(own)) => own,
         (_, None) => (around.ask)(&format!("Password of {user} on {name}: ")).map_err(|error| {
@@ -51,8 +59,7 @@ fn user_name(value: &Value) -> Result<String, Failure> {
     Ok(user.to_owned())
 }
 
-/// A user and a password as the backends' own variables have them. A password without a user is for any.
-fn own_login(layers: &Layers, name: Name) -> Result<(Option<String>, Option<Secret>), Failure> {
+fn own_login(layers: &Layers, name: Name) -> Result<OwnLogin, Failure> {
     let (login, password) = match name {
         Name::Etcd => (layers.variable("ETCDCTL_USER"), layers.variable("ETCDCTL_PASSWORD")),
         Name::Consul => (layers.variable("CONSUL_HTTP_AUTH"), None),
@@ -60,15 +67,17 @@ fn own_login(layers: &Layers, name: Name) -> Result<(Option<String>, Option<Secr
     };
     let login = login.map(|value| value.text().map(ToOwned::to_owned)).transpose()?;
     let password = password.map(|value| value.text().map(secret)).transpose()?;
-    Ok(match (login, password) {
+    let Some(login) = login else { return Ok(OwnLogin { password, ..OwnLogin::default() }) };
+    Ok(match (login.split_once(':'), password) {
         // As etcdctl has it: beside a password of its own, the whole of ETCDCTL_USER is the name.
-        (login, Some(password)) => (login, Some(password)),
-        (Some(login), None) => match login.split_once(':') {
-            Some((user, password)) => (Some(user.to_owned()), Some(secret(password))),
-            // HTTP's basic authentication knows an empty password; etcd asks for one.
-            None => (Some(login), (name == Name::Consul).then(|| secret(""))),
-        },
-        (None, None) => (None, None),
+        (_, Some(password)) => OwnLogin { user: Some(login), password: Some(password), joined: false },
+        (Some((user, password)), None) => {
+            OwnLogin { user: Some(user.to_owned()), password: Some(secret(password)), joined: true }
+        }
+        // HTTP's basic authentication knows an empty password; etcd asks for one.
+        (None, None) => {
+            OwnLogin { user: Some(login), password: (name == Name::Consul).then(|| secret("")), joined: true }
+        }
     })
 }
 

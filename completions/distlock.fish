@@ -1,0 +1,96 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_distlock_global_optspecs
+    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
+end
+
+function __fish_distlock_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_distlock_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_distlock_using_subcommand
+    set -l cmd (__fish_distlock_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c distlock -n "__fish_distlock_needs_command" -s t -l ttl -d 'Lease the lock for this long at a time [default: 15s]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'End the command with this signal [default: TERM]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+consul\t''
+local\t''"
+complete -c distlock -n "__fish_distlock_needs_command" -s e -l endpoints -d 'Reach the servers at these addresses' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l config -d 'Read settings from this file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l cert -d 'Show the server the certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l user -d 'Log in as this user' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l password-file -d 'Read the user\'s password from this file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l token-file -d 'Read Consul\'s ACL token from this file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l namespace -d 'Use this namespace (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l partition -d 'Use this admin partition (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l datacenter -d 'Use this datacenter (Consul)' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c distlock -n "__fish_distlock_needs_command" -s n -l try -d 'Do not wait for the lock'
+complete -c distlock -n "__fish_distlock_needs_command" -s c -l shell -d 'Run COMMAND, a single word, with /bin/sh -c'
+complete -c distlock -n "__fish_distlock_needs_command" -l no-lock -d 'Run COMMAND without a lock, with a warning'
+complete -c distlock -n "__fish_distlock_needs_command" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
+complete -c distlock -n "__fish_distlock_needs_command" -s v -l verbose -d 'Tell each step on stderr'
+complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Tell errors only, and not that the lock is busy'
+complete -c distlock -n "__fish_distlock_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c distlock -n "__fish_distlock_needs_command" -s V -l version -d 'Print version'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (the above, in full)'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "man" -d 'Print the man page, for man -l -'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s t -l ttl -d 'Lease the lock for this long at a time [default: 15s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'End the command with this signal [default: TERM]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+consul\t''
+local\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s e -l endpoints -d 'Reach the servers at these addresses' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l config -d 'Read settings from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l cert -d 'Show the server the certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l user -d 'Log in as this user' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l password-file -d 'Read the user\'s password from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l token-file -d 'Read Consul\'s ACL token from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l namespace -d 'Use this namespace (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l partition -d 'Use this admin partition (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l datacenter -d 'Use this datacenter (Consul)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s n -l try -d 'Do not wait for the lock'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s c -l shell -d 'Run COMMAND, a single word, with /bin/sh -c'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l no-lock -d 'Run COMMAND without a lock, with a warning'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Tell each step on stderr'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Tell errors only, and not that the lock is busy'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c distlock -n "__fish_distlock_using_subcommand completions" -s h -l help -d 'Print help'
+complete -c distlock -n "__fish_distlock_using_subcommand man" -s h -l help -d 'Print help'

@@ -1,0 +1,153 @@
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+
+fn parse_line(line: &[&str]) -> Result<Request, Failure> {
+    parse(std::iter::once("distlock").chain(line.iter().copied()).map(OsString::from))
+}
+
+fn run(line: &[&str]) -> (Flags, Words) {
+    match parse_line(line) {
+        Ok(Request::Run(flags, words)) => (flags, words),
+        other => panic!("{line:?} is no run: {other:?}"),
+    }
+}
+
+fn refusal(line: &[&str]) -> Failure {
+    parse_line(line).map(|_| ()).expect_err("is to be refused")
+}
+
+#[test]
+fn the_words_of_a_run() {
+    let cases: &[(&[&str], &str, &[&str])] = &[
+        (&["/x", "ls", "-l"], "/x", &["ls", "-l"]),
+        (&["/x", "--", "ls", "-l"], "/x", &["ls", "-l"]),
+        (&["/x", "ls", "--help"], "/x", &["ls", "--help"]),
+        (&["/x", "ls", "--", "-l"], "/x", &["ls", "--", "-l"]),
+        (&["/x", "--", "--", "foo"], "/x", &["--", "foo"]),
+        (&["/x", "--", "-foo"], "/x", &["-foo"]),
+        (&["jobs/backup", "ls"], "jobs/backup", &["ls"]),
+        (&["demo", "--", "echo", "hi"], "demo", &["echo", "hi"]),
+        (&["statsu", "--", "backup"], "statsu", &["backup"]),
+        (&["-t", "5s", "/x", "ls", "-t", "9s"], "/x", &["ls", "-t", "9s"]),
+        (&["run", "/x", "ls", "-l"], "/x", &["ls", "-l"]),
+        (&["run", "/x", "ls", "--help"], "/x", &["ls", "--help"]),
+        (&["run", "demo", "echo", "hi"], "demo", &["echo", "hi"]),
+        (&["run", "status", "--", "true"], "status", &["true"]),
+        (&["run", "run", "--", "run"], "run", &["run"]),
+        (&["run", "/x", "--", "--", "foo"], "/x", &["--", "foo"]),
+        (&["run", "/x", "--", "-foo"], "/x", &["-foo"]),
+        (&["run", "-t", "5s", "/x", "ls", "-t"], "/x", &["ls", "-t"]),
+        (&["a b", "--", "c d"], "a b", &["c d"]),
+    ];
+    for (line, name, command) in cases {
+        let (_, words) = run(line);
+        assert_eq!(
+            (words.name.as_str(), words.command),
+            (*name, command.iter().map(OsString::from).collect()),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_refused_and_the_way_out() {
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&[], "no command", "distlock NAME -- COMMAND"),
+        (&["run"], "no command", "distlock NAME -- COMMAND"),
+        (&["/x"], "no command", "distlock /x -- COMMAND"),
+        (&["/x", "--"], "no command", "distlock /x -- COMMAND"),
+        (&["demo"], "needs `--`", "distlock demo -- COMMAND"),
+        (&["demo", "--"], "no command", "distlock demo -- COMMAND"),
+        (&["run", "demo"], "no command", "distlock demo -- COMMAND"),
+        (&["demo", "echo", "hi there"], "needs `--`", "to lock it: distlock demo -- echo 'hi there'"),
+        (&["statsu", "backup"], "needs `--`", "did you mean `status`? To lock it: distlock run statsu -- backup"),
+        (&["help"], "needs `--`", "did you mean `--help`?"),
+        (&["status", "x"], "not available in this version", "distlock run status -- COMMAND"),
+        (&["status", "--", "true"], "not available in this version", "distlock run status -- COMMAND"),
+        (&["doctor"], "not available in this version", "distlock run doctor"),
+        (&["-t", "5s", "status", "x"], "not available in this version", ""),
+        (&["/x", "-l", "ls"], "`-l` stands between NAME and COMMAND", "options stand before NAME"),
+        (&["/x", "-"], "`-` stands between NAME and COMMAND", ""),
+        (&["/x", "--help"], "`--help` stands between", ""),
+        (&["demo", "-n", "ls"], "`-n` stands between", ""),
+        (&["run", "/x", "-l", "ls"], "`-l` stands between", "options stand before NAME"),
+        (&["-t", "5s", "man"], "--ttl means nothing to `man`", "distlock run man -- COMMAND"),
+        (&["--try", "completions", "bash"], "--try means nothing to `completions`", ""),
+        (&["completions"], "<SHELL>", ""),
+        (&["completions", "tcsh"], "'tcsh'", ""),
+        (&["--tll", "5s", "/x", "ls"], "'--tll'", "'--ttl'"),
+        (&["--slots", "2", "/x", "ls"], "'--slots'", ""),
+        (&["--ttl"], "'--ttl <DUR>'", ""),
+        (&["-b", "etdc", "/x", "ls"], "[possible values: etcd, consul, local]", "'etcd'"),
+        (&["", "--", "ls"], "name is empty", ""),
+        (&["/x/", "ls"], "ends with a slash", ""),
+        (&["/", "ls"], "ends with a slash", ""),
+        (&["/x\n", "ls"], "cannot be printed", ""),
+        (&["run", "--", "-x", "ls"], "begins with a dash", ""),
+    ];
+    for (line, message, hint) in cases {
+        let failure = refusal(line);
+        assert_eq!(failure.kind, crate::error::Kind::Usage);
+        assert!(failure.message.contains(message), "{line:?}: {failure:?}");
+        assert!(failure.hint.unwrap_or_default().contains(hint), "{line:?}: {}", failure.message);
+    }
+}
+
+#[test]
+fn a_name_is_utf_8_and_a_command_need_not_be() {
+    let broken = || OsString::from_vec(vec![b'/', 0xff]);
+    for line in
+        [vec!["distlock".into(), broken(), "ls".into()], vec!["distlock".into(), "run".into(), broken(), "ls".into()]]
+    {
+        assert!(parse(line).is_err());
+    }
+    match parse(["distlock".into(), "/x".into(), broken()]) {
+        Ok(Request::Run(_, words)) => assert_eq!(words.command, [broken()]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_last_flag_wins() {
+    let given = |line: &[&str], level, id| run(line).0.at(level, id).cloned();
+    assert_eq!(given(&["-t", "1s", "--ttl=2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
+    assert_eq!(given(&["-n", "-n", "/x", "ls"], 0, "try"), Some("true".into()));
+    assert_eq!(given(&["-n", "-w", "5s", "/x", "ls"], 0, "try"), None);
+    assert_eq!(given(&["-w", "5s", "-n", "/x", "ls"], 0, "wait"), None);
+    assert_eq!(given(&["-v", "-q", "/x", "ls"], 0, "verbose"), None);
+    // What stands after the subcommand stands later.
+    assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
+    assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 1, "ttl"), Some("1s".into()));
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for line in [&["-h"][..], &["--help"], &["-V"], &["--version"], &["run", "--help"], &["-t", "5s", "--help"]] {
+        assert!(matches!(parse_line(line), Ok(Request::Help(_))), "{line:?}");
+    }
+}
+
+#[test]
+fn the_short_help_fits_one_screen() {
+    let text = command().term_width(80).render_help().to_string();
+    assert!(text.lines().count() <= 40, "{text}");
+    for line in text.lines() {
+        assert!(line.len() <= 80, "{line}");
+    }
+}
+
+#[test]
+fn the_long_help_tells_variable_and_key_of_every_option() {
+    let text = command().render_long_help().to_string();
+    for option in OPTIONS {
+        assert!(text.contains(&format!("--{}", option.id)));
+        assert!(option.variable().is_none_or(|variable| text.contains(&format!("[env: {variable}]"))), "{}", option.id);
+        assert!(option.key().is_none_or(|key| text.contains(&format!("[key: {key}]"))), "{}", option.id);
+    }
+}
+
+#[test]
+fn the_definitions_hold_together() {
+    command().debug_assert();
+}
