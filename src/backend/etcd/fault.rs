@@ -5,8 +5,6 @@ use std::io;
 
 use tonic::{Code, Status};
 
-use crate::error::chain;
-
 /// The meaning of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -51,6 +49,8 @@ impl Fault {
     /// Reads why no connection came about, or why one broke.
     pub fn of_transport(error: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(error);
+        // The farthest cause says most; those before it name layers of the client.
+        let mut cause = String::new();
         while let Some(error) = next {
             // io::Error hides what it wraps from the chain of sources.
             let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -60,10 +60,9 @@ impl Fault {
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 return Self::Passing { answered: false, cause: in_few_words(error) };
             }
+            cause = error.to_string();
             next = error.source();
         }
-        // The last cause says most; those around it name layers of the client.
-        let cause = chain(error).pop().unwrap_or_else(|| "the connection failed".to_owned());
         Self::Passing { answered: false, cause }
     }
 
@@ -85,6 +84,10 @@ impl Fault {
             return Self::of_transport(status);
         }
         let words = status.message().trim_start_matches("etcdserver: ").to_owned();
+        // tonic's words for a reply that is plain HTTP: somebody is there, and it is not etcd.
+        if words.starts_with("grpc-status header missing") {
+            return Self::Passing { answered: false, cause: "no etcd server answers there".to_owned() };
+        }
         match status.code() {
             Code::NotFound if words == "requested lease not found" => Self::NoLease,
             Code::FailedPrecondition if words == "lease already exists" => Self::LeaseExists,
