@@ -48,6 +48,8 @@ pub enum FromKeeper {
     Ending(String),
     /// Nothing is left of the command; this is the verdict unless the release tells of a loss.
     Ended(Verdict),
+    /// These processes run on without the lock, as the user asked for.
+    Left(Vec<Process>),
     /// These processes cannot be killed.
     Stuck(Vec<Process>),
     /// Something that `-v` shows.

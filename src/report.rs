@@ -6,6 +6,7 @@ use crate::config::{Format, Output};
 use crate::error::Failure;
 use crate::supervisor::console::Console;
 use crate::supervisor::machine::Notice;
+use crate::tree::Process;
 
 /// A failure as text: what, why, and the way out.
 #[must_use]
@@ -97,9 +98,12 @@ impl Reporter {
             Notice::Ending(cause) => {
                 self.line(Level::Info, "ending", &format!("ending the command: {cause}"), json!({ "cause": cause }));
             }
+            Notice::Left(processes) => {
+                let text = format!("left running without the lock: {}", list(&processes));
+                self.line(Level::Warning, "left", &text, json!({ "processes": processes }));
+            }
             Notice::Stuck(processes) => {
-                let list: Vec<String> = processes.iter().map(|p| format!("{} ({})", p.pid, p.name)).collect();
-                let text = format!("cannot kill {}; the lock is kept while it can be", list.join(", "));
+                let text = format!("cannot kill {}; the lock is kept while it can be", list(&processes));
                 self.line(Level::Error, "stuck", &text, json!({ "processes": processes }));
             }
             Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
@@ -133,6 +137,10 @@ impl Reporter {
             }
         }
     }
+}
+
+fn list(processes: &[Process]) -> String {
+    processes.iter().map(|process| format!("{} ({})", process.pid, process.name)).collect::<Vec<_>>().join(", ")
 }
 
 impl Level {

@@ -176,6 +176,14 @@ pub const OPTIONS: &[Opt] = &[
         .default("kill")
         .reach(Reach::Flag)
         .details("kill: the command and all it started are dead before another can hold the lock; exit 76."),
+    Opt::valued(Lock, "leftover", "ACTION", "Choose what follows when processes outlive COMMAND")
+        .default("kill")
+        .choices(&["kill", "wait", "leave"])
+        .reach(Reach::Flag)
+        .details(
+            "kill: they get the soft signal, the grace and KILL before the lock is released. wait: the lock is held until \
+             they have ended. leave: they run on without the lock, which gives up the promise; a warning names them.",
+        ),
     Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning").reach(Reach::Flag).details(
         "For trying out a script where there is no server.",
     ),
@@ -249,9 +257,9 @@ mod tests {
     #[test]
     fn only_what_changes_one_lock_is_a_flag_alone() {
         let flags: Vec<_> = OPTIONS.iter().filter(|o| o.variable().is_none()).map(|o| o.id).collect();
-        assert_eq!(flags, ["shell", "on-lost", "no-lock"]);
+        assert_eq!(flags, ["shell", "on-lost", "leftover", "no-lock"]);
         let keyless: Vec<_> = OPTIONS.iter().filter(|o| o.key().is_none()).map(|o| o.id).collect();
-        assert_eq!(keyless, ["shell", "on-lost", "no-lock", "config"]);
+        assert_eq!(keyless, ["shell", "on-lost", "leftover", "no-lock", "config"]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, F
             Wait::AtMost(wait) => Some(wait),
         },
         connect_timeout: run.connect_timeout,
+        leftover: run.leftover,
     };
     let want = Want { name: run.name.clone(), ttl: run.ttl, record: record(&run) };
     let backend = run.settings.as_ref().map(crate::backend::Settings::name);

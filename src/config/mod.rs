@@ -67,6 +67,8 @@ pub struct Run {
     pub signal: Signal,
     /// What follows a loss.
     pub on_lost: OnLost,
+    /// What becomes of processes that outlive the command.
+    pub leftover: Leftover,
     /// The exit code when the lock is busy: None is the table's, 0 is also silent.
     pub busy_exit: Option<u8>,
     /// What whoever waits is shown.
@@ -97,6 +99,17 @@ pub enum OnLost {
     Restart,
     /// The command is frozen while the lock is re-established.
     Relock,
+}
+
+/// What becomes of processes that outlive the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// They are ended before the release.
+    Kill,
+    /// The lock is held until they have ended.
+    Wait,
+    /// They run on without the lock.
+    Leave,
 }
 
 /// What distlock prints.
@@ -185,6 +198,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         wait: wait(&layers)?,
         signal: parsed(&layers, "signal", signal::parse)?.unwrap_or(Signal::SIGTERM),
         on_lost: on_lost(&layers)?,
+        leftover: parsed(&layers, "leftover", leftover)?.unwrap_or(Leftover::Kill),
         busy_exit: parsed(&layers, "busy-exit", exit_code)?,
         message: Some(message).filter(|message| !message.is_empty()),
         url: job.url,
@@ -246,6 +260,15 @@ fn on_lost(layers: &Layers) -> Result<OnLost, Failure> {
         _ => Err(format!("`{text}` is not an action that this version of distlock knows: kill")),
     })?;
     Ok(action.unwrap_or(OnLost::Kill))
+}
+
+fn leftover(text: &str) -> Result<Leftover, String> {
+    match text {
+        "kill" => Ok(Leftover::Kill),
+        "wait" => Ok(Leftover::Wait),
+        "leave" => Ok(Leftover::Leave),
+        _ => Err(format!("`{text}` is not one of kill, wait, leave")),
+    }
 }
 
 fn exit_code(text: &str) -> Result<u8, String> {

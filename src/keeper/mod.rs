@@ -195,6 +195,7 @@ impl<'a> Keeper<'a> {
                     self.post(FromKeeper::Stuck(stuck));
                 }
             }
+            Action::TellLeft => self.post(FromKeeper::Left(self.tree.members(None))),
             // The caller ends its loop with this one.
             Action::Finish(_) => {}
         }

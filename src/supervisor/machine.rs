@@ -76,6 +76,8 @@ pub enum Notice {
     Started,
     /// The command is being ended, and why.
     Ending(String),
+    /// These processes run on without the lock.
+    Left(Vec<Process>),
     /// These processes cannot be killed.
     Stuck(Vec<Process>),
     /// The keeper is gone or silent.
@@ -119,6 +121,7 @@ pub struct Machine {
     heard: Instant,
     /// The next time to kill, once this process has to do it.
     killing: Option<Kill>,
+    stuck: Vec<Process>,
     verdict: Option<Verdict>,
     parted: Option<Instant>,
     actions: Vec<Action>,
@@ -144,6 +147,7 @@ impl Machine {
             keeper: Keeper::Linked,
             heard: now,
             killing: None,
+            stuck: Vec::new(),
             verdict: None,
             parted: None,
             actions: Vec::new(),
@@ -220,7 +224,8 @@ impl Machine {
                 self.killing = None;
                 self.verdict = Some(verdict);
             }
-            FromKeeper::Stuck(processes) => self.show(Notice::Stuck(processes)),
+            FromKeeper::Left(processes) => self.show(Notice::Left(processes)),
+            FromKeeper::Stuck(processes) => self.stuck(processes),
             FromKeeper::Note(text) => self.show(Notice::Note(text)),
             FromKeeper::Done(verdict) => {
                 self.phase = Phase::Over;
@@ -228,6 +233,14 @@ impl Machine {
                 self.verdict = Some(verdict);
                 self.parted = Some(now + PARTING);
             }
+        }
+    }
+
+    /// The keeper says so again and again, which shows that it lives; the user is told once.
+    fn stuck(&mut self, processes: Vec<Process>) {
+        if processes != self.stuck {
+            self.stuck.clone_from(&processes);
+            self.show(Notice::Stuck(processes));
         }
     }
 

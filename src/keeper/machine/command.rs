@@ -2,6 +2,7 @@
 
 use super::{Action, Machine, Phase, Reason, Stop};
 use crate::clock::Instant;
+use crate::config::Leftover;
 use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::link::{FromKeeper, Verdict};
@@ -40,6 +41,9 @@ impl Machine {
         if self.seeking() {
             let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
             self.conclude(Verdict::Failed(failure), now);
+        } else if matches!(self.phase, Phase::Clearing(_)) {
+            // The command is gone; whoever waits for what it left does not want to any more.
+            self.end(Reason::Leftover, now + self.rules.grace, now);
         } else if self.alive() {
             self.actions.push(Action::SignalCommand(signal));
         }
@@ -81,11 +85,24 @@ impl Machine {
     pub(super) fn reaped(&mut self, command: Option<Verdict>, empty: bool, now: Instant) {
         if let (Some(verdict), Phase::Starting | Phase::Running) = (command, &self.phase) {
             self.phase = Phase::Clearing(verdict);
-            if !empty {
-                self.end(Reason::Leftover, now + self.rules.grace, now);
+            let left = !empty && self.stop.is_none();
+            match self.rules.leftover {
+                Leftover::Kill if left => self.end(Reason::Leftover, now + self.rules.grace, now),
+                Leftover::Leave if left => {
+                    self.actions.push(Action::TellLeft);
+                    return self.cleared(now);
+                }
+                _ => {}
             }
         }
-        if let (Phase::Clearing(verdict), true) = (&self.phase, empty) {
+        if empty {
+            self.cleared(now);
+        }
+    }
+
+    /// Nothing is left of the command, or nothing that is to be waited for.
+    fn cleared(&mut self, now: Instant) {
+        if let Phase::Clearing(verdict) = &self.phase {
             let verdict = self.judged(verdict.clone());
             self.conclude(verdict, now);
         }

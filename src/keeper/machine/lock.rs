@@ -106,7 +106,10 @@ impl Machine {
                 }
                 self.settle(now);
             }
-            Err(trouble @ (Trouble::Lost(_) | Trouble::Broken(_))) => self.bad_news(trouble, now),
+            Err(trouble @ (Trouble::Lost(_) | Trouble::Broken(_))) => {
+                lease.failed(now);
+                self.bad_news(trouble, now);
+            }
             Err(Trouble::Fatal(failure)) if seeking => self.conclude(Verdict::Failed(failure), now),
             Err(trouble) => {
                 lease.failed(now);

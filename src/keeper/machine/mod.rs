@@ -16,6 +16,7 @@ mod lock;
 use super::calls::{Calls, Due, Request};
 use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
+use crate::config::Leftover;
 use crate::error::Failure;
 use crate::lease::{K, Lease};
 use crate::link::{FromKeeper, Verdict};
@@ -42,6 +43,8 @@ pub struct Rules {
     pub wait: Option<Duration>,
     /// Give up when no server answered for this long.
     pub connect_timeout: Duration,
+    /// What becomes of processes that outlive the command.
+    pub leftover: Leftover,
 }
 
 /// What happened.
@@ -102,6 +105,8 @@ pub enum Action {
         /// It should have been dead by now.
         overdue: bool,
     },
+    /// Tell the supervisor who is left to run without the lock.
+    TellLeft,
     /// Tell the supervisor this verdict and exit.
     Finish(Verdict),
 }

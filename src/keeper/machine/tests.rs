@@ -13,7 +13,13 @@ const TTL: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(5);
 
 fn rules() -> Rules {
-    Rules { name: "/x".into(), grace: GRACE, wait: None, connect_timeout: Duration::from_secs(10) }
+    Rules {
+        name: "/x".into(),
+        grace: GRACE,
+        wait: None,
+        connect_timeout: Duration::from_secs(10),
+        leftover: Leftover::Kill,
+    }
 }
 
 fn at(ms: u64) -> Instant {
@@ -113,6 +119,37 @@ fn leftovers_are_ended_before_the_release() {
     assert!(actions.contains(&Action::KillTree { overdue: false }), "{actions:?}");
     let actions = machine.on(Event::Reaped { command: None, empty: true }, at(5_102));
     assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn leftovers_that_are_waited_for_hold_the_lock_until_a_signal_comes() {
+    let mut machine = running();
+    machine.rules.leftover = Leftover::Wait;
+    assert_eq!(machine.on(exited(0, false), at(100)), []);
+    assert_eq!(machine.on(Event::Signal(15), at(200)), [Action::EndTree]);
+    let actions = machine.on(Event::Reaped { command: None, empty: true }, at(300));
+    assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn leftovers_that_are_left_are_named_and_the_lock_released() {
+    let mut machine = running();
+    machine.rules.leftover = Leftover::Leave;
+    let actions = machine.on(exited(0, false), at(100));
+    assert!(actions.contains(&Action::TellLeft) && actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn bad_news_that_repeat_are_no_storm_of_renewals() {
+    let mut machine = running();
+    let _ = machine.on(Event::Tick, at(5_000));
+    let mut begun = 0;
+    for ms in 5_001..6_000 {
+        let event = if ms % 2 == 0 { Event::Tick } else { Event::Renewed(Err(Trouble::Broken("op".into()))) };
+        let actions = machine.on(event, at(ms));
+        begun += actions.iter().filter(|action| **action == Action::Begin(Request::Renew)).count();
+    }
+    assert!(begun < 20, "{begun} renewals in a second");
 }
 
 #[test]
