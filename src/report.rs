@@ -11,14 +11,11 @@ pub fn failure(failure: &Failure) {
 }
 
 fn lines(failure: &Failure) -> String {
-    let mut lines = format!("distlock: error: {}\n", printable(&failure.message));
-    for cause in &failure.causes {
-        lines.push_str(&format!("  caused by: {}\n", printable(cause)));
-    }
-    if let Some(hint) = &failure.hint {
-        lines.push_str(&format!("  hint: {}\n", printable(hint)));
-    }
-    lines
+    let error = [format!("distlock: error: {}", printable(&failure.message))];
+    let causes = failure.causes.iter().map(|cause| format!("  caused by: {}", printable(cause)));
+    let hint = failure.hint.iter().map(|hint| format!("  hint: {}", printable(hint)));
+    let lines: Vec<_> = error.into_iter().chain(causes).chain(hint).collect();
+    lines.join("\n") + "\n"
 }
 
 /// The text on one line and without what would steer a terminal.

@@ -26,7 +26,7 @@ pub enum Plain {
     Http,
     /// `host:port` is https, since TLS is set up.
     Https,
-    /// So is `http://`: Consul's tools take `CONSUL_HTTP_SSL` to overrule `CONSUL_HTTP_ADDR`.
+    /// So is `http://`: Consul's tools let `CONSUL_HTTP_SSL` overrule the scheme in `CONSUL_HTTP_ADDR`.
     AlwaysHttps,
 }
 
