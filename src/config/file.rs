@@ -39,14 +39,9 @@ impl File {
             }
         };
         let top = text.parse::<Table>().map_err(|error| {
-            let lines = error.to_string();
-            lines
-                .lines()
-                .map(str::trim_end)
-                .filter(|line| !line.is_empty())
-                .fold(Failure::usage(format!("{} is not valid TOML", path.display())), |failure, line| {
-                    failure.because(line)
-                })
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Failure::usage(format!("{}: line {line} is not valid TOML", path.display())).because(error.message())
         })?;
         let file = Self { path: path.to_owned(), top };
         file.check()?;

@@ -184,7 +184,7 @@ fn the_file_is_checked() {
         ("user = [\"a\"]", "user is a string or a number"),
         ("endpoints = [1]", "endpoints is a string or a list of strings"),
         ("[consul]\nhealth_checks = \"a\"", "health_checks is a list of strings"),
-        ("ttl = ", "is not valid TOML"),
+        ("try = true\nttl = ", "config.toml: line 2 is not valid TOML"),
     ] {
         let refusal = World::new().config(text).refuses("-b local");
         assert!(refusal.contains(complaint), "{text}: {refusal}");
