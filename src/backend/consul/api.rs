@@ -178,6 +178,9 @@ pub struct NewSession<'a> {
     pub node_checks: &'a [String],
 }
 
+/// What the token must allow for sessions.
+const SESSION_RIGHT: &str = "the token needs session:write on the agent's node";
+
 /// Consul's HTTP API as far as a lock needs it.
 pub struct Api {
     /// The way to the servers.
@@ -185,8 +188,8 @@ pub struct Api {
     scope: Vec<(&'static str, String)>,
     namespace: Option<String>,
     partition: Option<String>,
-    /// What the token must allow, for those whom the server denies access.
-    rights: String,
+    /// What the token must allow for the lock's keys, to tell those whom the server denies access.
+    key_right: String,
 }
 
 impl Api {
@@ -199,7 +202,7 @@ impl Api {
             scope: scope.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
             namespace: identity.namespace.clone(),
             partition: identity.partition.clone(),
-            rights: format!("the token needs session:write on the agent's node and key:write on the prefix {name}/"),
+            key_right: format!("the token needs key:write on the prefix {name}/"),
         })
     }
 
@@ -210,19 +213,19 @@ impl Api {
             #[serde(rename = "ID")]
             id: String,
         }
-        let reply = self.put(vec!["session", "create"], &[], &json(session)).await?;
+        let reply = self.put_session(vec!["session", "create"], &json(session)).await?;
         self.parse::<Created>(&reply).map(|created| created.id)
     }
 
     /// Renews a session. False: the server does not know it.
     pub async fn renew_session(&self, id: &str) -> Outcome<bool> {
-        let reply = self.put(vec!["session", "renew", id], &[], "").await?;
+        let reply = self.put_session(vec!["session", "renew", id], "").await?;
         Ok(reply.status.is_success())
     }
 
     /// Destroys a session, if it is there.
     pub async fn destroy_session(&self, id: &str) -> Outcome<()> {
-        self.put(vec!["session", "destroy", id], &[], "").await.map(drop)
+        self.put_session(vec!["session", "destroy", id], "").await.map(drop)
     }
 
     /// Does all of the operations or none.
@@ -253,7 +256,8 @@ impl Api {
             op.partition.clone_from(&self.partition);
         }
         let body = json(&ops.into_iter().map(|kv| Entry { kv }).collect::<Vec<_>>());
-        let reply = self.put(vec!["txn"], &[("consistent", String::new())], &body).await?;
+        let reply = self.put(vec!["txn"], &[("consistent", String::new())], &body).await;
+        let reply = reply.map_err(|trouble| name_right(trouble, &self.key_right))?;
         let answer: Answer = self.parse(&reply)?;
         if reply.status.is_success() {
             return Ok(Txn::Applied(answer.results.unwrap_or_default().into_iter().map(|entry| entry.kv).collect()));
@@ -261,7 +265,7 @@ impl Api {
         let errors = answer.errors.unwrap_or_default().into_iter();
         let refusal = Refusal(errors.map(|error| error.what).collect());
         match refusal.trouble(&self.http.endpoint().to_string()) {
-            Some(trouble) => Err(self.with_rights(trouble)),
+            Some(trouble) => Err(name_right(trouble, &self.key_right)),
             None => Ok(Txn::Refused(refusal)),
         }
     }
@@ -289,17 +293,21 @@ impl Api {
         query.extend(self.scope.iter().cloned());
         let path = ["kv"].into_iter().chain(key.split('/')).collect();
         let request = Request { method: Method::GET, path, query, body: None, patience };
-        let reply = self.http.send(request).await.map_err(|trouble| self.with_rights(trouble))?;
+        let reply = self.http.send(request).await.map_err(|trouble| name_right(trouble, &self.key_right))?;
         let pairs = if reply.status == StatusCode::NOT_FOUND { Vec::new() } else { self.parse(&reply)? };
         // An index that goes back is another history's (a snapshot was restored).
         let next = reply.index.filter(|next| *next > 0 && index.is_none_or(|index| *next >= index));
         Ok((pairs, next))
     }
 
+    async fn put_session(&self, path: Vec<&str>, body: &str) -> Outcome<Reply> {
+        self.put(path, &[], body).await.map_err(|trouble| name_right(trouble, SESSION_RIGHT))
+    }
+
     async fn put(&self, path: Vec<&str>, query: &[(&'static str, String)], body: &str) -> Outcome<Reply> {
         let query = query.iter().chain(&self.scope).cloned().collect();
         let request = Request { method: Method::PUT, path, query, body: Some(body.to_owned()), patience: ANSWER };
-        self.http.send(request).await.map_err(|trouble| self.with_rights(trouble))
+        self.http.send(request).await
     }
 
     fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
@@ -308,12 +316,12 @@ impl Api {
             cause: format!("{}: the answer is not Consul's", self.http.endpoint()),
         })
     }
+}
 
-    fn with_rights(&self, trouble: Trouble) -> Trouble {
-        match trouble {
-            Trouble::Fatal(failure) if failure.kind == Kind::Denied => Trouble::Fatal(failure.hint(&self.rights)),
-            other => other,
-        }
+fn name_right(trouble: Trouble, right: &str) -> Trouble {
+    match trouble {
+        Trouble::Fatal(failure) if failure.kind == Kind::Denied => Trouble::Fatal(failure.hint(right)),
+        other => other,
     }
 }
 

@@ -255,3 +255,52 @@ fn reason(error: &reqwest::Error) -> String {
     let mut chars = text.chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, body: &str) -> Outcome<()> {
+        let endpoint = Endpoint::Http { authority: "127.0.0.1:8500".into() };
+        let status = StatusCode::from_u16(status).expect("a status");
+        judge(&endpoint, Reply { status, index: None, body: body.into() }).map(drop)
+    }
+
+    fn kind(outcome: Outcome<()>) -> Option<Kind> {
+        match outcome {
+            Err(Trouble::Fatal(failure)) => Some(failure.kind),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_server_without_a_leader_says_nothing_of_the_lock() {
+        for (status, body) in [(500, "No cluster leader"), (429, ""), (503, ""), (502, "<html>")] {
+            assert!(matches!(judged(status, body), Err(Trouble::Uncertain { answered: true, .. })), "{status}");
+        }
+    }
+
+    #[test]
+    fn answers_about_keys_go_on() {
+        for status in [200, 404, 409] {
+            assert_eq!(judged(status, ""), Ok(()));
+        }
+    }
+
+    #[test]
+    fn refusals_for_good_end_it() {
+        assert_eq!(kind(judged(403, "Permission denied")), Some(Kind::Denied));
+        assert_eq!(kind(judged(401, "")), Some(Kind::Denied));
+        assert_eq!(kind(judged(500, "Invalid Session TTL '5', must be between …")), Some(Kind::Usage));
+        let tls = judged(400, "Client sent an HTTP request to an HTTPS server.");
+        assert_eq!(kind(tls), Some(Kind::Unreachable));
+    }
+
+    #[test]
+    fn a_server_s_text_is_cut_and_harmless() {
+        let Err(Trouble::Uncertain { cause, .. }) = judged(500, &format!("\u{1b}[31m{}", "ü".repeat(1000))) else {
+            panic!("500 is uncertain");
+        };
+        assert!(cause.len() < 2 * MAX_TEXT + 50 && !cause.contains('\u{1b}'));
+    }
+}

@@ -197,7 +197,12 @@ impl Contender {
             Ok(Txn::Refused(_)) if in_doubt && self.stand() == Stand::Holding => {
                 self.api.renew_session(session).await?
             }
-            Ok(Txn::Refused(_)) | Err(Trouble::Lost(_)) => false,
+            Ok(Txn::Refused(_)) => {
+                // Where only the lock was taken away, a record that goes with the session would leave a lock-delay.
+                self.api.txn(vec![Op::unlock(&keys.info, session), Op::delete(&keys.info)]).await?;
+                false
+            }
+            Err(Trouble::Lost(_)) => false,
             Err(trouble) => return Err(trouble),
         };
         self.life.borrow_mut().in_doubt = false;

@@ -159,3 +159,102 @@ impl View {
 fn patience(position: usize) -> Duration {
     PATIENCE * u32::try_from(position).unwrap_or(MAX_PATIENT).min(MAX_PATIENT)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        Keys::new("a").expect("a name")
+    }
+
+    fn lock(session: Option<&str>) -> Pair {
+        Pair {
+            key: "a/.lock".into(),
+            flags: LOCK_FLAGS,
+            session: session.map(Into::into),
+            create_index: 3,
+            modify_index: 7,
+            ..Pair::default()
+        }
+    }
+
+    fn place(session: &str, create_index: u64) -> Pair {
+        Pair {
+            key: format!("a/.queue/{session}"),
+            session: Some(session.into()),
+            create_index,
+            modify_index: create_index,
+            ..Pair::default()
+        }
+    }
+
+    fn view(pairs: Vec<Pair>) -> View {
+        View::new(&keys(), pairs)
+    }
+
+    #[test]
+    fn the_queue_is_in_the_order_of_creation() {
+        let view = view(vec![place("a", 9), place("z", 8), lock(Some("x"))]);
+        assert_eq!(view.step(&keys(), "z"), Step::WatchLock);
+        assert_eq!(view.step(&keys(), "a"), Step::WatchPlace(place("z", 8), PATIENCE));
+        assert_eq!(view.queue(&keys(), "a", false).ahead, Some(2));
+        assert_eq!(view.index, Some(7));
+    }
+
+    #[test]
+    fn the_first_takes_a_free_lock_and_others_leave_it_to_those_ahead() {
+        for free in [vec![], vec![lock(None)], vec![lock(Some(""))]] {
+            let view = view(free.into_iter().chain([place("a", 8), place("b", 9), place("c", 10)]).collect());
+            assert_eq!(view.step(&keys(), "a"), Step::Take);
+            assert_eq!(view.step(&keys(), "b"), Step::Neglected(PATIENCE));
+            assert_eq!(view.step(&keys(), "c"), Step::Neglected(PATIENCE * 2));
+            assert_eq!(view.ahead(&keys(), "c"), [place("a", 8), place("b", 9)]);
+            assert_eq!(view.ahead(&keys(), "a"), []);
+        }
+    }
+
+    #[test]
+    fn the_holder_holds_whatever_the_queue_says() {
+        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(7));
+    }
+
+    #[test]
+    fn who_has_no_place_joins() {
+        assert_eq!(view(vec![]).step(&keys(), "a"), Step::Join);
+        assert_eq!(view(vec![lock(Some("b")), place("c", 9)]).step(&keys(), "a"), Step::Join);
+    }
+
+    #[test]
+    fn other_keys_are_no_locks() {
+        let mut other = lock(None);
+        other.flags = 0;
+        assert_eq!(view(vec![other]).step(&keys(), "a"), Step::NotALock);
+        let nested = Pair { key: "a/.lock/.lock".into(), ..lock(Some("b")) };
+        assert_eq!(view(vec![nested]), View::default());
+    }
+
+    #[test]
+    fn a_record_bound_to_a_dead_holder_keeps_the_lock_closed_and_names_nobody() {
+        let info = Pair { key: "a/.lockinfo".into(), value: Some("eyJ1c2VyIjoiam9lIn0=".into()), ..lock(Some("old")) };
+        let closed = view(vec![info.clone(), place("a", 9)]);
+        assert!(!closed.free());
+        assert_eq!(closed.step(&keys(), "a"), Step::WatchLock);
+        assert_eq!(view(vec![info.clone(), lock(Some("new"))]).record(), Record::default());
+        assert_eq!(view(vec![info, lock(Some("old"))]).record().user, "joe");
+    }
+
+    #[test]
+    fn the_lock_delay_is_told_while_nobody_holds() {
+        let queue = view(vec![place("a", 9)]).queue(&keys(), "a", true);
+        assert_eq!(queue, Queue { ahead: Some(0), holder: None, lock_delay: true });
+        let queue = view(vec![place("a", 9), lock(Some("x"))]).queue(&keys(), "a", true);
+        assert_eq!(queue, Queue { ahead: Some(1), holder: Some(Record::default()), lock_delay: false });
+    }
+
+    #[test]
+    fn patience_has_an_end() {
+        assert_eq!(patience(1), PATIENCE);
+        assert_eq!(patience(1000), PATIENCE * MAX_PATIENT);
+    }
+}

@@ -50,8 +50,7 @@ impl Trust {
     pub fn base(&self, authority: &str) -> String {
         match (&self.server_name, authority.rsplit_once(':')) {
             (Some(name), Some((_, port))) => format!("https://{name}:{port}"),
-            (Some(name), None) => format!("https://{name}"),
-            (None, _) => format!("https://{authority}"),
+            _ => format!("https://{authority}"),
         }
     }
 
@@ -65,8 +64,7 @@ impl Trust {
             builder = builder.identity(identity.clone());
         }
         if self.server_name.is_some() {
-            let authority = if authority.contains(':') { authority.to_owned() } else { format!("{authority}:443") };
-            builder = builder.dns_resolver(Arc::new(Elsewhere(authority)));
+            builder = builder.dns_resolver(Arc::new(Elsewhere(authority.to_owned())));
         }
         builder
     }

@@ -214,6 +214,8 @@ impl Contender {
         match step {
             Step::Held(_) | Step::NotALock => true,
             Step::Join => false,
+            // Its turn has come: there is nothing to tell unless it must wait for the lock-delay.
+            Step::Take if !life.lock_delay => false,
             _ => life.told.as_ref() != Some(&view.queue(&self.keys, session, life.lock_delay)),
         }
     }
