@@ -141,11 +141,8 @@ fn key(entry: &Entry) -> &str {
 #[test]
 fn nothing_is_left_on_the_server_by_any_orderly_end() {
     // Servers of its own: every lease and key on them is this test's.
-    let servers: [fn() -> Box<dyn Server>; 3] = [
-        || Box::new(Etcd::start(Version::V34)),
-        || Box::new(Etcd::start(Version::V35)),
-        || Box::new(Consul::start()),
-    ];
+    let servers: [fn() -> Box<dyn Server>; 3] =
+        [|| Box::new(Etcd::start(Version::V34)), || Box::new(Etcd::start(Version::V35)), || Box::new(Consul::start())];
     std::thread::scope(|scope| {
         for start in servers {
             scope.spawn(move || leaves_nothing(&*start()));

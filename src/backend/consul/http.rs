@@ -83,6 +83,13 @@ impl Http {
         self.moved.notify_waiters();
     }
 
+    /// Gives up the endpoint that had this turn. Several requests that broke on it are one reason to go on, not several.
+    fn leave(&self, turn: usize) {
+        if self.server.endpoints.len() > 1 && self.rotation.turn() == turn {
+            self.next_endpoint();
+        }
+    }
+
     /// Sends a request and waits for its answer, for [`Request::patience`] at most. A read goes on elsewhere when the
     /// endpoint is given up meanwhile.
     pub async fn send(&self, request: Request<'_>) -> Outcome<Reply> {
@@ -99,7 +106,7 @@ impl Http {
     }
 
     async fn exchange(&self, request: &Request<'_>) -> Outcome<Reply> {
-        let endpoint = self.endpoint().clone();
+        let (endpoint, turn) = (self.endpoint().clone(), self.rotation.turn());
         let patience = request.patience;
         let answer = async {
             let response = self.prepare(&endpoint, request)?.send().await.map_err(|e| self.broken(&endpoint, &e))?;
@@ -108,10 +115,14 @@ impl Http {
             let body = response.text().await.map_err(|e| self.broken(&endpoint, &e))?;
             judge(&endpoint, Reply { status, index, body })
         };
-        tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+        let outcome = tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
             let cause = format!("{endpoint}: no answer within {patience:?}");
             Err(Trouble::Uncertain { answered: false, cause })
-        })
+        });
+        if matches!(outcome, Err(Trouble::Uncertain { .. })) {
+            self.leave(turn);
+        }
+        outcome
     }
 
     fn prepare(&self, endpoint: &Endpoint, request: &Request<'_>) -> Outcome<reqwest::RequestBuilder> {
