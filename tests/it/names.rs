@@ -1,6 +1,6 @@
 //! Names of locks: each is one lock, the same as its peers', or is clearly refused.
 
-use crate::world::{Finished, Holder, Server, World, everywhere, on_servers, shared};
+use crate::world::{Finished, Holder, Server, World, enqueue, everywhere, on_servers, poll_until, secs, shared};
 
 /// Runs `echo ran` under the lock, without waiting for it.
 fn try_to_lock(world: &World, name: &str) -> Finished {
@@ -26,6 +26,26 @@ fn nested_names_are_locks_of_their_own() {
                 let code = if n == m { 75 } else { 0 };
                 try_to_lock(world, tried).assert_code(code);
             }
+            holder.release();
+        }
+    });
+}
+
+#[test]
+fn a_queue_leaves_nested_locks_alone() {
+    everywhere(|world| {
+        // Such names lie where the backends keep what belongs to the lock `jobs`.
+        let nested = ["jobs/.queue", "jobs/.queue/a", "jobs/.next", "jobs/.lock", "jobs/.lockinfo", "jobs/0"];
+        let nested = nested.map(|name| Holder::of(world, &world.name(name)));
+        let name = world.name("jobs");
+        let holder = Holder::of(world, &name);
+        let waiters = [(); 2].map(|()| enqueue(world.distlock(), &name, &["true"]));
+        holder.release();
+        for waiter in waiters {
+            waiter.wait_within(secs(1)).assert_code(0);
+        }
+        // 76 would say that one of them was lost.
+        for holder in nested {
             holder.release();
         }
     });
@@ -138,9 +158,7 @@ fn on_etcd_dots_and_doubled_slashes_are_names_like_any() {
             try_to_lock(&world, &world.name("jobs/a")).assert_code(0);
             // etcdctl means the same lock by it.
             let peer = server.peer_lock(&world, &name, &["echo".into(), "peer".into()]).spawn();
-            crate::world::poll_until("etcdctl in the queue", crate::world::secs(10), || {
-                server.entries(&format!("{name}/")).len() == 2
-            });
+            poll_until("etcdctl in the queue", secs(10), || server.entries(&format!("{name}/")).len() == 2);
             assert_eq!(peer.stdout(), "");
             holder.release();
             peer.wait().assert_code(0);

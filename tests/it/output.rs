@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::world::{Holder, World, enqueue, everywhere};
+use crate::world::{Holder, World, enqueue, everywhere, poll_until, secs};
 
 #[test]
 fn it_is_quiet_by_default_and_tells_each_step_when_asked() {
@@ -28,7 +28,7 @@ fn a_waiter_tells_who_holds_the_lock() {
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
         let waiter = enqueue(world.distlock(), &name, &["true"]);
         let pid = holder.job.pid();
-        crate::world::poll_until("the holder's name", crate::world::secs(5), || {
+        poll_until("the holder's name", secs(5), || {
             let told = waiter.stderr();
             told.contains(&format!("pid {pid} (sh)")) && told.contains("nightly run")
         });
