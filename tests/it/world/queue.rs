@@ -24,13 +24,14 @@ impl Holder {
     pub fn with(world: &World, distlock: Run, name: &str) -> Self {
         static GATES: AtomicU32 = AtomicU32::new(0);
         let gate = world.path().join(format!("gate-{}", GATES.fetch_add(1, Ordering::Relaxed)));
-        let hold = r#"echo holding; until [ -e "$1" ]; do sleep 0.01; done"#;
+        let hold = r#"echo holding; until [ -e "$1" ]; do sleep 0.01; done; date +%s%N"#;
         let job = distlock.args(["run", name, "--", "sh", "-c", hold, "hold"]).args([&gate]).spawn();
         poll_until("the holder", secs(30), || job.stdout() == "holding\n");
         Self { job, gate }
     }
 
-    /// Lets the command end, and waits until the lock was given up.
+    /// Lets the command end, and waits until the lock was given up. The last line that the command prints is when it
+    /// ended, in nanoseconds of the wall clock.
     #[track_caller]
     pub fn release(self) -> Finished {
         fs::write(&self.gate, "").expect("a file in the world");
