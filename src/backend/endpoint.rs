@@ -114,7 +114,7 @@ impl Rotation {
         self.0.get() % count.max(1)
     }
 
-    /// How often it has moved on: requests of one turn went to one endpoint.
+    /// How often it moved on.
     #[must_use]
     pub fn turn(&self) -> usize {
         self.0.get()

@@ -83,13 +83,6 @@ impl Http {
         self.moved.notify_waiters();
     }
 
-    /// Gives up the endpoint that had this turn. Several requests that broke on it are one reason to go on, not several.
-    fn leave(&self, turn: usize) {
-        if self.server.endpoints.len() > 1 && self.rotation.turn() == turn {
-            self.next_endpoint();
-        }
-    }
-
     /// Sends a request and waits for its answer, for [`Request::patience`] at most. A read goes on elsewhere when the
     /// endpoint is given up meanwhile.
     pub async fn send(&self, request: Request<'_>) -> Outcome<Reply> {
@@ -106,7 +99,17 @@ impl Http {
     }
 
     async fn exchange(&self, request: &Request<'_>) -> Outcome<Reply> {
-        let (endpoint, turn) = (self.endpoint().clone(), self.rotation.turn());
+        let turn = self.rotation.turn();
+        let answer = self.exchange_here(request).await;
+        // Several requests that fail on one connection are one reason to go on, not several.
+        if matches!(answer, Err(Trouble::Uncertain { .. })) && self.rotation.turn() == turn {
+            self.next_endpoint();
+        }
+        answer
+    }
+
+    async fn exchange_here(&self, request: &Request<'_>) -> Outcome<Reply> {
+        let endpoint = self.endpoint().clone();
         let patience = request.patience;
         let answer = async {
             let response = self.prepare(&endpoint, request)?.send().await.map_err(|e| self.broken(&endpoint, &e))?;
@@ -115,14 +118,10 @@ impl Http {
             let body = response.text().await.map_err(|e| self.broken(&endpoint, &e))?;
             judge(&endpoint, Reply { status, index, body })
         };
-        let outcome = tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
+        tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
             let cause = format!("{endpoint}: no answer within {patience:?}");
             Err(Trouble::Uncertain { answered: false, cause })
-        });
-        if matches!(outcome, Err(Trouble::Uncertain { .. })) {
-            self.leave(turn);
-        }
-        outcome
+        })
     }
 
     fn prepare(&self, endpoint: &Endpoint, request: &Request<'_>) -> Outcome<reqwest::RequestBuilder> {
