@@ -127,14 +127,27 @@ enum Phase {
     Done,
 }
 
-/// Why the tree is being ended, the weightiest last. Only a weightier reason replaces another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Why the tree is being ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Reason {
     Leftover,
     Killed,
     Orphaned,
     Broken(String),
     Lost(String),
+}
+
+impl Reason {
+    /// Only a weightier reason replaces another, whatever they say.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Leftover => 0,
+            Self::Killed => 1,
+            Self::Orphaned => 2,
+            Self::Broken(_) => 3,
+            Self::Lost(_) => 4,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -183,6 +183,27 @@ fn known_lost_kills_at_once() {
 }
 
 #[test]
+fn what_is_known_lost_is_killed_although_the_grace_runs() {
+    // Whatever the words: they have no order.
+    for cause in ["a", "z"] {
+        let mut machine = running();
+        assert!(machine.on(Event::Tick, at(9_250)).contains(&Action::EndTree));
+        let actions = machine.on(Event::News(Trouble::Lost(cause.into())), at(9_300));
+        assert!(actions.contains(&Action::KillTree { overdue: false }), "{cause}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_kills_although_the_grace_runs() {
+    let mut machine = running();
+    let _ = machine.on(Event::News(Trouble::Broken("op".into())), at(100));
+    assert!(machine.on(Event::Kill, at(1_500)).contains(&Action::KillTree { overdue: false }));
+    let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(1_502));
+    let actions = machine.on(Event::Released(Ok(())), at(1_510));
+    assert!(matches!(verdict(&actions), Some(Verdict::Failed(failure)) if failure.message.contains("broken")));
+}
+
+#[test]
 fn a_broken_watch_is_no_loss() {
     let mut machine = running();
     for n in 0..20 {
