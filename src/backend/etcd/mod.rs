@@ -31,6 +31,9 @@ use view::View;
 /// and less than waiting for its reply.
 const HEAD_START: Duration = Duration::from_millis(2);
 
+/// How long the release waits to be told whether the key was there to the end.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// Renewals in a row that a change of leaders may void before the caller hears of it.
 const TERM_CHANGES: usize = 3;
 
@@ -62,7 +65,8 @@ struct Entry {
     term: u64,
     line: Option<Line>,
     held: bool,
-    lost: bool,
+    /// How the lease or the key was lost.
+    lost: Option<String>,
     /// A revocation was sent, and its reply missed.
     revoking: bool,
 }
@@ -84,7 +88,7 @@ impl Entry {
             term: 0,
             line: None,
             held: false,
-            lost: false,
+            lost: None,
             revoking: false,
         }
     }
@@ -235,7 +239,7 @@ impl Contender {
     }
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
-        if self.entry.borrow().lost {
+        if self.entry.borrow().lost.is_some() {
             match self.try_release().await {
                 Ok(()) | Err(Trouble::Lost(_)) => {}
                 Err(trouble) => return Err(trouble),
@@ -287,27 +291,41 @@ impl Contender {
     }
 
     async fn try_release(&self) -> Outcome<()> {
-        let Entry { lease, sent, held, revoking, .. } = self.entry.borrow().clone();
+        let Entry { lease, sent, created, held, revoking, .. } = self.entry.borrow().clone();
         if sent.is_none() {
             return Ok(());
+        }
+        if held && created.is_some() && !revoking {
+            self.check_held().await;
         }
         self.client.link().await?;
         self.entry.borrow_mut().revoking = true;
         let found = self.client.revoke(lease).await?;
         self.keep_alive.replace(None);
         // Its successor needs another lease, so that nothing that is still under way can touch it.
-        self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
-        if held && !found && !revoking {
-            return Err(Trouble::Lost("the lease was gone at the release".to_owned()));
+        let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
+        match entry.lost {
+            Some(cause) if held => Err(Trouble::Lost(cause)),
+            None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
+    /// that somebody deleted leaves its lease alive. No answer is no reason to keep the lease.
+    async fn check_held(&self) {
+        if let Ok(Err(trouble)) = timeout(LAST_LOOK, self.confirm()).await {
+            self.note(&trouble);
+        }
     }
 
     /// Remembers what a trouble means for the next call.
     fn note(&self, trouble: &Trouble) {
         let mut entry = self.entry.borrow_mut();
         entry.seen = None;
-        entry.lost |= matches!(trouble, Trouble::Lost(_));
+        if let Trouble::Lost(cause) = trouble {
+            entry.lost.get_or_insert_with(|| cause.clone());
+        }
     }
 }
 
