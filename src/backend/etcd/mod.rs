@@ -146,9 +146,9 @@ impl Contender {
             (ttl?, Some(view))
         };
         let granted = match ttl {
-            Some(ttl) => granted(s, ttl),
+            Some(ttl) => self.granted(s, ttl),
             // A grant whose reply was missed made it, no earlier than the first was sent.
-            None => granted(first, self.granted_ttl().await?),
+            None => self.granted(first, self.granted_ttl().await?),
         };
         self.entry.borrow_mut().granted = Some(granted);
         let view = match early.transpose()?.flatten() {
@@ -156,6 +156,15 @@ impl Contender {
             None => self.put_key_under_lease().await?,
         };
         Ok((granted, view))
+    }
+
+    /// What counts is what the server granted.
+    fn granted(&self, s: Instant, ttl: i64) -> Granted {
+        if ttl > self.ttl {
+            self.client
+                .note(format!("etcd: granted a TTL of {ttl}s, the least of the server, instead of {}s", self.ttl));
+        }
+        Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
     }
 
     async fn granted_ttl(&self) -> Outcome<i64> {
@@ -329,10 +338,6 @@ impl Contender {
     }
 }
 
-fn granted(s: Instant, ttl: i64) -> Granted {
-    Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
-}
-
 #[async_trait::async_trait(?Send)]
 impl Backend for Contender {
     async fn enter(&self) -> Outcome<(Granted, Place)> {
@@ -360,8 +365,10 @@ impl Backend for Contender {
         self.try_release().await
     }
 
-    fn next_endpoint(&self) {
+    fn next_endpoint(&self) -> String {
+        let silent = self.client.endpoint().to_owned();
         self.client.next_endpoint();
+        silent
     }
 
     fn lease_id(&self) -> Option<String> {

@@ -79,6 +79,8 @@ pub enum Event {
         /// Nothing is left below.
         empty: bool,
     },
+    /// The endpoint that did not answer this request in time was given up.
+    Silent(Request, String),
     /// Time has passed.
     Tick,
 }
@@ -90,8 +92,8 @@ pub enum Action {
     Begin(Request),
     /// Drop this request, which is under way.
     Abandon(Request),
-    /// Its server did not answer: go elsewhere.
-    NextEndpoint,
+    /// This request, just abandoned, got no answer: go elsewhere, and say who was silent ([`Event::Silent`]).
+    NextEndpoint(Request),
     /// Tell the supervisor.
     Tell(FromKeeper),
     /// Start the command.
@@ -217,6 +219,7 @@ impl Machine {
             }
             Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
+            Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
             Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
@@ -313,8 +316,7 @@ impl Machine {
                 Due::Overdue(request) => {
                     self.calls.abandon(request);
                     self.actions.push(Action::Abandon(request));
-                    self.actions.push(Action::NextEndpoint);
-                    self.overdue(request, now);
+                    self.actions.push(Action::NextEndpoint(request));
                 }
             }
         }
@@ -330,8 +332,8 @@ impl Machine {
         }
     }
 
-    fn overdue(&mut self, request: Request, now: Instant) {
-        let silence = Trouble::Uncertain { answered: false, cause: "no answer in time".into() };
+    fn silent(&mut self, request: Request, endpoint: &str, now: Instant) {
+        let silence = Trouble::Uncertain { answered: false, cause: format!("{endpoint}: no answer in time") };
         match request {
             Request::Enter => self.entered(Err(silence), now),
             Request::Renew => {

@@ -204,6 +204,27 @@ fn a_second_signal_kills_although_the_grace_runs() {
 }
 
 #[test]
+fn a_silent_server_is_left_and_named() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let mut now = 0;
+    let failure = loop {
+        now += 100;
+        assert!(now < 20_000);
+        let mut actions = machine.on(Event::Tick, at(now));
+        if actions.contains(&Action::NextEndpoint(Request::Enter)) {
+            assert_eq!(actions[0], Action::Abandon(Request::Enter));
+            actions = machine.on(Event::Silent(Request::Enter, "http://server".into()), at(now));
+        }
+        if let Some(Verdict::Failed(failure)) = verdict(&actions) {
+            break failure.clone();
+        }
+    };
+    assert_eq!((failure.kind, now), (Kind::Unreachable, 10_000));
+    assert_eq!(failure.causes, ["http://server: no answer in time"]);
+}
+
+#[test]
 fn a_broken_watch_is_no_loss() {
     let mut machine = running();
     for n in 0..20 {
@@ -403,6 +424,7 @@ impl World {
                 self.under[*request as usize] = Some(self.now);
             }
             Action::Abandon(request) => self.under[*request as usize] = None,
+            Action::NextEndpoint(request) => self.send(Event::Silent(*request, "http://server".into())),
             Action::Tell(FromKeeper::Deadlines(told)) => {
                 let s = self.confirmed.expect("deadlines come from a confirmed lease");
                 assert!(told.hard <= deadlines(s).hard, "a deadline that nothing confirms");
