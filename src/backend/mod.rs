@@ -160,8 +160,8 @@ pub trait Backend {
     async fn release(&self) -> Outcome<()>;
 
     /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection. After an error
-    /// that a backend sees itself it goes there by itself.
-    fn next_endpoint(&self);
+    /// that a backend sees itself it goes there by itself. Names the endpoint that is given up.
+    fn next_endpoint(&self) -> String;
 
     /// Names the lease or session, once there is one (or before it is created, where its id is chosen here), so that
     /// another process can give it up through [`Prepared::adopt`].

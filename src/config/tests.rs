@@ -350,7 +350,7 @@ fn consuls_lock_delay() {
     let long = World::new().config("[consul]\nlock_delay = 61");
     assert!(long.refuses("-b consul").contains("[consul] lock_delay: Consul's longest lock-delay is 60s"));
     let short = World::new().config("[consul]\nlock_delay = 2");
-    assert!(short.refuses("-b consul").contains("choose a lock_delay of 3s or more in [consul]"));
+    assert!(short.refuses("-b consul").contains("choose a lock_delay of 7s or more in [consul]"));
 }
 
 #[test]

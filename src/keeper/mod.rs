@@ -4,6 +4,7 @@
 mod calls;
 pub mod machine;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::future::{Future, poll_fn};
 use std::os::fd::AsFd;
@@ -160,14 +161,14 @@ impl<'a> Keeper<'a> {
     async fn run(&mut self) -> std::io::Result<()> {
         let mut event = Event::Tick;
         loop {
-            let mut next = Some(event);
-            while let Some(event) = next.take() {
+            let mut next = VecDeque::from([event]);
+            while let Some(event) = next.pop_front() {
                 self.learn(&event);
                 for action in self.machine.on(event, Instant::now()) {
                     if let Action::Finish(verdict) = action {
                         return self.part(verdict).await;
                     }
-                    next = next.or(self.perform(action));
+                    next.extend(self.perform(action));
                 }
             }
             self.tell_news();
@@ -207,7 +208,7 @@ impl<'a> Keeper<'a> {
         match action {
             Action::Begin(request) => self.begin(request),
             Action::Abandon(request) => self.calls[request as usize] = None,
-            Action::NextEndpoint => self.backend.next_endpoint(),
+            Action::NextEndpoint(request) => return Some(Event::Silent(request, self.backend.next_endpoint())),
             Action::Tell(message) => self.post(message),
             Action::Start => return Some(self.start()),
             Action::SignalCommand(signal) => {

@@ -345,9 +345,11 @@ impl Backend for Contender {
         if lost { Err(Trouble::Lost(format!("{} was not held by session {session}", self.keys.lock))) } else { Ok(()) }
     }
 
-    fn next_endpoint(&self) {
+    fn next_endpoint(&self) -> String {
+        let silent = self.api.http.endpoint().to_string();
         self.api.http.next_endpoint();
         (self.note)(format!("consul: next endpoint: {}", self.api.http.endpoint()));
+        silent
     }
 
     fn lease_id(&self) -> Option<String> {

@@ -75,20 +75,27 @@ impl Machine {
         }
     }
 
+    /// Ends the tree: softly where there is time until `kill_at`. Of several reasons the weightiest is told, and the
+    /// earliest moment counts.
     pub(super) fn end(&mut self, reason: Reason, kill_at: Instant, now: Instant) {
-        if self.stop.as_ref().is_some_and(|stop| stop.reason.weight() >= reason.weight()) {
-            return;
-        }
-        let kill_at = self.stop.as_ref().map_or(kill_at, |stop| stop.kill_at.min(kill_at));
         // A soft signal would wake what is frozen.
         let kill_at = if self.frozen.is_some() { now } else { kill_at };
-        if self.stop.is_none() && now < kill_at {
-            self.actions.push(Action::EndTree);
-        }
-        if let Reason::Lost(cause) | Reason::Broken(cause) = &reason {
+        let news = self.stop.as_ref().is_none_or(|stop| reason.weight() > stop.reason.weight());
+        if let (true, Reason::Lost(cause) | Reason::Broken(cause)) = (news, &reason) {
             self.tell(FromKeeper::Ending(cause.clone()));
         }
-        self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+        if let Some(stop) = &mut self.stop {
+            stop.kill_at = stop.kill_at.min(kill_at);
+            stop.next_pass = stop.next_pass.min(kill_at);
+            if news {
+                stop.reason = reason;
+            }
+        } else {
+            if now < kill_at {
+                self.actions.push(Action::EndTree);
+            }
+            self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+        }
         self.check_stop(now);
     }
 

@@ -88,6 +88,8 @@ pub enum Event {
         /// Nothing is left below.
         empty: bool,
     },
+    /// The endpoint that did not answer this request in time was given up.
+    Silent(Request, String),
     /// Time has passed.
     Tick,
 }
@@ -99,8 +101,8 @@ pub enum Action {
     Begin(Request),
     /// Drop this request, which is under way.
     Abandon(Request),
-    /// Its server did not answer: go elsewhere.
-    NextEndpoint,
+    /// This request, just abandoned, got no answer: go elsewhere, and say who was silent ([`Event::Silent`]).
+    NextEndpoint(Request),
     /// Tell the supervisor.
     Tell(FromKeeper),
     /// Start the command.
@@ -142,7 +144,7 @@ enum Phase {
     Done,
 }
 
-/// Why the tree is being ended, the weightiest last. Only a weightier reason replaces another.
+/// Why the tree is being ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reason {
     Leftover,
@@ -153,6 +155,7 @@ enum Reason {
 }
 
 impl Reason {
+    /// Only a weightier reason replaces another, whatever they say.
     fn weight(&self) -> u8 {
         match self {
             Self::Leftover => 0,
@@ -245,6 +248,7 @@ impl Machine {
             }
             Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
+            Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
             Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
@@ -349,8 +353,7 @@ impl Machine {
                 Due::Overdue(request) => {
                     self.calls.abandon(request);
                     self.actions.push(Action::Abandon(request));
-                    self.actions.push(Action::NextEndpoint);
-                    self.overdue(request, now);
+                    self.actions.push(Action::NextEndpoint(request));
                 }
             }
         }
@@ -366,8 +369,8 @@ impl Machine {
         }
     }
 
-    fn overdue(&mut self, request: Request, now: Instant) {
-        let silence = Trouble::Uncertain { answered: false, cause: "no answer in time".into() };
+    fn silent(&mut self, request: Request, endpoint: &str, now: Instant) {
+        let silence = Trouble::Uncertain { answered: false, cause: format!("{endpoint}: no answer in time") };
         match request {
             Request::Enter => self.entered(Err(silence), now),
             Request::Renew => {
