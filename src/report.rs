@@ -120,10 +120,15 @@ impl Reporter {
     fn step(&mut self, step: Step) {
         match step {
             Step::Uncertain(cause) => {
-                self.line(Level::Info, "uncertain", &format!("a renewal failed: {cause}"), json!({ "cause": cause }));
+                self.line(
+                    Level::Info,
+                    "uncertain",
+                    &format!("the lock is not sure: {cause}"),
+                    json!({ "cause": cause }),
+                );
             }
             Step::Frozen => {
-                self.line(Level::Warning, "frozen", "the command is frozen: the lock is not sure", json!({}))
+                self.line(Level::Warning, "frozen", "the command is frozen: the lock is not sure", json!({}));
             }
             Step::Relocked { token } => {
                 let text = format!("acquired again, token {token}; nobody else had the lock");
