@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{Holder, World, everywhere, millis, secs};
+use crate::world::{Holder, Server, World, everywhere, millis, secs, shared};
 
 /// Asserts exit code 64 and these parts of the message, the way out among them.
 #[track_caller]
@@ -157,4 +157,17 @@ fn without_a_server_it_is_69_after_the_connect_timeout() {
             });
         }
     });
+}
+
+#[test]
+fn a_server_of_another_kind_is_not_waited_for() {
+    let (etcd, consul) = (shared::etcd35(), shared::consul());
+    for (backend, address) in [("consul", etcd.url()), ("etcd", consul.url())] {
+        let world = World::at(backend, &address);
+        let job = world.distlock().args(["--connect-timeout", "1s", "/x", "echo", "ran"]).spawn();
+        let job = job.wait_within(secs(10));
+        assert!(matches!(job.code(), Some(64 | 69)), "{}", job.describe());
+        assert!(job.stderr.contains(&address) && job.stderr.contains("hint: "), "{}", job.describe());
+        assert_eq!(job.stdout, "");
+    }
 }
