@@ -317,7 +317,8 @@ impl Api {
 
     fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
         serde_json::from_str(&reply.body).map_err(|_| Trouble::Uncertain {
-            answered: true,
+            // By somebody, but not by Consul.
+            answered: false,
             cause: format!("{}: the answer is not Consul's", self.http.endpoint()),
         })
     }

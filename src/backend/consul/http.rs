@@ -232,13 +232,19 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
             Err(Trouble::Fatal(fatal(Kind::Usage, "the server refuses the request")))
         }
-        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+        status if passing(status) => {
             Err(Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {}: {said}", status.as_u16()) })
         }
         status => Err(Trouble::Fatal(
             fatal(Kind::Usage, &format!("the server refuses the request with {status}")).hint("is it a Consul server?"),
         )),
     }
+}
+
+/// Whether the next answer may be another one. Who has not implemented what was asked never will have.
+fn passing(status: StatusCode) -> bool {
+    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    busy && status != StatusCode::NOT_IMPLEMENTED
 }
 
 /// Consul answers 500 to most of what it refuses for good.
@@ -302,6 +308,7 @@ mod tests {
         assert_eq!(kind(judged(403, "Permission denied")), Some(Kind::Denied));
         assert_eq!(kind(judged(401, "")), Some(Kind::Denied));
         assert_eq!(kind(judged(500, "Invalid Session TTL '5', must be between …")), Some(Kind::Usage));
+        assert_eq!(kind(judged(501, "Unsupported method ('PUT')")), Some(Kind::Usage));
         let tls = judged(400, "Client sent an HTTP request to an HTTPS server.");
         assert_eq!(kind(tls), Some(Kind::Unreachable));
     }
