@@ -229,11 +229,10 @@ impl Machine {
     /// When [`Event::Tick`] is wanted next, at the latest.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let seeking = [self.wait_until(), self.connect_until()].into_iter().flatten();
-        let seeking = seeking.filter(|_| self.phase == Phase::Seeking);
+        let seeking = self.seek_until().filter(|_| self.seeking());
         let soft = self.lease.as_ref().filter(|_| self.alive() && !self.losing()).map(|lease| lease.deadlines().soft);
         let stop = self.stop.as_ref().filter(|_| self.alive()).map(|stop| stop.kill_at.max(stop.next_pass));
-        seeking.chain(soft).chain(stop).chain(self.calls.wake()).min()
+        seeking.into_iter().chain(soft).chain(stop).chain(self.calls.wake()).min()
     }
 
     /// The command or something that it left may run.
@@ -247,6 +246,13 @@ impl Machine {
 
     fn seeking(&self) -> bool {
         matches!(self.phase, Phase::Seeking | Phase::Held { .. })
+    }
+
+    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it.
+    fn seek_until(&self) -> Option<Instant> {
+        let until = self.wait_until().into_iter().chain(self.connect_until()).min()?;
+        let usable = self.lease.as_ref().filter(|_| self.phase != Phase::Seeking).map(Lease::fresh_until);
+        Some(usable.map_or(until, |usable| usable.max(until)))
     }
 
     fn wait_until(&self) -> Option<Instant> {
@@ -269,7 +275,7 @@ impl Machine {
             self.check_stop(now);
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        if self.phase == Phase::Seeking && (over(self.wait_until()) || over(self.connect_until())) {
+        if self.seeking() && over(self.seek_until()) {
             self.give_up(now);
         }
     }
