@@ -379,11 +379,12 @@ fn without_a_lock_no_server_is_needed() {
 }
 
 #[test]
-fn what_comes_later_is_refused() {
-    for action in ["restart", "relock"] {
-        let refusal = World::new().refuses(&format!("-b local --on-lost {action}"));
-        assert!(refusal.contains("is not available in this version"), "{refusal}");
-    }
+fn what_follows_a_loss() {
+    let world = World::new();
+    assert_eq!(world.accepts("-b local --on-lost restart --restarts 2").restarts, Some(2));
+    assert_eq!(world.accepts("-b local --on-lost relock").on_lost, OnLost::Relock);
+    assert!(world.refuses("-b local --on-lost maybe").contains("kill, restart, relock"));
+    assert!(world.refuses("-b local --restarts 2").contains("--on-lost restart"));
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub struct View {
 /// What a contender does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It holds the lock; the fencing token.
-    Held(u64),
+    /// It holds the lock: its key.
+    Held(Pair),
     /// Its place is gone: somebody passed it.
     Join,
     /// The key is not a lock.
@@ -62,7 +62,7 @@ impl View {
     pub fn new(keys: &Keys, pairs: Vec<Pair>) -> Self {
         let mut view = Self::default();
         for pair in pairs {
-            if pair.key.starts_with(&keys.queue) {
+            if keys.is_place(&pair) {
                 view.places.push(pair);
             } else {
                 view.put(keys, pair);
@@ -112,7 +112,7 @@ impl View {
                 return Step::NotALock;
             }
             if lock.holder() == Some(session) {
-                return Step::Held(lock.modify_index);
+                return Step::Held(lock.clone());
             }
         }
         let Some(position) = self.position(keys, session) else { return Step::Join };
@@ -210,6 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn what_else_lies_below_is_nobody_s_place() {
+        let nested = Pair { key: "a/.queue/.lock".into(), ..place("x", 3) };
+        let deeper = Pair { key: "a/.queue/b/.lock".into(), ..place("x", 4) };
+        let left_behind = Pair { session: None, ..place("y", 5) };
+        let view = view(vec![nested, deeper, left_behind, place("b", 9)]);
+        assert_eq!(view.places, [place("b", 9)]);
+    }
+
+    #[test]
     fn the_first_takes_a_free_lock_and_others_leave_it_to_those_ahead() {
         for free in [vec![], vec![lock(None)], vec![lock(Some(""))]] {
             let view = view(free.into_iter().chain([place("a", 8), place("b", 9), place("c", 10)]).collect());
@@ -225,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_holder_holds_whatever_the_queue_says() {
-        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(7));
+        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(lock(Some("a"))));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Contender {
     value: String,
     entry: RefCell<Entry>,
     keep_alive: RefCell<Option<KeepAlive>>,
+    /// The key of the lease before this one, and up to which revision it is known to have held the lock.
+    before: RefCell<Option<(String, i64)>>,
     /// A renewal saw that somebody before us is gone; the watch may have died without a word.
     moved: Notify,
 }
@@ -61,6 +63,8 @@ struct Entry {
     created: Option<i64>,
     /// The last revision at which our key was seen; watching goes on from there.
     seen: Option<i64>,
+    /// The last revision at which this contender was seen to hold the lock.
+    held_at: Option<i64>,
     /// The Raft term of the last confirmed read.
     term: u64,
     line: Option<Line>,
@@ -85,6 +89,7 @@ impl Entry {
             granted: None,
             created: None,
             seen: None,
+            held_at: None,
             term: 0,
             line: None,
             held: false,
@@ -109,7 +114,7 @@ impl Contender {
     }
 
     fn with_entry(server: &Server, want: Want, note: Note, entry: Entry) -> Result<Self, Failure> {
-        let Want { name, ttl, record } = want;
+        let Want { name, ttl, record, relock: _ } = want;
         let prefix = Prefix::new(&name);
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         Ok(Self {
@@ -119,6 +124,7 @@ impl Contender {
             value: record.to_json(),
             entry: RefCell::new(entry),
             keep_alive: RefCell::new(None),
+            before: RefCell::new(None),
             moved: Notify::new(),
         })
     }
@@ -200,6 +206,7 @@ impl Contender {
             entry.seen = Some(view.revision);
             entry.line.clone_from(&view.line);
             entry.held = view.line.is_none();
+            entry.held_at = entry.held.then_some(view.revision);
         }
         let Some(line) = view.line else {
             // Revisions are positive.
@@ -227,7 +234,12 @@ impl Contender {
         let (view, complete) = View::of_keys(&reply);
         self.checked(view.own)?;
         // What the watch may have missed must be read, even by a wait that starts later.
-        self.entry.borrow_mut().seen = complete.then_some(view.revision);
+        let mut entry = self.entry.borrow_mut();
+        entry.seen = complete.then_some(view.revision);
+        if entry.held {
+            entry.held_at = Some(view.revision);
+        }
+        drop(entry);
         if !complete {
             self.moved.notify_one();
         }
@@ -249,6 +261,10 @@ impl Contender {
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
         if self.entry.borrow().lost.is_some() {
+            let held_at = self.entry.borrow().held_at;
+            if let Some(held_at) = held_at {
+                self.before.replace(Some((self.key(), held_at)));
+            }
             match self.try_release().await {
                 Ok(()) | Err(Trouble::Lost(_)) => {}
                 Err(trouble) => return Err(trouble),
@@ -297,6 +313,13 @@ impl Contender {
         self.checked(change.now)?;
         self.entry.borrow_mut().seen = Some(change.revision);
         Ok(())
+    }
+
+    /// Whether the history between the two leases shows no other contender. What was compacted may have held one.
+    async fn try_alone(&self) -> Outcome<bool> {
+        let (before, created) = (self.before.borrow().clone(), self.entry.borrow().created);
+        let (Some((key, held_at)), Some(created)) = (before, created) else { return Ok(false) };
+        watch::nobody_between(&self.client, &self.prefix, (&key, held_at), created).await
     }
 
     async fn try_release(&self) -> Outcome<()> {
@@ -359,6 +382,10 @@ impl Backend for Contender {
                 return trouble;
             }
         }
+    }
+
+    async fn alone(&self) -> Outcome<bool> {
+        self.try_alone().await.inspect_err(|trouble| self.note(trouble))
     }
 
     async fn release(&self) -> Outcome<()> {

@@ -19,6 +19,8 @@ fn rules() -> Rules {
         wait: None,
         connect_timeout: Duration::from_secs(10),
         leftover: Leftover::Kill,
+        on_lost: OnLost::Kill,
+        restarts: None,
     }
 }
 
@@ -351,7 +353,7 @@ enum Deed {
 }
 
 fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-    let answer = (0..5_usize, prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.1))
+    let answer = (0..6_usize, prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.1))
         .prop_map(|(request, good, held, lost)| Deed::Answer { request, good, held, lost });
     let deed = prop_oneof![
         6 => answer,
@@ -372,7 +374,7 @@ struct World {
     machine: Machine,
     now: u64,
     /// When each request that is under way was sent.
-    under: [Option<u64>; 5],
+    under: [Option<u64>; 6],
     confirmed: Option<u64>,
     held: bool,
     acknowledged: bool,
@@ -390,7 +392,7 @@ impl World {
         Self {
             machine,
             now: 0,
-            under: [None; 5],
+            under: [None; 6],
             confirmed: None,
             held: false,
             acknowledged: false,
@@ -487,6 +489,8 @@ impl World {
             }
             Request::Renew => Event::Renewed(Err(trouble)),
             Request::Watch => Event::News(trouble),
+            Request::Prove if good => Event::Proved(Ok(held)),
+            Request::Prove => Event::Proved(Err(trouble)),
             Request::Release if good => Event::Released(Ok(())),
             Request::Release => Event::Released(Err(trouble)),
         };
