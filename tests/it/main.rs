@@ -43,6 +43,7 @@ mod world;
 
 mod command;
 mod interop;
+mod loss;
 mod names;
 mod output;
 mod readme;

@@ -277,6 +277,19 @@ fn a_lock_that_comes_with_an_old_lease_is_renewed_before_the_command_starts() {
 }
 
 #[test]
+fn a_wait_ends_although_a_renewal_that_the_lock_needs_does_not_come() {
+    let mut machine = Machine::new(Rules { wait: Some(Duration::from_secs(9)), ..rules() }, at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(queued(0), at(5));
+    let _ = machine.on(Event::Tick, at(5_000));
+    let _ = machine.on(Event::Renewed(Err(silence())), at(5_100));
+    let _ = machine.on(Event::Moved(Ok(Place::Held { token: 9, key: String::new() })), at(8_000));
+    let actions = machine.on(Event::Tick, at(9_000));
+    assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(9_001))), Some(Kind::Busy));
+}
+
+#[test]
 fn a_waiter_whose_lease_died_joins_again() {
     let mut machine = Machine::new(rules(), at(0));
     let _ = machine.on(Event::Tick, at(0));

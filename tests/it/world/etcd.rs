@@ -38,14 +38,19 @@ pub struct Etcd {
 impl Etcd {
     /// Starts a cluster of one.
     pub fn start(version: Version) -> Self {
-        cluster(version, 1).remove(0)
+        Self::start_with(version, &[])
     }
 
-    fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str) -> Self {
+    /// Starts a cluster of one with options of etcd's own.
+    pub fn start_with(version: Version, options: &[&str]) -> Self {
+        cluster_with(version, 1, options).remove(0)
+    }
+
+    fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str, options: &[&str]) -> Self {
         let (client, peer) = (format!("http://{}", addresses.client), format!("http://{}", addresses.peer));
         let node = Node::start(|dir| {
             let data = dir.join("data").display().to_string();
-            [
+            let fixed = [
                 &*version.binary("etcd"),
                 &format!("--name={name}"),
                 &format!("--data-dir={data}"),
@@ -55,9 +60,8 @@ impl Etcd {
                 &format!("--initial-advertise-peer-urls={peer}"),
                 &format!("--initial-cluster={cluster}"),
                 "--log-level=error",
-            ]
-            .map(str::to_owned)
-            .into()
+            ];
+            fixed.iter().chain(options).map(|&word| word.to_owned()).collect()
         });
         Self { version, client: addresses.client, node }
     }
@@ -161,6 +165,10 @@ impl Server for Etcd {
 
 /// Starts a cluster of so many members, which all serve when this returns.
 pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
+    cluster_with(version, size, &[])
+}
+
+fn cluster_with(version: Version, size: usize, options: &[&str]) -> Vec<Etcd> {
     start_on_free_ports(|| {
         let addresses: Vec<_> = (0..size).map(|_| Addresses { client: free_address(), peer: free_address() }).collect();
         let urls: Vec<_> =
@@ -168,7 +176,7 @@ pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
         let members: Vec<_> = addresses
             .iter()
             .enumerate()
-            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(",")))
+            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(","), options))
             .collect();
         members.iter().try_for_each(Etcd::wait_ready)?;
         Ok(members)
