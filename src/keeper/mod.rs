@@ -189,7 +189,7 @@ impl<'a> Keeper<'a> {
                 self.tree.signal(Signal::SIGCONT, None);
             }
             Action::KillTree { overdue } => {
-                self.tree.signal(Signal::SIGKILL, None);
+                self.tree.kill(None);
                 if overdue {
                     let stuck = self.tree.members(None);
                     self.post(FromKeeper::Stuck(stuck));

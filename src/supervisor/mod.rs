@@ -209,11 +209,11 @@ impl<'a> Supervisor<'a> {
             Action::StopSelf => drop(kill(getpid(), Signal::SIGSTOP)),
             Action::KillTree => {
                 self.killed = true;
-                self.tree.signal(Signal::SIGKILL, Some(self.keeper));
+                self.tree.kill(Some(self.keeper));
             }
             Action::KillAll => {
                 self.killed = true;
-                self.tree.signal(Signal::SIGKILL, None);
+                self.tree.kill(None);
             }
             Action::Release => self.release(),
             Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),
