@@ -32,7 +32,7 @@ _distlock() {
 
     case "${cmd}" in
         distlock)
-            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run completions man"
+            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -80,6 +80,10 @@ _distlock() {
                     ;;
                 --on-lost)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --leftover)
+                    COMPREPLY=($(compgen -W "kill wait leave" -- "${cur}"))
                     return 0
                     ;;
                 --backend)
@@ -252,7 +256,7 @@ _distlock() {
             return 0
             ;;
         distlock__subcmd__run)
-            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
+            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -300,6 +304,10 @@ _distlock() {
                     ;;
                 --on-lost)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --leftover)
+                    COMPREPLY=($(compgen -W "kill wait leave" -- "${cur}"))
                     return 0
                     ;;
                 --backend)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_distlock_global_optspecs
-    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
+    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= leftover= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
 end
 
 function __fish_distlock_needs_command
@@ -31,6 +31,9 @@ complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show
 complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'End the command with this signal [default: TERM]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
+wait\t''
+leave\t''"
 complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
@@ -67,6 +70,9 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'End the command with this signal [default: TERM]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
+wait\t''
+leave\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"

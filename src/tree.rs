@@ -90,11 +90,12 @@ impl Tree {
     }
 
     /// Sends `signal` to every descendant but `except` (whose own descendants are not spared), parents before children.
-    /// Returns those that could not be signalled.
     ///
-    /// One pass misses what is forked meanwhile.
-    pub fn signal(&self, signal: Signal, except: Except) -> Vec<Process> {
-        self.living(except).into_iter().filter(|process| !self.deliver(process, signal)).map(|p| p.shown()).collect()
+    /// One pass misses what is forked meanwhile. Who cannot be signalled is found among [`Tree::members`] afterwards.
+    pub fn signal(&self, signal: Signal, except: Except) {
+        for process in self.living(except) {
+            process.deliver(signal);
+        }
     }
 
     /// Kills every descendant but `except` (whose own descendants are not spared). Repeat it until [`Tree::reap`] says
@@ -149,18 +150,6 @@ impl Tree {
         }
         found
     }
-
-    /// False when it lives and refuses. A pid that was reaped and given to a stranger since the table was read is told by
-    /// its start time, which is compared after the descriptor that pins the process is open.
-    fn deliver(&self, process: &Stat, signal: Signal) -> bool {
-        let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return true };
-        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
-        if Stat::read(process.pid).is_none_or(|now| now.started != process.started) {
-            return true;
-        }
-        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return false };
-        !matches!(pidfd_send_signal(pinned, signal), Err(rustix::io::Errno::PERM))
-    }
 }
 
 /// One line of the kernel's process table.
@@ -192,6 +181,17 @@ impl Stat {
             started: fields.get(19)?.parse().ok()?,
             dead: matches!(*fields.first()?, "Z" | "X" | "x"),
         })
+    }
+
+    /// Signals this very process. A pid that was reaped and given to a stranger since the table was read is told by its
+    /// start time, which is compared after the descriptor that pins the process is open.
+    fn deliver(&self, signal: Signal) {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
+        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return };
+        if Self::read(self.pid).is_some_and(|now| now.started == self.started) {
+            let _ = pidfd_send_signal(pinned, signal);
+        }
     }
 
     fn shown(&self) -> Process {

@@ -151,7 +151,8 @@ pub trait Backend {
     /// says that it was held and is no longer ours.
     async fn release(&self) -> Outcome<()>;
 
-    /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection.
+    /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection. After an error
+    /// that a backend sees itself it goes there by itself.
     fn next_endpoint(&self);
 
     /// Names the lease or session, once there is one (or before it is created, where its id is chosen here), so that

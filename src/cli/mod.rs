@@ -156,7 +156,7 @@ fn argument(option: &'static Opt) -> Arg {
         .help(help::line(option))
         .long_help(help::paragraphs(option))
         .help_heading(option.group.heading())
-        .hide_short_help(option.group.in_long_help_only());
+        .hide_short_help(option.rare);
     let arg = match option.short {
         Some(short) => arg.short(short),
         None => arg,

@@ -24,6 +24,8 @@ pub struct Opt {
     pub reach: Reach,
     /// Whether the value is a path: one in a configuration file is relative to that file.
     pub path: bool,
+    /// Whether few users need it, so that the short help leaves it out.
+    pub rare: bool,
 }
 
 /// The sections of the help.
@@ -70,12 +72,6 @@ impl Group {
     pub fn of_run_alone(self) -> bool {
         self == Self::Lock
     }
-
-    /// Whether its options are too many for the short help.
-    #[must_use]
-    pub fn in_long_help_only(self) -> bool {
-        matches!(self, Self::Tls | Self::Identity)
-    }
 }
 
 impl Opt {
@@ -91,6 +87,7 @@ impl Opt {
             group,
             reach: Reach::Everywhere,
             path: false,
+            rare: matches!(group, Tls | Identity),
         }
     }
 
@@ -112,6 +109,10 @@ impl Opt {
 
     const fn choices(self, choices: &'static [&'static str]) -> Self {
         Self { choices, ..self }
+    }
+
+    const fn rare(self) -> Self {
+        Self { rare: true, ..self }
     }
 
     const fn details(self, details: &'static str) -> Self {
@@ -179,12 +180,13 @@ pub const OPTIONS: &[Opt] = &[
     Opt::valued(Lock, "leftover", "ACTION", "Choose what follows when processes outlive COMMAND")
         .default("kill")
         .choices(&["kill", "wait", "leave"])
+        .rare()
         .reach(Reach::Flag)
         .details(
             "kill: they get the soft signal, the grace and KILL before the lock is released. wait: the lock is held until \
              they have ended. leave: they run on without the lock, which gives up the promise; a warning names them.",
         ),
-    Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning").reach(Reach::Flag).details(
+    Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning").rare().reach(Reach::Flag).details(
         "For trying out a script where there is no server.",
     ),
     Opt::valued(Connection, "backend", "BACKEND", "Choose where the lock lives")

@@ -255,12 +255,11 @@ impl Machine {
 
     fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
         match (self.phase, signal) {
-            (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Over, _) => {}
             (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
                 self.forward(signal, now);
             }
-            (Phase::Waiting, _) => {}
+            (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
             // The terminal's driver has sent it to the command as well.
             (Phase::Running, _) if keyboard && self.shared => {}
             (Phase::Armed | Phase::Running, _) => self.forward(signal, now),

@@ -202,7 +202,6 @@ impl Contender {
                 self.api.txn(vec![Op::unlock(&keys.info, session), Op::delete(&keys.info)]).await?;
                 false
             }
-            Err(Trouble::Lost(_)) => false,
             Err(trouble) => return Err(trouble),
         };
         self.life.borrow_mut().in_doubt = false;
@@ -255,7 +254,7 @@ impl Backend for Contender {
         let s = Instant::now();
         match self.api.renew_session(&session).await {
             Ok(true) => Ok(s),
-            Ok(false) => self.forget_if_lost(Err(Trouble::Lost(format!("session {session} has ended")))),
+            Ok(false) => self.forget_if_lost(Err(turn::ended(&session))),
             Err(trouble) => Err(not_fatal(trouble)),
         }
     }

@@ -71,8 +71,9 @@ impl Contender {
                 Some(self.watch_lock(view, LONG_WAIT).await?)
             }
             Step::WatchPlace(place, patience) => {
-                self.api.watch(&place.key, false, Some(place.modify_index), patience).await?;
-                None
+                let (left, _) = self.api.watch(&place.key, false, Some(place.modify_index), patience).await?;
+                let first = left.is_empty() && view.ahead(&self.keys, session).len() == 1;
+                if first { self.look_as_first(session).await? } else { None }
             }
             Step::Neglected(patience) => return self.pass(session, view, patience).await,
         };
@@ -120,6 +121,7 @@ impl Contender {
             None => Op::check_absent(&keys.lock),
         };
         let mut after = vec![Op::delete(&keys.place(session)), Op::delete(&keys.next)];
+        after.extend(view.successor(keys, session).map(|successor| Op::lock(&keys.next, successor, 0, "")));
         after.extend(view.ahead(keys, session).iter().map(|passed| Op::delete(&passed.key)));
         self.take(session, vec![guard], after).await
     }
@@ -133,6 +135,7 @@ impl Contender {
         let answer = self.api.txn(ops).await?;
         self.life.borrow_mut().in_doubt = false;
         match answer {
+            Txn::Refused(refusal) if refusal.ended(session) => Err(ended(session)),
             Txn::Refused(refusal) => Ok(Err(refusal)),
             // A guard may return the key as it was before.
             Txn::Applied(pairs) => match pairs.into_iter().rfind(|pair| pair.key == self.keys.lock) {
@@ -165,10 +168,22 @@ impl Contender {
         let place = Op::lock(&keys.place(session), session, 0, &self.want.record.to_json());
         self.life.borrow_mut().next = false;
         match self.api.txn(vec![place, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
-            // The place is answered twice, and once more by the read.
+            // What was locked is answered first, without its value, and then read.
             Txn::Applied(pairs) => Ok(View::new(keys, pairs.into_iter().skip(1).collect())),
-            Txn::Refused(_) => Err(Trouble::Lost(format!("session {session} cannot take a place in the queue"))),
+            // Nobody else has a reason to hold this key.
+            Txn::Refused(_) => Err(ended(session)),
         }
+    }
+
+    /// Reads the lock and the queue, and makes newcomers queue. Nothing where `.next` is held by one who died.
+    async fn look_as_first(&self, session: &str) -> Outcome<Option<View>> {
+        let keys = &self.keys;
+        self.life.borrow_mut().next = true;
+        let next = Op::lock(&keys.next, session, 0, "");
+        Ok(match self.api.txn(vec![next, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
+            Txn::Applied(pairs) => Some(View::new(keys, pairs.into_iter().skip(1).collect())),
+            Txn::Refused(_) => None,
+        })
     }
 
     /// Reads the lock and the queue.
@@ -189,7 +204,7 @@ impl Contender {
         Ok(view.with_lock(&self.keys, pairs, index))
     }
 
-    /// Makes newcomers queue. It fails while the key of one who died is left, which serves as well.
+    /// Makes newcomers queue. Refused while the key of one who died is left, which serves as well.
     async fn register(&self, session: &str) -> Outcome<()> {
         if !self.life.borrow().next {
             self.life.borrow_mut().next = true;
@@ -244,4 +259,8 @@ impl Contender {
         life.seen = Some(token);
         Place::Held { token, key: self.keys.lock.clone() }
     }
+}
+
+pub(super) fn ended(session: &str) -> Trouble {
+    Trouble::Lost(format!("session {session} has ended"))
 }

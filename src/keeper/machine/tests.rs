@@ -311,6 +311,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 1..120)
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 /// The world as the machine's actions have made it, and what must hold in it.
 struct World {
     machine: Machine,
@@ -361,26 +362,26 @@ impl World {
                 "sleeps over the deadline"
             );
         }
-        for action in actions {
+        for action in &actions {
             self.take(action);
         }
     }
 
-    fn take(&mut self, action: Action) {
+    fn take(&mut self, action: &Action) {
         assert!(!self.finished, "{action:?} after the end");
         match action {
             Action::Begin(request) => {
-                assert!(self.under[request as usize].is_none(), "{request:?} twice at a time");
-                if request == Request::Release {
+                assert!(self.under[*request as usize].is_none(), "{request:?} twice at a time");
+                if *request == Request::Release {
                     assert!(!self.tree, "released while the command runs");
                     assert!(
                         self.under.iter().all(Option::is_none),
                         "a request is under way while the lock is released"
                     );
                 }
-                self.under[request as usize] = Some(self.now);
+                self.under[*request as usize] = Some(self.now);
             }
-            Action::Abandon(request) => self.under[request as usize] = None,
+            Action::Abandon(request) => self.under[*request as usize] = None,
             Action::Tell(FromKeeper::Deadlines(told)) => {
                 let s = self.confirmed.expect("deadlines come from a confirmed lease");
                 assert!(told.hard <= deadlines(s).hard, "a deadline that nothing confirms");
@@ -396,7 +397,9 @@ impl World {
                 assert!(at(self.now + 1_000) <= soft, "started without time left");
                 (self.started, self.tree) = (true, true);
                 let actions = self.machine.on(Event::Started, at(self.now));
-                actions.into_iter().for_each(|action| self.take(action));
+                for action in &actions {
+                    self.take(action);
+                }
             }
             Action::Finish(_) => {
                 assert!(!self.tree, "finished while the command runs");
@@ -434,9 +437,9 @@ impl World {
         self.send(event);
     }
 
-    fn act(&mut self, deed: Deed) {
+    fn act(&mut self, deed: &Deed) {
         match deed {
-            Deed::Answer { request, good, held, lost } => self.answer(request, good, held, lost),
+            Deed::Answer { request, good, held, lost } => self.answer(*request, *good, *held, *lost),
             Deed::Acknowledge if self.offered => {
                 self.acknowledged = true;
                 self.send(Event::Acknowledged);
@@ -445,8 +448,8 @@ impl World {
             Deed::Kill => self.send(Event::Kill),
             Deed::Orphan => self.send(Event::Orphaned),
             Deed::Exit { empty } if self.tree && !self.ended => {
-                (self.ended, self.tree) = (true, !empty);
-                self.send(exited(0, empty));
+                (self.ended, self.tree) = (true, !*empty);
+                self.send(exited(0, *empty));
             }
             Deed::Empty if self.ended && self.tree => {
                 self.tree = false;
@@ -475,14 +478,14 @@ proptest! {
         let mut world = World::new();
         world.send(Event::Tick);
         for deed in deeds {
-            world.act(deed);
+            world.act(&deed);
         }
         // Whatever came before: with the supervisor gone and nothing answering, it comes to an end.
-        world.act(Deed::Orphan);
-        world.act(Deed::Exit { empty: true });
-        world.act(Deed::Empty);
+        world.act(&Deed::Orphan);
+        world.act(&Deed::Exit { empty: true });
+        world.act(&Deed::Empty);
         for _ in 0..40 {
-            world.act(Deed::Pass(1_000));
+            world.act(&Deed::Pass(1_000));
         }
         prop_assert!(world.finished);
     }
