@@ -220,7 +220,7 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
 fn fill(pipe: &str) {
     let mut pipe =
         OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pipe).expect("the pipe opens");
-    while pipe.write(&[b'x']).is_ok() {}
+    while pipe.write(b"x").is_ok() {}
 }
 
 #[test]
