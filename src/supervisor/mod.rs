@@ -83,6 +83,7 @@ struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
+        process::await_children();
         let tree = Tree::adopt()?;
         let set = wanted(&job.inherited);
         // Blocked before the fork: a signal that comes now is handled once the loop runs.
