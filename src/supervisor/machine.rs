@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::backend::Queue;
 use crate::clock::Instant;
 use crate::error::{Failure, Kind};
+use crate::keeper::machine::MAX_RELEASE;
 use crate::lease::{Deadlines, K};
 use crate::link::{FromKeeper, FromSupervisor, Verdict};
 use crate::tree::Process;
@@ -53,6 +54,8 @@ pub enum Action {
     KillTree,
     /// Kill the keeper and everything below it.
     KillAll,
+    /// Kill the keeper alone.
+    KillKeeper,
     /// Give up the lease that the keeper left behind.
     Release,
     /// Close what is the command's own.
@@ -123,6 +126,9 @@ pub struct Machine {
     killing: Option<Kill>,
     stuck: Vec<Process>,
     verdict: Option<Verdict>,
+    /// The keeper has given up the lock, as far as it could.
+    released: bool,
+    /// A keeper that is not gone by then is stopped or hangs.
     parted: Option<Instant>,
     actions: Vec<Action>,
 }
@@ -149,6 +155,7 @@ impl Machine {
             killing: None,
             stuck: Vec::new(),
             verdict: None,
+            released: false,
             parted: None,
             actions: Vec::new(),
         }
@@ -198,6 +205,7 @@ impl Machine {
                 self.deadlines = Some(deadlines);
                 if self.phase == Phase::Waiting {
                     self.phase = Phase::Armed;
+                    self.parted = None;
                 }
                 if self.phase == Phase::Armed {
                     // From here on this process kills at the deadline, so the command may start.
@@ -223,6 +231,7 @@ impl Machine {
                 self.phase = Phase::Over;
                 self.killing = None;
                 self.verdict = Some(verdict);
+                self.parted = Some(now + MAX_RELEASE + PARTING);
             }
             FromKeeper::Left(processes) => self.show(Notice::Left(processes)),
             FromKeeper::Stuck(processes) => self.stuck(processes),
@@ -231,6 +240,7 @@ impl Machine {
                 self.phase = Phase::Over;
                 self.killing = None;
                 self.verdict = Some(verdict);
+                self.released = true;
                 self.parted = Some(now + PARTING);
             }
         }
@@ -257,6 +267,9 @@ impl Machine {
         match (self.phase, signal) {
             (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
+                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
+                self.verdict = Some(Verdict::Failed(interrupted));
+                self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
@@ -282,7 +295,7 @@ impl Machine {
 
     fn keeper_ended(&mut self, now: Instant) {
         self.keeper = Keeper::Gone;
-        if self.parted.is_some() {
+        if self.released {
             return self.finish();
         }
         match self.phase {
@@ -329,7 +342,8 @@ impl Machine {
 
     fn check(&mut self, now: Instant) {
         if self.parted.is_some_and(|at| now >= at) {
-            return self.finish();
+            self.actions.push(Action::KillKeeper);
+            return if self.released { self.finish() } else { self.abandoned() };
         }
         if matches!(self.phase, Phase::Armed | Phase::Running)
             && self.killing.is_none()

@@ -216,6 +216,8 @@ impl<'a> Supervisor<'a> {
                 self.killed = true;
                 self.tree.kill(None);
             }
+            // Our child and not reaped, so the pid is its own.
+            Action::KillKeeper => drop(kill(self.keeper, Signal::SIGKILL)),
             Action::Release => self.release(),
             Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),
             Action::Show(notice) => {
