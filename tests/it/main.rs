@@ -40,9 +40,11 @@ mod world;
 
 mod command;
 mod interop;
+mod matrix;
 mod names;
 mod output;
 mod processes;
 mod refused;
 mod servers;
+mod signals;
 mod waiting;
