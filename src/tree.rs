@@ -28,6 +28,10 @@ const CHASE: Duration = Duration::from_millis(20);
 pub struct Tree {
     me: Pid,
     foreign: Vec<Pid>,
+    /// Whom [`Tree::freeze`] stopped; what was stopped before stays so.
+    frozen: Vec<Stat>,
+    /// The last pass of [`Tree::freeze`] found nothing that ran.
+    still: bool,
 }
 
 /// One process, as far as a message about it needs it.
@@ -56,7 +60,7 @@ impl Tree {
     pub fn adopt() -> nix::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let me = Pid::this();
-        Ok(Self { me, foreign: Table::read().children(me) })
+        Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
     }
 
     /// Collects what the kernel has to tell of the children, without blocking.
@@ -98,13 +102,23 @@ impl Tree {
         }
     }
 
-    /// Kills every descendant but `except` (whose own descendants are not spared). Repeat it until [`Tree::reap`] says
-    /// empty.
-    ///
-    /// A process that forks and exits all the time is elsewhere before the whole table is read. But as an orphan it comes
-    /// to us: our own children are listed within microseconds, so whoever arrives is killed before it can fork again.
+    /// Kills every descendant but `except` (whose own descendants are not spared), and those that appear meanwhile.
+    /// Repeat it until [`Tree::reap`] says empty. A tree that is stopped, wholly or in part, dies leaves first: the kernel
+    /// wakes stopped processes whose group lost its last parent.
     pub fn kill(&self, except: Except) {
-        self.signal(Signal::SIGKILL, except);
+        let mut living = self.living(except);
+        if living.iter().any(|process| process.stopped) {
+            living.reverse();
+        }
+        for process in living {
+            process.deliver(Signal::SIGKILL);
+        }
+        self.chase(except);
+    }
+
+    /// Kills the orphans that arrive. A process that forks and exits all the time is elsewhere before the whole table is
+    /// read, but as an orphan it comes to us: our own children are listed within microseconds, so it dies before it forks.
+    fn chase(&self, except: Except) {
         let begun = Instant::now();
         let mut arrived = begun;
         let mut known = HashSet::new();
@@ -124,6 +138,27 @@ impl Tree {
         let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.me)).unwrap_or_default();
         let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
         pids.filter(|pid| !self.foreign.contains(pid)).collect()
+    }
+
+    /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what
+    /// was forked between the reading of two lines of the process table is only seen by the next pass.
+    pub fn freeze(&mut self) -> bool {
+        let running: Vec<Stat> = self.living(None).into_iter().filter(|process| !process.stopped).collect();
+        for process in &running {
+            process.deliver(Signal::SIGSTOP);
+        }
+        let still = running.is_empty() && self.still;
+        self.still = running.is_empty();
+        self.frozen.extend(running);
+        still
+    }
+
+    /// Lets go on what [`Tree::freeze`] stopped, parents first.
+    pub fn thaw(&mut self) {
+        for process in std::mem::take(&mut self.frozen) {
+            process.deliver(Signal::SIGCONT);
+        }
+        self.still = false;
     }
 
     /// The descendants that are not dead, but `except`, parents before children.
@@ -161,6 +196,7 @@ struct Stat {
     /// Clock ticks since the boot.
     started: u64,
     dead: bool,
+    stopped: bool,
 }
 
 impl Stat {
@@ -180,6 +216,7 @@ impl Stat {
             name: name.to_owned(),
             started: fields.get(19)?.parse().ok()?,
             dead: matches!(*fields.first()?, "Z" | "X" | "x"),
+            stopped: matches!(*fields.first()?, "T" | "t"),
         })
     }
 

@@ -100,7 +100,7 @@ impl<'a> Supervisor<'a> {
         let Some((link, _)) = ends else { return Err(io::Error::other("the link is gone")) };
         Ok(Self {
             job,
-            machine: Machine::new(&job.want.name, terminal.is_some(), Instant::now()),
+            machine: Machine::new(&job.want.name, terminal.is_some(), job.reruns, Instant::now()),
             keeper,
             link,
             signals: SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
