@@ -20,6 +20,10 @@ use serde::{Deserialize, Serialize};
 pub struct Tree {
     me: Pid,
     foreign: Vec<Pid>,
+    /// Whom [`Tree::freeze`] stopped; what was stopped before stays so.
+    frozen: Vec<Stat>,
+    /// The last pass of [`Tree::freeze`] found nothing that ran.
+    still: bool,
 }
 
 /// One process, as far as a message about it needs it.
@@ -48,7 +52,7 @@ impl Tree {
     pub fn adopt() -> nix::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let me = Pid::this();
-        Ok(Self { me, foreign: Table::read().children(me) })
+        Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
     }
 
     /// Collects what the kernel has to tell of the children, without blocking.
@@ -82,11 +86,46 @@ impl Tree {
     }
 
     /// Sends `signal` to every descendant but `except` (whose own descendants are not spared), parents before children.
-    /// Returns those that could not be signalled.
     ///
-    /// One pass misses what is forked meanwhile; to kill, repeat it until [`Tree::reap`] says empty.
-    pub fn signal(&self, signal: Signal, except: Except) -> Vec<Process> {
-        self.living(except).into_iter().filter(|process| !self.deliver(process, signal)).map(|p| p.shown()).collect()
+    /// One pass misses what is forked meanwhile; to kill, repeat it until [`Tree::reap`] says empty. Who cannot be
+    /// signalled is found among [`Tree::members`] afterwards.
+    pub fn signal(&self, signal: Signal, except: Except) {
+        for process in self.living(except) {
+            process.deliver(signal);
+        }
+    }
+
+    /// Kills every descendant but `except`, once. A tree that is stopped, wholly or in part, dies leaves first: the kernel
+    /// wakes stopped processes whose group lost its last parent.
+    pub fn kill(&self, except: Except) {
+        let mut living = self.living(except);
+        if living.iter().any(|process| process.stopped) {
+            living.reverse();
+        }
+        for process in living {
+            process.deliver(Signal::SIGKILL);
+        }
+    }
+
+    /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what
+    /// was forked between the reading of two lines of the process table is only seen by the next pass.
+    pub fn freeze(&mut self) -> bool {
+        let running: Vec<Stat> = self.living(None).into_iter().filter(|process| !process.stopped).collect();
+        for process in &running {
+            process.deliver(Signal::SIGSTOP);
+        }
+        let still = running.is_empty() && self.still;
+        self.still = running.is_empty();
+        self.frozen.extend(running);
+        still
+    }
+
+    /// Lets go on what [`Tree::freeze`] stopped, parents first.
+    pub fn thaw(&mut self) {
+        for process in std::mem::take(&mut self.frozen) {
+            process.deliver(Signal::SIGCONT);
+        }
+        self.still = false;
     }
 
     /// The descendants that are not dead, but `except`, parents before children.
@@ -113,18 +152,6 @@ impl Tree {
         }
         found
     }
-
-    /// False when it lives and refuses. A pid that was reaped and given to a stranger since the table was read is told by
-    /// its start time, which is compared after the descriptor that pins the process is open.
-    fn deliver(&self, process: &Stat, signal: Signal) -> bool {
-        let Some(pid) = rustix::process::Pid::from_raw(process.pid) else { return true };
-        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
-        if Stat::read(process.pid).is_none_or(|now| now.started != process.started) {
-            return true;
-        }
-        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return false };
-        !matches!(pidfd_send_signal(pinned, signal), Err(rustix::io::Errno::PERM))
-    }
 }
 
 /// One line of the kernel's process table.
@@ -136,6 +163,7 @@ struct Stat {
     /// Clock ticks since the boot.
     started: u64,
     dead: bool,
+    stopped: bool,
 }
 
 impl Stat {
@@ -155,7 +183,19 @@ impl Stat {
             name: name.to_owned(),
             started: fields.get(19)?.parse().ok()?,
             dead: matches!(*fields.first()?, "Z" | "X" | "x"),
+            stopped: matches!(*fields.first()?, "T" | "t"),
         })
+    }
+
+    /// Signals this very process. A pid that was reaped and given to a stranger since the table was read is told by its
+    /// start time, which is compared after the descriptor that pins the process is open.
+    fn deliver(&self, signal: Signal) {
+        let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
+        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return };
+        if Self::read(self.pid).is_some_and(|now| now.started == self.started) {
+            let _ = pidfd_send_signal(pinned, signal);
+        }
     }
 
     fn shown(&self) -> Process {

@@ -114,6 +114,12 @@ impl Rotation {
         self.0.get() % count.max(1)
     }
 
+    /// How often it moved on.
+    #[must_use]
+    pub fn turn(&self) -> usize {
+        self.0.get()
+    }
+
     /// Moves on to the next endpoint.
     pub fn advance(&self) {
         self.0.set(self.0.get().wrapping_add(1));

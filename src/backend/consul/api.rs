@@ -24,6 +24,8 @@ pub struct Pair {
     pub flags: u64,
     /// The session that holds it.
     pub session: Option<String>,
+    /// How often a session took it, since the key came to be.
+    pub lock_index: u64,
     /// The Raft index at which it came to be.
     pub create_index: u64,
     /// The Raft index of its last change.
@@ -138,12 +140,15 @@ impl Refusal {
         self.0.iter().any(|what| what.contains("due to lock delay"))
     }
 
+    /// The session has ended.
+    #[must_use]
+    pub fn ended(&self, session: &str) -> bool {
+        self.0.iter().any(|what| what.contains("invalid session") && what.contains(session))
+    }
+
     /// What it means for the whole lock, if it is more than somebody else's key.
     fn trouble(&self, endpoint: &str) -> Option<Trouble> {
         let find = |signs: &[&str]| self.0.iter().find(|what| contains_any(what, signs));
-        if let Some(what) = find(&["invalid session"]) {
-            return Some(Trouble::Lost(format!("{endpoint}: {what}")));
-        }
         if let Some(what) = find(&["ermission denied", "ACL not found"]) {
             let failure = Failure::new(Kind::Denied, format!("{endpoint}: the server denies access")).because(what);
             return Some(Trouble::Fatal(failure));
@@ -374,7 +379,7 @@ mod tests {
         let delay = refusal(&["failed to lock key \"a/.lock\" due to lock delay", "key \"a\" exists"]);
         assert!(delay.lock_delay() && delay.trouble("x").is_none());
         let gone = refusal(&["invalid session \"0000\""]);
-        assert!(matches!(gone.trouble("x"), Some(Trouble::Lost(_))));
+        assert!(gone.ended("0000") && !gone.ended("1111") && gone.trouble("x").is_none());
         let unheard_of = refusal(&["the moon is full"]);
         assert!(matches!(unheard_of.trouble("x"), Some(Trouble::Uncertain { answered: true, .. })));
         let denied = refusal(&["Permission denied"]);

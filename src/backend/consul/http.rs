@@ -101,6 +101,16 @@ impl Http {
     }
 
     async fn exchange(&self, request: &Request<'_>) -> Outcome<Reply> {
+        let turn = self.rotation.turn();
+        let answer = self.exchange_here(request).await;
+        // Several requests that fail on one connection are one reason to go on, not several.
+        if matches!(answer, Err(Trouble::Uncertain { .. })) && self.rotation.turn() == turn {
+            self.next_endpoint();
+        }
+        answer
+    }
+
+    async fn exchange_here(&self, request: &Request<'_>) -> Outcome<Reply> {
         let endpoint = self.endpoint().clone();
         let patience = request.patience;
         let answer = async {

@@ -2,8 +2,9 @@
 //!
 //! Whoever finds the lock taken puts a key under `.queue/`, bound to its session; the order in which these keys came to
 //! be is the queue. Each waiter watches only the place before its own, so a release wakes one, not all. The first in
-//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction. It
-//! keeps `.next` locked meanwhile: a newcomer's first try demands that this key is absent, and so passes nobody.
+//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction.
+//! Meanwhile it holds `.next`: a newcomer's first try demands that this key is absent, and so passes nobody at the price
+//! of no request. Whoever takes the lock passes `.next` on to the place behind.
 //!
 //! `consul lock` and Terraform do not queue; the first in the queue loses to them gracefully. A first that does not
 //! take a free lock (it died, and its session has not expired) is passed by the next one, after [`patience`].
@@ -39,8 +40,8 @@ pub struct View {
 /// What a contender does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It holds the lock; the fencing token.
-    Held(u64),
+    /// It holds the lock: its key.
+    Held(Pair),
     /// Its place is gone: somebody passed it.
     Join,
     /// The key is not a lock.
@@ -49,7 +50,7 @@ pub enum Step {
     Take,
     /// It is first: wait for the lock to change.
     WatchLock,
-    /// Wait for the place ahead to vanish, for so long; then look again.
+    /// Wait for the place ahead to vanish, for so long; then look again, lest a free lock is left to one who died.
     WatchPlace(Pair, Duration),
     /// The lock is free, and those ahead do not take it.
     Neglected(Duration),
@@ -61,7 +62,7 @@ impl View {
     pub fn new(keys: &Keys, pairs: Vec<Pair>) -> Self {
         let mut view = Self::default();
         for pair in pairs {
-            if pair.key.starts_with(&keys.queue) {
+            if keys.is_place(&pair) {
                 view.places.push(pair);
             } else {
                 view.put(keys, pair);
@@ -111,7 +112,7 @@ impl View {
                 return Step::NotALock;
             }
             if lock.holder() == Some(session) {
-                return Step::Held(lock.modify_index);
+                return Step::Held(lock.clone());
             }
         }
         let Some(position) = self.position(keys, session) else { return Step::Join };
@@ -127,6 +128,12 @@ impl View {
     #[must_use]
     pub fn ahead(&self, keys: &Keys, session: &str) -> &[Pair] {
         &self.places[..self.position(keys, session).unwrap_or_default().min(MAX_PASSED)]
+    }
+
+    /// The session of the place behind.
+    #[must_use]
+    pub fn successor(&self, keys: &Keys, session: &str) -> Option<&str> {
+        self.places.get(self.position(keys, session)? + 1).and_then(Pair::holder)
     }
 
     /// What a user is told while the contender waits.
@@ -203,6 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn what_else_lies_below_is_nobody_s_place() {
+        let nested = Pair { key: "a/.queue/.lock".into(), ..place("x", 3) };
+        let deeper = Pair { key: "a/.queue/b/.lock".into(), ..place("x", 4) };
+        let left_behind = Pair { session: None, ..place("y", 5) };
+        let view = view(vec![nested, deeper, left_behind, place("b", 9)]);
+        assert_eq!(view.places, [place("b", 9)]);
+    }
+
+    #[test]
     fn the_first_takes_a_free_lock_and_others_leave_it_to_those_ahead() {
         for free in [vec![], vec![lock(None)], vec![lock(Some(""))]] {
             let view = view(free.into_iter().chain([place("a", 8), place("b", 9), place("c", 10)]).collect());
@@ -211,12 +227,14 @@ mod tests {
             assert_eq!(view.step(&keys(), "c"), Step::Neglected(PATIENCE * 2));
             assert_eq!(view.ahead(&keys(), "c"), [place("a", 8), place("b", 9)]);
             assert_eq!(view.ahead(&keys(), "a"), []);
+            assert_eq!(view.successor(&keys(), "a"), Some("b"));
+            assert_eq!(view.successor(&keys(), "c"), None);
         }
     }
 
     #[test]
     fn the_holder_holds_whatever_the_queue_says() {
-        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(7));
+        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(lock(Some("a"))));
     }
 
     #[test]

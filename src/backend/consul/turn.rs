@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::api::{Op, Refusal, Txn};
+use super::api::{Op, Pair, Refusal, Txn};
 use super::keys::LOCK_FLAGS;
 use super::queue::{Step, View};
-use super::{Contender, LONG_WAIT, Outcome, Place, Stand, Trouble, info};
+use super::{Contender, LONG_WAIT, Outcome, Place, Stand, Taken, Trouble, info};
 use crate::clock::Instant;
 use crate::error::Failure;
 
@@ -71,8 +71,9 @@ impl Contender {
                 Some(self.watch_lock(view, LONG_WAIT).await?)
             }
             Step::WatchPlace(place, patience) => {
-                self.api.watch(&place.key, false, Some(place.modify_index), patience).await?;
-                None
+                let (left, _) = self.api.watch(&place.key, false, Some(place.modify_index), patience).await?;
+                let first = left.is_empty() && view.ahead(&self.keys, session).len() == 1;
+                if first { self.look_as_first(session).await? } else { None }
             }
             Step::Neglected(patience) => return self.pass(session, view, patience).await,
         };
@@ -120,6 +121,7 @@ impl Contender {
             None => Op::check_absent(&keys.lock),
         };
         let mut after = vec![Op::delete(&keys.place(session)), Op::delete(&keys.next)];
+        after.extend(view.successor(keys, session).map(|successor| Op::lock(&keys.next, successor, 0, "")));
         after.extend(view.ahead(keys, session).iter().map(|passed| Op::delete(&passed.key)));
         self.take(session, vec![guard], after).await
     }
@@ -133,10 +135,11 @@ impl Contender {
         let answer = self.api.txn(ops).await?;
         self.life.borrow_mut().in_doubt = false;
         match answer {
+            Txn::Refused(refusal) if refusal.ended(session) => Err(ended(session)),
             Txn::Refused(refusal) => Ok(Err(refusal)),
             // A guard may return the key as it was before.
             Txn::Applied(pairs) => match pairs.into_iter().rfind(|pair| pair.key == self.keys.lock) {
-                Some(pair) => Ok(Ok(self.hold(pair.modify_index))),
+                Some(pair) => Ok(Ok(self.hold(&pair))),
                 None => Err(self.unreadable()),
             },
         }
@@ -165,10 +168,22 @@ impl Contender {
         let place = Op::lock(&keys.place(session), session, 0, &self.want.record.to_json());
         self.life.borrow_mut().next = false;
         match self.api.txn(vec![place, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
-            // The place is answered twice, and once more by the read.
+            // What was locked is answered first, without its value, and then read.
             Txn::Applied(pairs) => Ok(View::new(keys, pairs.into_iter().skip(1).collect())),
-            Txn::Refused(_) => Err(Trouble::Lost(format!("session {session} cannot take a place in the queue"))),
+            // Nobody else has a reason to hold this key.
+            Txn::Refused(_) => Err(ended(session)),
         }
+    }
+
+    /// Reads the lock and the queue, and makes newcomers queue. Nothing where `.next` is held by one who died.
+    async fn look_as_first(&self, session: &str) -> Outcome<Option<View>> {
+        let keys = &self.keys;
+        self.life.borrow_mut().next = true;
+        let next = Op::lock(&keys.next, session, 0, "");
+        Ok(match self.api.txn(vec![next, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
+            Txn::Applied(pairs) => Some(View::new(keys, pairs.into_iter().skip(1).collect())),
+            Txn::Refused(_) => None,
+        })
     }
 
     /// Reads the lock and the queue.
@@ -189,7 +204,7 @@ impl Contender {
         Ok(view.with_lock(&self.keys, pairs, index))
     }
 
-    /// Makes newcomers queue. It fails while the key of one who died is left, which serves as well.
+    /// Makes newcomers queue. Refused while the key of one who died is left, which serves as well.
     async fn register(&self, session: &str) -> Outcome<()> {
         if !self.life.borrow().next {
             self.life.borrow_mut().next = true;
@@ -223,7 +238,7 @@ impl Contender {
     /// Tells the caller where it stands, and keeps what was read to act upon it.
     fn place(&self, session: &str, view: View) -> Outcome<Place> {
         match view.step(&self.keys, session) {
-            Step::Held(token) => Ok(self.hold(token)),
+            Step::Held(lock) => Ok(self.hold(&lock)),
             Step::NotALock => Err(Trouble::Fatal(
                 Failure::usage(format!("the key {} is not a lock", self.keys.lock)).hint("choose another name"),
             )),
@@ -237,11 +252,17 @@ impl Contender {
         }
     }
 
-    fn hold(&self, token: u64) -> Place {
+    fn hold(&self, lock: &Pair) -> Place {
+        let token = lock.modify_index;
         let mut life = self.life.borrow_mut();
         life.stand = Stand::Holding;
         life.in_doubt = false;
         life.seen = Some(token);
+        life.taken = Some(Taken { create_index: lock.create_index, lock_index: lock.lock_index });
         Place::Held { token, key: self.keys.lock.clone() }
     }
+}
+
+pub(super) fn ended(session: &str) -> Trouble {
+    Trouble::Lost(format!("session {session} has ended"))
 }

@@ -6,6 +6,7 @@ use crate::backend::Name;
 use crate::backend::probe::{Answer, Check, Endpoint, Findings, Role, Tls, Verdict};
 use crate::error::{Failure, Kind};
 use crate::exit;
+use crate::report::one_line;
 
 /// The version of the JSON's schema.
 const SCHEMA: u32 = 1;
@@ -62,7 +63,7 @@ impl<'a> Report<'a> {
             _ => None,
         });
         let failure = if self.any_usable() { of_check? } else { of_check.or(of_endpoint)? };
-        let failed = Failure::new(failure.kind, "no lock can be had").because(one_line(failure));
+        let failed = Failure::new(failure.kind, "no lock can be had").because(in_full(failure));
         Some(Failure { hint: failure.hint.clone(), ..failed })
     }
 
@@ -74,15 +75,14 @@ impl<'a> Report<'a> {
         let widest = lines.iter().map(|line| line.subject.chars().count()).max().unwrap_or_default();
         let mut text = String::new();
         for line in &lines {
-            text += &format!("{:<7}  {:<widest$}  {}\n", line.state.word(), line.subject, line.message);
+            text += &format!("{:<7}  {:<widest$}  {}\n", line.state.word(), line.subject, one_line(&line.message));
             if let Some(hint) = line.hint {
-                text += &format!("{:<7}  {:<widest$}  hint: {hint}\n", "", "");
+                text += &format!("{:<7}  {:<widest$}  hint: {}\n", "", "", one_line(hint));
             }
         }
         let what = self.name.map_or_else(|| "a lock".to_owned(), |name| format!("the lock {name}"));
         let end = if self.failure().is_none() { "can be had" } else { "cannot be had" };
-        text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect::<String>()
-            + &format!("{what} on {} {end}\n", self.backend)
+        text + &format!("{what} on {} {end}\n", self.backend)
     }
 
     /// One object on one line; what is unknown is null.
@@ -123,7 +123,7 @@ impl<'a> Report<'a> {
             }
             Err(failure) => {
                 let state = if self.any_usable() { State::Warning } else { State::Error };
-                Line { subject, state, message: one_line(failure), hint: failure.hint.as_deref() }
+                Line { subject, state, message: in_full(failure), hint: failure.hint.as_deref() }
             }
         }
     }
@@ -166,12 +166,12 @@ fn check_line(check: &Check) -> Line<'_> {
         Verdict::Good(seen) => (State::Ok, seen.clone(), None),
         Verdict::Unknown(why) => (State::Unknown, why.clone(), None),
         Verdict::Doubtful { what, hint } => (State::Warning, what.clone(), Some(hint.as_str())),
-        Verdict::Bad(failure) => (State::Error, one_line(failure), failure.hint.as_deref()),
+        Verdict::Bad(failure) => (State::Error, in_full(failure), failure.hint.as_deref()),
     };
     Line { subject: check.name, state, message, hint }
 }
 
-fn one_line(failure: &Failure) -> String {
+fn in_full(failure: &Failure) -> String {
     std::iter::once(&failure.message).chain(&failure.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
 }
 
