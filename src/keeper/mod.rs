@@ -424,7 +424,7 @@ async fn give_up(backend: Rc<dyn Backend>, until: Instant) {
         match tokio::time::timeout(MAX_ATTEMPT, backend.release()).await {
             Ok(Ok(()) | Err(Trouble::Lost(_) | Trouble::Broken(_) | Trouble::Fatal(_))) => return,
             Ok(Err(Trouble::Uncertain { .. })) => {}
-            Err(_) => backend.next_endpoint(),
+            Err(_) => drop(backend.next_endpoint()),
         }
         tokio::time::sleep(GIVE_UP_AGAIN).await;
     }
