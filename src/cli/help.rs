@@ -18,8 +18,7 @@ Options stand before NAME; everything from COMMAND on is COMMAND's. A NAME witho
 /// The synopsis.
 pub const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock run [OPTIONS] NAME [--] COMMAND [ARG]...
-       distlock doctor [OPTIONS] [NAME]
-       distlock completions SHELL | distlock man";
+       distlock doctor [OPTIONS] [NAME] | completions SHELL | man";
 
 /// The end of the short help.
 pub const SHORT_END: &str = "\
