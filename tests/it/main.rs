@@ -38,4 +38,5 @@
 #[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod world;
 
+mod security;
 mod servers;

@@ -8,6 +8,7 @@ mod process;
 mod proxy;
 mod pty;
 mod server;
+mod tls;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use process::{Finished, Run, Running, children, descendants, is_alive, state
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use server::{Entry, Server};
+pub use tls::{Authority, Pem, ServerTls};
 
 /// The servers that the tests of this process share, each started when first asked for.
 pub mod shared {
