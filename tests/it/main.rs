@@ -38,5 +38,11 @@
 #[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod world;
 
+mod command;
+mod interop;
+mod names;
+mod output;
+mod refused;
 mod security;
 mod servers;
+mod waiting;

@@ -1,5 +1,6 @@
 //! Where a lock and its queue live in the key-value store.
 
+use super::api::Pair;
 use crate::error::Failure;
 
 /// The flags that tell a lock from other keys, as `consul lock` sets and demands them.
@@ -50,6 +51,13 @@ impl Keys {
     #[must_use]
     pub fn place(&self, session: &str) -> String {
         format!("{}{session}", self.queue)
+    }
+
+    /// Whether this is somebody's place in the queue: held by the session that it is named after. What else lies there
+    /// belongs to locks of nested names, like `NAME/.queue`.
+    #[must_use]
+    pub fn is_place(&self, pair: &Pair) -> bool {
+        pair.key.strip_prefix(&self.queue).is_some_and(|session| pair.holder() == Some(session))
     }
 }
 

@@ -62,7 +62,7 @@ impl View {
     pub fn new(keys: &Keys, pairs: Vec<Pair>) -> Self {
         let mut view = Self::default();
         for pair in pairs {
-            if pair.key.starts_with(&keys.queue) {
+            if keys.is_place(&pair) {
                 view.places.push(pair);
             } else {
                 view.put(keys, pair);
@@ -207,6 +207,15 @@ mod tests {
         assert_eq!(view.step(&keys(), "a"), Step::WatchPlace(place("z", 8), PATIENCE));
         assert_eq!(view.queue(&keys(), "a", false).ahead, Some(2));
         assert_eq!(view.index, Some(7));
+    }
+
+    #[test]
+    fn what_else_lies_below_is_nobody_s_place() {
+        let nested = Pair { key: "a/.queue/.lock".into(), ..place("x", 3) };
+        let deeper = Pair { key: "a/.queue/b/.lock".into(), ..place("x", 4) };
+        let left_behind = Pair { session: None, ..place("y", 5) };
+        let view = view(vec![nested, deeper, left_behind, place("b", 9)]);
+        assert_eq!(view.places, [place("b", 9)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod ledger;
 mod process;
 mod proxy;
 mod pty;
+mod queue;
 mod server;
 mod tls;
 
@@ -26,6 +27,7 @@ pub use ledger::Ledger;
 pub use process::{Finished, Run, Running, children, descendants, is_alive, state, wait_gone};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
+pub use queue::{Holder, enqueue};
 pub use server::{Entry, Server};
 pub use tls::{Authority, Pem, ServerTls};
 
@@ -57,6 +59,33 @@ pub mod shared {
     pub fn all() -> [&'static dyn Server; 3] {
         [etcd34(), etcd35(), consul()]
     }
+}
+
+/// Runs a test on etcd 3.4, etcd 3.5, Consul and this host, all at the same time. A failure shows the
+/// backend as the name of the thread.
+pub fn everywhere(test: impl Fn(&World) + Sync) {
+    let on_server = |world: &World, _: &dyn Server| test(world);
+    thread::scope(|scope| {
+        on_thread(scope, "local", || test(&World::local()));
+        on_servers_within(scope, &on_server);
+    });
+}
+
+/// Runs a test on etcd 3.4, etcd 3.5 and Consul, all at the same time.
+pub fn on_servers(test: impl Fn(&World, &dyn Server) + Sync) {
+    thread::scope(|scope| on_servers_within(scope, &test));
+}
+
+fn on_servers_within<'s>(scope: &'s thread::Scope<'s, '_>, test: &'s (impl Fn(&World, &dyn Server) + Sync)) {
+    let servers: [(&str, fn() -> &'static dyn Server); 3] =
+        [("etcd-3.4", || shared::etcd34()), ("etcd-3.5", || shared::etcd35()), ("consul", || shared::consul())];
+    for (name, server) in servers {
+        on_thread(scope, name, move || test(&World::on(server()), server()));
+    }
+}
+
+fn on_thread<'s>(scope: &'s thread::Scope<'s, '_>, name: &str, test: impl FnOnce() + Send + 's) {
+    thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, test).expect("a thread starts");
 }
 
 /// A directory that serves as home and working directory, and the connection options of its jobs.

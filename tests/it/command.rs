@@ -1,0 +1,232 @@
+//! What the command gets under the lock, what distlock makes of its end, and what stands on the server meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::world::{Entry, Finished, Holder, Mode, Proxy, World, everywhere, on_servers, secs};
+
+/// The variables that the command printed with `env`.
+fn variables(job: &Finished) -> BTreeMap<&str, &str> {
+    job.stdout.lines().filter_map(|line| line.split_once('=')).collect()
+}
+
+/// The holder record among the keys of a lock: on etcd the value of the key, on Consul that of `.lockinfo`.
+fn record(entries: &[Entry]) -> Option<Value> {
+    let json = |entry: &Entry| serde_json::from_str::<Value>(&entry.value).ok();
+    entries.iter().filter_map(json).find(|record| record["tool"].is_string())
+}
+
+#[test]
+fn the_command_is_told_of_its_lock_and_its_exit_code_is_passed_on() {
+    everywhere(|world| {
+        let name = world.name("jobs/backup");
+        let job = world.distlock().args([&name, "sh", "-c", "env; exit 7"]);
+        // Those of an outer lock, or of another peer's, must not be taken for this one's.
+        let job = job.env("DISTLOCK_FENCING_TOKEN", "outer").env("DISTLOCK_HANDLE", "outer").run().assert_code(7);
+        assert_eq!(job.stderr, "", "quiet, as cron likes it");
+        let set = variables(&job);
+        let backend = set["DISTLOCK_HELD_BACKEND"];
+        let token: u64 = set["DISTLOCK_FENCING_TOKEN"].parse().expect("a decimal token");
+        assert!(token > 0);
+        assert_eq!(set["DISTLOCK_HELD_NAME"], name);
+        let handle: Vec<_> = set["DISTLOCK_HANDLE"].split('.').collect();
+        assert_eq!((handle[0], handle[1], handle[2], handle[4]), ("dl1", "r", backend, &*token.to_string()));
+        let key = set["DISTLOCK_HELD_KEY"];
+        assert!(key.contains("backup"), "{key}");
+        match backend {
+            "etcd" => assert_eq!((set["ETCD_LOCK_KEY"], set["ETCD_LOCK_REV"]), (key, &*token.to_string())),
+            "consul" => assert_eq!(set["CONSUL_LOCK_HELD"], "true"),
+            _ => assert!(fs::metadata(key).is_ok_and(|file| file.is_file()), "{key}"),
+        }
+        assert_eq!(set.contains_key("ETCD_LOCK_KEY"), backend == "etcd");
+        assert_eq!(set.contains_key("CONSUL_LOCK_HELD"), backend == "consul");
+    });
+}
+
+#[test]
+fn a_key_and_a_holder_record_stand_on_the_server_while_the_command_runs_and_none_after() {
+    on_servers(|world, server| {
+        let name = world.name("jobs/backup");
+        let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
+        let entries = server.entries(&name);
+        let record = record(&entries).expect("a holder record");
+        let lease = entries.iter().find_map(|entry| entry.lease.clone()).expect("a key bound to a lease");
+        assert!(server.leases().contains(&lease));
+        assert!(record["tool"].as_str().is_some_and(|tool| tool.starts_with("distlock/")), "{record}");
+        assert_eq!(record["pid"], holder.job.pid().as_raw());
+        assert_eq!(record["message"], "nightly run");
+        assert_eq!(record["command"], "sh");
+        for known in ["host", "user", "since", "id"] {
+            assert!(record[known].as_str().is_some_and(|value| !value.is_empty()), "{known} in {record}");
+        }
+        assert!(!record.to_string().contains("echo"), "arguments may be secret: {record}");
+        holder.release();
+        assert!(server.entries(&name).is_empty(), "{:?}", server.entries(&name));
+        assert!(!server.leases().contains(&lease));
+    });
+}
+
+#[test]
+fn the_token_grows_over_100_runs() {
+    const RUNS: usize = 100;
+    everywhere(|world| {
+        let name = world.name("counted");
+        // Four at a time, so that some wait and some do not. They note their tokens in the order of holding.
+        let contend = "i=0; while [ $i -lt 25 ]; do \
+                       \"$@\" -c \"$NAME\" 'echo $DISTLOCK_FENCING_TOKEN >>tokens' || exit; i=$((i+1)); done";
+        let distlock = world.distlock().into_command();
+        let run = || {
+            let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
+            world.command("sh").args(["-c", contend, "contend"]).args(argv).env("NAME", &name).spawn()
+        };
+        for contender in [run(), run(), run(), run()] {
+            contender.wait().assert_code(0);
+        }
+        let tokens = fs::read_to_string(world.path().join("tokens")).expect("tokens");
+        let tokens: Vec<u64> = tokens.lines().map(|token| token.parse().expect("a decimal token")).collect();
+        assert_eq!(tokens.len(), RUNS);
+        assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
+    });
+}
+
+#[test]
+fn what_follows_the_command_is_the_commands() {
+    let world = World::local();
+    fs::write(world.path().join("file"), "").expect("a file");
+    let job = world.distlock().args(["/x", "ls", "-l", "file"]).run().assert_code(0);
+    assert!(job.stdout.starts_with("-rw"), "{}", job.stdout);
+    // Not one of them is an option of distlock, and the second `--` is the command's too.
+    let job = world.distlock().args(["x", "--", "printf", "%s,", "-n", "--try", "--", "-b", ""]).run();
+    assert_eq!(job.assert_code(0).stdout, "-n,--try,--,-b,,");
+}
+
+#[test]
+fn a_shell_runs_a_pipeline() {
+    let world = World::local();
+    let job = world.distlock().args(["-c", "/x", "printf 'b\\na\\n' | sort | tr '\\n' ' '"]).run();
+    assert_eq!(job.assert_code(0).stdout, "a b ");
+    world.distlock().args(["-c", "x", "--", "exit 3"]).run().assert_code(3);
+    let two = world.distlock().args(["-c", "/x", "echo", "a b"]).run().assert_code(64);
+    assert!(two.stderr.contains("hint: put it in quotes: 'echo a b'"), "{}", two.stderr);
+}
+
+#[test]
+fn stdin_reaches_the_command() {
+    everywhere(|world| {
+        let text = "line\n".repeat(20_000);
+        let job = world.distlock().args([&world.name("x"), "cat"]).stdin(&text).run().assert_code(0);
+        assert_eq!(job.stdout, text);
+    });
+}
+
+#[test]
+fn other_descriptors_reach_the_command() {
+    everywhere(|world| {
+        let script = r#"exec 3<input 7>output; "$@" sh -c 'cat <&3 >&7'"#;
+        fs::write(world.path().join("input"), "by hand").expect("a file");
+        let distlock = world.distlock().into_command();
+        let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
+        world.command("sh").args(["-c", script, "sh"]).args(argv).args([world.name("x")]).run().assert_code(0);
+        assert_eq!(fs::read_to_string(world.path().join("output")).expect("the output"), "by hand");
+    });
+}
+
+#[test]
+fn no_descriptor_of_distlocks_own_reaches_the_command() {
+    everywhere(|world| {
+        // The local lock is the exception: the command holds it too, as with flock(1).
+        let list = "for fd in /proc/self/fd/*; do readlink $fd || :; done";
+        let job = world.distlock().args(["-c", &world.name("x"), list]).run().assert_code(0);
+        let own = |line: &&str| line.starts_with("socket:") || line.starts_with("anon_inode:");
+        assert_eq!(job.stdout.lines().find(own), None, "{}", job.stdout);
+    });
+}
+
+#[test]
+fn a_command_that_cannot_run_is_126_or_127_before_anything_is_asked_for() {
+    // Nobody listens there: whoever connects would be told so with 69, or wait.
+    let world = World::at("etcd", "http://127.0.0.1:1");
+    fs::write(world.path().join("text"), "echo no").expect("a file");
+    fs::set_permissions(world.path().join("text"), fs::Permissions::from_mode(0o644)).expect("its mode");
+    let run = |command: &str| world.distlock().args(["/x", command]).run();
+    for (command, code, told) in [
+        ("no-such-command", 127, "command not found: no-such-command\n"),
+        ("./no/such/file", 127, "command not found: ./no/such/file\n"),
+        ("pg_dump app", 127, "hint: the command is one word with spaces: use -c"),
+        ("./text", 126, "hint: make it executable: chmod +x ./text"),
+        ("/tmp", 126, "it is a directory"),
+    ] {
+        let job = run(command).assert_code(code);
+        assert!(job.stderr.starts_with("distlock: error: ") && job.stderr.contains(told), "{}", job.stderr);
+    }
+}
+
+#[test]
+fn an_executable_that_the_kernel_refuses_is_126_and_leaves_nothing() {
+    on_servers(|world, server| {
+        let program = world.path().join("program");
+        fs::write(&program, "#!/no/such/interpreter\n").expect("a file");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let name = world.name("x");
+        let job = world.distlock().args([&name, "./program"]).run();
+        assert!(matches!(job.code(), Some(126 | 127)), "as shells have it: {}", job.describe());
+        assert!(job.stderr.starts_with("distlock: error: "), "{}", job.stderr);
+        assert!(server.entries(&name).is_empty());
+    });
+}
+
+#[test]
+fn a_command_that_a_signal_killed_is_128_and_its_number() {
+    everywhere(|world| {
+        for (signal, code) in [("KILL", 137), ("USR1", 138), ("SEGV", 139), ("ALRM", 142)] {
+            let job = world.distlock().args(["-c", &world.name("x"), &format!("kill -{signal} $$")]).run();
+            assert_eq!(job.assert_code(code).stderr, "", "{signal}");
+        }
+    });
+}
+
+#[test]
+fn distlock_dies_of_what_shells_look_for_in_the_command() {
+    everywhere(|world| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+            let kill = format!("kill -{} $$", signal.as_str().trim_start_matches("SIG"));
+            let job = world.distlock().args(["-c", &world.name("x"), &kill]).run();
+            assert_eq!(job.assert_signal(signal).stderr, "");
+        }
+    });
+}
+
+#[test]
+fn a_dead_or_silent_endpoint_before_the_good_one_only_costs_time() {
+    on_servers(|world, server| {
+        let silent = Proxy::to(server.address());
+        silent.set(Mode::Swallow);
+        let name = world.name("x");
+        for first in ["http://127.0.0.1:1", &silent.url()] {
+            let world = World::at(server.backend(), &format!("{first},{}", server.url()));
+            let job = world.distlock().args([&name, "true"]).spawn();
+            let job = job.wait_within(secs(10)).assert_code(0);
+            assert_eq!(job.stderr, "");
+            assert!(server.entries(&name).is_empty());
+        }
+    });
+}
+
+#[test]
+fn without_a_lock_the_command_runs_with_a_warning() {
+    // The server would answer nobody.
+    let world = World::at("etcd", "http://127.0.0.1:1");
+    let run = || world.distlock().args(["--no-lock", "/x", "sh", "-c", "env; exit 7"]);
+    let job = run().run().assert_code(7);
+    assert!(job.stderr.starts_with("distlock: warning: running without a lock"), "{}", job.stderr);
+    assert!(!job.stdout.contains("DISTLOCK_"), "it holds nothing: {}", job.stdout);
+    let quiet = run().env("DISTLOCK_QUIET", "1").run().assert_code(7);
+    assert_eq!(quiet.stderr, "");
+    // It is not to be had from a variable: that would take the lock from somebody else's line.
+    let still = world.distlock().args(["--connect-timeout", "100ms", "/x", "true"]).env("DISTLOCK_NO_LOCK", "1").run();
+    still.assert_code(69);
+}

@@ -1,0 +1,194 @@
+//! Names of locks: each is one lock, the same as its peers', or is clearly refused.
+
+use crate::world::{Finished, Holder, Server, World, enqueue, everywhere, on_servers, poll_until, secs, shared};
+
+/// Runs `echo ran` under the lock, without waiting for it.
+fn try_to_lock(world: &World, name: &str) -> Finished {
+    world.distlock().args(["--try", "run", name, "--", "echo", "ran"]).run()
+}
+
+#[track_caller]
+fn assert_refused(world: &World, name: &str, why: &str) {
+    let job = try_to_lock(world, name).assert_code(64);
+    assert!(job.stderr.starts_with("distlock: error: "), "{}", job.describe());
+    assert!(job.stderr.contains(why), "{why:?} in {}", job.describe());
+    assert_eq!(job.stdout, "");
+}
+
+#[test]
+fn nested_names_are_locks_of_their_own() {
+    everywhere(|world| {
+        let names = ["jobs", "jobs/a", "jobs/a/b", "jobs/a/.queue", "jobs/a/.next", "jobs/a/0", "jobs/abc"];
+        let names = names.map(|name| world.name(name));
+        for (n, held) in names.iter().enumerate() {
+            let holder = Holder::of(world, held);
+            for (m, tried) in names.iter().enumerate() {
+                let code = if n == m { 75 } else { 0 };
+                try_to_lock(world, tried).assert_code(code);
+            }
+            holder.release();
+        }
+    });
+}
+
+#[test]
+fn a_queue_leaves_nested_locks_alone() {
+    everywhere(|world| {
+        // Such names lie where the backends keep what belongs to the lock `jobs`.
+        let nested = ["jobs/.queue", "jobs/.queue/a", "jobs/.next", "jobs/.lock", "jobs/.lockinfo", "jobs/0"];
+        let nested = nested.map(|name| Holder::of(world, &world.name(name)));
+        let name = world.name("jobs");
+        let holder = Holder::of(world, &name);
+        let waiters = [(); 2].map(|()| enqueue(world.distlock(), &name, &["true"]));
+        holder.release();
+        for waiter in waiters {
+            waiter.wait_within(secs(1)).assert_code(0);
+        }
+        // 76 would say that one of them was lost.
+        for holder in nested {
+            holder.release();
+        }
+    });
+}
+
+#[test]
+fn nested_locks_can_be_held_by_one_line() {
+    everywhere(|world| {
+        let (outer, inner) = (world.name("jobs"), world.name("jobs/a"));
+        let distlock = world.distlock().into_command();
+        let line = || [distlock.get_program()].into_iter().chain(distlock.get_args()).map(ToOwned::to_owned);
+        for [first, second] in [[&outer, &inner], [&inner, &outer]] {
+            let nested = line().skip(1).chain([first.into()]).chain(line()).chain([second.into()]);
+            let show = ["sh", "-c", "echo $DISTLOCK_HELD_NAME; exit 7"];
+            let job = world.command(distlock.get_program()).args(nested).args(show).run().assert_code(7);
+            assert_eq!(job.stdout, format!("{second}\n"));
+        }
+    });
+}
+
+#[test]
+fn names_of_any_characters_are_taken_as_they_are() {
+    everywhere(|world| {
+        let long = "n".repeat(200);
+        let names = [
+            "nightly backup",
+            "nightly%20backup",
+            "nightly+backup",
+            "a.b..c",
+            ".hidden",
+            "...",
+            "Sicherung für Zoë",
+            "バックアップ",
+            "🔒",
+            "q?x=1&y#z",
+            "a\\b",
+            "it's \"quoted\"",
+            "$HOME;`id`",
+            "[a]*{b}",
+            "e\u{301}",
+            "é",
+            &long,
+        ]
+        .map(|name| world.name(name));
+        for (n, name) in names.iter().enumerate() {
+            // Whichever of the others this one could be taken for, it is not.
+            let holder = Holder::of(world, name);
+            try_to_lock(world, name).assert_code(75);
+            let other = &names[(n + 1) % names.len()];
+            let told = world.distlock().args(["--try", other, "printenv", "DISTLOCK_HELD_NAME"]).run();
+            assert_eq!(told.assert_code(0).stdout, format!("{other}\n"));
+            holder.release();
+        }
+    });
+}
+
+#[test]
+fn a_name_of_400_characters_is_right_or_refused() {
+    everywhere(|world| {
+        for name in [world.name(&"n".repeat(400)), world.name(&"ü/".repeat(200)) + "x"] {
+            let job = try_to_lock(world, &name);
+            if job.code() == Some(64) {
+                // A file's name has 255 bytes, a key of Consul's is at most a path of 512.
+                assert!(job.stderr.contains("too long") && job.stderr.contains("hint: "), "{}", job.describe());
+            } else {
+                assert_eq!(job.assert_code(0).stdout, "ran\n");
+                let holder = Holder::of(world, &name);
+                try_to_lock(world, &name).assert_code(75);
+                holder.release();
+            }
+        }
+    });
+    // Servers hold the plain one.
+    on_servers(|world, _| {
+        try_to_lock(world, &world.name(&"n".repeat(400))).assert_code(0);
+    });
+}
+
+#[test]
+fn what_no_backend_can_hold_is_refused_by_all() {
+    everywhere(|world| {
+        assert_refused(world, "/jobs/", "ends with a slash");
+        assert_refused(world, "/", "ends with a slash");
+        assert_refused(world, "//", "ends with a slash");
+        assert_refused(world, "", "is empty");
+        assert_refused(world, "a\nb", "cannot be printed");
+    });
+    let dash = World::local().distlock().args(["--", "-x", "true"]).run().assert_code(64);
+    assert!(dash.stderr.contains("begins with a dash"), "{}", dash.stderr);
+}
+
+#[test]
+fn names_that_consul_lock_would_map_elsewhere_are_refused_on_consul() {
+    let world = World::on(shared::consul());
+    for name in ["/jobs//a", "//jobs", "/jobs/../a", "../a", "/jobs/./a", "jobs/.."] {
+        assert_refused(&world, name, "`consul lock` would drop its segment");
+        assert_refused(&world, name, "hint: name it like a path");
+    }
+}
+
+#[test]
+fn on_etcd_dots_and_doubled_slashes_are_names_like_any() {
+    for server in [shared::etcd34(), shared::etcd35()] {
+        let world = World::on(server);
+        for name in ["jobs//a", "jobs/../a", "..", "jobs/./a"] {
+            let name = world.name(name);
+            let holder = Holder::of(&world, &name);
+            try_to_lock(&world, &name).assert_code(75);
+            try_to_lock(&world, &world.name("a")).assert_code(0);
+            try_to_lock(&world, &world.name("jobs/a")).assert_code(0);
+            // etcdctl means the same lock by it.
+            let peer = server.peer_lock(&world, &name, &["echo".into(), "peer".into()]).spawn();
+            poll_until("etcdctl in the queue", secs(10), || server.entries(&format!("{name}/")).len() == 2);
+            assert_eq!(peer.stdout(), "");
+            holder.release();
+            peer.wait().assert_code(0);
+        }
+    }
+}
+
+#[test]
+fn on_this_host_a_name_is_one_file() {
+    let world = World::local();
+    for name in [".", "..", "/.", "/.."] {
+        assert_refused(&world, name, "hint: ");
+    }
+    let holder = Holder::of(&world, "jobs/a");
+    try_to_lock(&world, "jobs%2Fa").assert_code(0);
+    try_to_lock(&world, "../locks/jobs/a").assert_code(0);
+    holder.release();
+}
+
+#[test]
+fn a_leading_slash_makes_another_lock_on_etcd_alone() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let _holder = Holder::of(world, &name);
+        let bare = try_to_lock(world, name.trim_start_matches('/'));
+        let expected = if bare_is_another(world) { 0 } else { 75 };
+        bare.assert_code(expected);
+    });
+}
+
+fn bare_is_another(world: &World) -> bool {
+    world.distlock().into_command().get_args().any(|word| word == "etcd")
+}

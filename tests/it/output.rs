@@ -1,0 +1,96 @@
+//! What distlock itself prints while it runs a command.
+
+use serde_json::Value;
+
+use crate::world::{Holder, World, enqueue, everywhere, poll_until, secs};
+
+#[test]
+fn it_is_quiet_by_default_and_tells_each_step_when_asked() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let run = |options: &[&str]| world.distlock().args(options).args([&name, "echo", "ran"]).run().assert_code(0);
+        assert_eq!(run(&[]).stderr, "");
+        assert_eq!(run(&["-q"]).stderr, "");
+        let told = run(&["-v"]);
+        assert_eq!(told.stdout, "ran\n", "events go to stderr");
+        assert!(told.stderr.lines().all(|line| line.starts_with("distlock: ")), "{}", told.stderr);
+        assert!(told.stderr.contains("acquired, token "), "{}", told.stderr);
+        // The last flag wins.
+        assert_eq!(run(&["-v", "-q"]).stderr, "");
+        assert_ne!(run(&["-q", "-v"]).stderr, "");
+    });
+}
+
+#[test]
+fn a_waiter_tells_who_holds_the_lock() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
+        let waiter = enqueue(world.distlock(), &name, &["true"]);
+        let pid = holder.job.pid();
+        poll_until("the holder's name", secs(5), || {
+            let told = waiter.stderr();
+            told.contains(&format!("pid {pid} (sh)")) && told.contains("nightly run")
+        });
+        holder.release();
+        waiter.wait().assert_code(0);
+    });
+}
+
+/// Every line as JSON.
+#[track_caller]
+fn events(stderr: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    stderr.lines().map(parse).collect()
+}
+
+#[track_caller]
+fn assert_event(event: &Value) {
+    assert!(["error", "warning", "info"].iter().any(|level| event["level"] == *level), "{event}");
+    for text in ["time", "event", "message"] {
+        assert!(event[text].as_str().is_some_and(|text| !text.is_empty()), "{text} in {event}");
+    }
+}
+
+#[test]
+fn events_are_json_objects_one_a_line_when_asked() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let json = || world.distlock().args(["--log-format", "json"]);
+        let job = json().args(["-v", &name, "sh", "-c", "echo $DISTLOCK_FENCING_TOKEN"]).run().assert_code(0);
+        let told = events(&job.stderr);
+        told.iter().for_each(assert_event);
+        let acquired = told.iter().find(|event| event["event"] == "acquired").expect("an event");
+        assert_eq!(acquired["token"].to_string(), job.stdout.trim());
+
+        let _holder = Holder::with(world, world.distlock().args(["-m", "two\nlines \"quoted\""]), &name);
+        let busy = json().args(["-v", "--try", &name, "true"]).run().assert_code(75);
+        let told = events(&busy.stderr);
+        told.iter().for_each(assert_event);
+        let last = told.last().expect("an event");
+        assert_eq!((&last["level"], &last["event"]), (&"error".into(), &"failed".into()));
+        assert!(last["message"].as_str().is_some_and(|text| text.contains("two lines \"quoted\"")), "{last}");
+    });
+}
+
+#[test]
+fn failures_before_anything_runs_are_json_too_where_json_is_asked_for() {
+    let world = World::at("etcd", "http://127.0.0.1:1");
+    let run = |args: &[&str]| world.distlock().args(["--log-format", "json"]).args(args).run();
+    for (job, code) in [
+        (run(&["/x", "no-such-command"]), 127),
+        (run(&["--connect-timeout", "100ms", "/x", "true"]), 69),
+        (run(&["/x/", "true"]), 64),
+    ] {
+        let job = job.assert_code(code);
+        if code == 64 {
+            // The line that would say how to print was not understood.
+            assert!(job.stderr.starts_with("distlock: error: "), "{}", job.stderr);
+            continue;
+        }
+        let told = events(&job.stderr);
+        told.iter().for_each(assert_event);
+        let hints = told.iter().any(|event| event["hint"].is_string());
+        assert!(hints || code == 127, "{}", job.stderr);
+    }
+}

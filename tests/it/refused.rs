@@ -1,0 +1,160 @@
+//! What distlock refuses before it runs anything, and servers that are not there. Every message names the way out.
+
+use std::fs;
+
+use crate::world::{Holder, World, everywhere, millis, secs};
+
+/// Asserts exit code 64 and these parts of the message, the way out among them.
+#[track_caller]
+fn assert_usage(world: &World, args: &[&str], told: &[&str]) {
+    let job = world.distlock().args(args).run().assert_code(64);
+    assert!(job.stderr.starts_with("distlock: error: "), "{}", job.describe());
+    for part in told {
+        assert!(job.stderr.contains(part), "{part:?} in {}", job.describe());
+    }
+    assert_eq!(job.stdout, "");
+}
+
+#[test]
+fn mistakes_on_the_command_line_are_64_with_the_way_out() {
+    let etcd = World::at("etcd", "http://127.0.0.1:1");
+    let touch = ["/x", "touch", "ran"];
+    let with = |options: &[&'static str]| [options, &touch].concat();
+    for (options, told) in [
+        (&["--tt", "5s"][..], &["--tt", "--ttl"][..]),
+        (&["--no-such-option"], &["--no-such-option", "hint: "]),
+        (&["--ttl", "soon"], &["--ttl", "soon", "15s"]),
+        (&["--ttl=-5s"], &["--ttl", "-5s", "15s"]),
+        (&["--wait", "1 fortnight"], &["--wait", "fortnight", "forever"]),
+        (&["--grace", ""], &["--grace", "15s"]),
+        (&["--connect-timeout", "0"], &["--connect-timeout", "longer than nothing"]),
+        (&["-E", "256"], &["--busy-exit", "256", "0 to 255"]),
+        (&["--signal", "NOPE"], &["--signal", "NOPE", "TERM"]),
+        (&["--on-lost", "shrug"], &["--on-lost", "shrug", "kill"]),
+        (&["--log-format", "xml"], &["--log-format", "xml", "json"]),
+        (&["-b", "zookeeper"], &["--backend", "zookeeper", "consul"]),
+        (&["-e", "ftp://h:21"], &["--endpoints", "ftp://h:21", "http://HOST:PORT"]),
+        (&["-e", "file:///run/lock"], &["--endpoints", "file:///run/lock", "http://HOST:PORT"]),
+        (&["-e", "unix:///consul.sock"], &["--endpoints", "unix:///consul.sock", "http://HOST:PORT"]),
+        (&["-e", "host"], &["--endpoints", "host", "2379"]),
+        (&["-e", "http://u:secret@h:1"], &["--endpoints", "--password-file"]),
+        (&["--user", "root:secret"], &["--user", "--password-file"]),
+        (&["--config", "/no/such/file"], &["--config", "/no/such/file"]),
+        // Room for two renewals and the end of the command.
+        (&["--ttl", "2s"], &["TTL of 2s", "hint: choose --ttl"]),
+        (&["--ttl", "10s", "--grace", "9s"], &["grace of 9s", "hint: choose --ttl", "--grace"]),
+    ] {
+        assert_usage(&etcd, &with(options), told);
+    }
+    assert!(!etcd.path().join("ran").exists());
+    assert_usage(
+        &World::at("consul", "127.0.0.1:1"),
+        &["-t", "9s", "/x", "true"],
+        &["Consul grants no TTL of 9s", "10s"],
+    );
+    assert_usage(&World::at("consul", "127.0.0.1:1"), &["-t", "25h", "/x", "true"], &["Consul grants no TTL of 25h"]);
+}
+
+#[test]
+fn a_secret_in_a_refused_line_is_not_repeated() {
+    let world = World::at("etcd", "http://127.0.0.1:1");
+    for option in [["-e", "http://u:sesame@h:1"], ["--user", "root:sesame"]] {
+        let job = world.distlock().args(option).args(["/x", "true"]).run().assert_code(64);
+        assert!(!job.stderr.contains("sesame"), "{}", job.describe());
+    }
+}
+
+#[test]
+fn a_line_without_a_command_is_64_with_the_way_out() {
+    let world = World::local();
+    for (line, told) in [
+        (&[][..], "distlock NAME -- COMMAND"),
+        (&["/x"], "distlock /x -- COMMAND"),
+        (&["/x", "--"], "distlock /x -- COMMAND"),
+        (&["run"], "distlock NAME -- COMMAND"),
+        (&["run", "x"], "distlock x -- COMMAND"),
+        (&["backup"], "distlock backup -- COMMAND"),
+        (&["/x", "-n", "true"], "options stand before NAME: distlock -n /x -- COMMAND"),
+        (&["x", "true"], "to lock it: distlock x -- true"),
+    ] {
+        assert_usage(&world, line, &[told]);
+    }
+}
+
+#[test]
+fn a_mistyped_subcommand_is_guessed_and_locks_nothing() {
+    let world = World::local();
+    assert_usage(
+        &world,
+        &["statsu", "backup"],
+        &["did you mean `status`?", "To lock it: distlock run statsu -- backup"],
+    );
+    assert!(!world.path().join("locks").exists());
+}
+
+#[test]
+fn the_full_form_locks_names_that_are_subcommands() {
+    everywhere(|world| {
+        let names = ["status", "run", "statsu", "list", "man"];
+        for name in names {
+            let job = world.distlock().args(["run", name, "--", "sh", "-c", "echo $DISTLOCK_HELD_NAME"]).run();
+            assert_eq!(job.assert_code(0).stdout, format!("{name}\n"));
+        }
+        // What status locks is the lock of this name, for the short form too.
+        let _holder = Holder::of(world, "status");
+        world.distlock().args(["-n", "run", "status", "true"]).run().assert_code(75);
+    });
+}
+
+#[test]
+fn a_later_subcommand_is_reserved_and_says_so() {
+    let world = World::local();
+    for name in ["status", "list", "acquire", "renew", "release", "verify", "break", "doctor"] {
+        assert_usage(&world, &[name, "backup"], &[&format!("`{name}`"), &format!("distlock run {name} -- COMMAND")]);
+    }
+}
+
+#[test]
+fn the_backend_is_never_guessed_between_two_or_none() {
+    let world = World::new();
+    assert_usage(&world, &["/x", "true"], &["no backend is chosen", "-b etcd, -b consul or -b local"]);
+    let two = world.distlock().args(["/x", "true"]).env("ETCDCTL_ENDPOINTS", "a:1").env("CONSUL_HTTP_ADDR", "b:2");
+    let two = two.run().assert_code(64);
+    assert!(two.stderr.contains("ETCDCTL_ENDPOINTS") && two.stderr.contains("CONSUL_HTTP_ADDR"), "{}", two.stderr);
+    assert_usage(&world, &["-b", "etcd", "/x", "true"], &["etcd has no address", "-e https://HOST:2379"]);
+}
+
+#[test]
+fn variables_and_files_are_refused_like_flags_and_named() {
+    let world = World::local();
+    let with = |name, value| world.distlock().args(["/x", "true"]).env(name, value).run().assert_code(64).stderr;
+    assert!(with("DISTLOCK_WAIT", "soon").contains("DISTLOCK_WAIT"));
+    assert!(with("DISTLOCK_TRY", "yes").contains("DISTLOCK_TRY"));
+    let config = world.path().join("config.toml");
+    fs::write(&config, "wiat = \"5s\"\n").expect("a file");
+    let unknown = with("DISTLOCK_CONFIG", config.to_str().expect("UTF-8"));
+    assert!(unknown.contains("wiat") && unknown.contains("config.toml"), "{unknown}");
+    // What is empty is unset.
+    world.distlock().args(["/x", "true"]).env("DISTLOCK_WAIT", "").run().assert_code(0);
+}
+
+#[test]
+fn without_a_server_it_is_69_after_the_connect_timeout() {
+    std::thread::scope(|scope| {
+        for backend in ["etcd", "consul"] {
+            scope.spawn(move || {
+                let world = World::at(backend, "http://127.0.0.1:1,http://127.0.0.1:2");
+                let job = world.distlock().args(["--connect-timeout", "1s", "/x", "echo", "ran"]).run().assert_code(69);
+                assert!(job.elapsed >= secs(1) && job.elapsed < secs(2), "{}", job.describe());
+                assert!(job.stderr.starts_with("distlock: error: no server could be reached"), "{}", job.stderr);
+                for told in ["127.0.0.1:1", "127.0.0.1:2", "refused", "hint: "] {
+                    assert!(job.stderr.contains(told), "{told:?} in {}", job.describe());
+                }
+                assert_eq!(job.stdout, "");
+                // A shorter wait ends it sooner; that nobody answered is no sign of a holder.
+                let job = world.distlock().args(["-w", "300ms", "-E", "0", "/x", "true"]).run().assert_code(69);
+                assert!(job.elapsed >= millis(300) && job.elapsed < secs(2), "{}", job.describe());
+            });
+        }
+    });
+}
