@@ -47,5 +47,6 @@ mod names;
 mod output;
 mod readme;
 mod refused;
+mod security;
 mod servers;
 mod waiting;
