@@ -176,9 +176,9 @@ fn failure(trouble: Trouble) -> Failure {
     match trouble {
         Trouble::Fatal(failure) => failure,
         Trouble::Uncertain { answered: false, cause } => Failure::new(Kind::Unreachable, cause)
-            .hint("check the address, that the server runs, and that this host may connect to it"),
+            .hint("check the address and its scheme, that the server runs, and that this host may connect to it"),
         other => Failure::new(Kind::Unreachable, other.into_cause())
-            .hint("the server cannot do its work: its log says more, and whether most of the cluster is up"),
+            .hint("check that it is the right server, and that most of its cluster is up; its log says more"),
     }
 }
 
@@ -203,12 +203,10 @@ pub(super) fn one_cluster(endpoints: &[Endpoint]) -> Check {
                         .because("a lock on one of them is not a lock on the other")
                         .hint("name the servers of one cluster only with --endpoints"))
                 }
-                None => Ok(Verdict::Good(format!(
-                    "{}; {} of {} endpoints can be used",
-                    one.cluster.join(", "),
-                    told.len(),
-                    endpoints.len()
-                ))),
+                None => Ok(Verdict::Good(match endpoints.len() {
+                    1 => one.cluster.join(", "),
+                    all => format!("{}; {} of {all} endpoints can be used", one.cluster.join(", "), told.len()),
+                })),
             }
         }
     };

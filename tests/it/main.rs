@@ -42,6 +42,7 @@
 mod world;
 
 mod command;
+mod doctor;
 mod interop;
 mod names;
 mod output;

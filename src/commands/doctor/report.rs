@@ -54,17 +54,25 @@ impl<'a> Report<'a> {
     /// What a lock would fail with; None where it could be had.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
-        let of_endpoint = self
-            .endpoints()
-            .filter_map(|endpoint| endpoint.answer.as_ref().err())
-            .min_by_key(|failure| rank(failure.kind));
         let of_check = self.findings.checks.iter().find_map(|check| match &check.verdict {
             Verdict::Bad(failure) => Some(failure),
             _ => None,
         });
-        let failure = if self.any_usable() { of_check? } else { of_check.or(of_endpoint)? };
-        let failed = Failure::new(failure.kind, "no lock can be had").because(in_full(failure));
-        Some(Failure { hint: failure.hint.clone(), ..failed })
+        let failed = |failure: &Failure, causes: Vec<String>| Failure {
+            causes,
+            hint: failure.hint.clone(),
+            ..Failure::new(failure.kind, "no lock can be had")
+        };
+        if let Some(failure) = of_check {
+            return Some(failed(failure, vec![in_full(failure)]));
+        }
+        if self.any_usable() {
+            return None;
+        }
+        let failures = || self.endpoints().filter_map(|endpoint| Some((endpoint, endpoint.answer.as_ref().err()?)));
+        let (_, farthest) = failures().min_by_key(|(_, failure)| rank(failure.kind))?;
+        let causes = failures().map(|(endpoint, failure)| format!("{}: {}", endpoint.url, in_full(failure)));
+        Some(failed(farthest, causes.collect()))
     }
 
     /// A table with a line for every endpoint and every check.
