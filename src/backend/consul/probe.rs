@@ -93,8 +93,10 @@ async fn session(api: &Api, keys: Option<&Keys>, options: &Options, inquiry: &In
     };
     let destroyed = probe::within(inquiry.patience, api.destroy_session(&id)).await;
     let seen = format!(
-        "created and destroyed; a TTL of {:?} is granted (by default {:?} to {:?})",
-        inquiry.ttl, MIN_TTL, MAX_TTL
+        "created and destroyed; a TTL of {:?} is granted (by default {:?} to {}h)",
+        inquiry.ttl,
+        MIN_TTL,
+        MAX_TTL.as_secs() / 3600
     );
     let session = Check::new("session", destroyed.map(|()| Verdict::Good(seen)));
     std::iter::once(session).chain(rights).collect()
