@@ -28,7 +28,7 @@ pub fn failure(failure: &Failure) {
 }
 
 /// Text may come from a server or another user: no control character reaches a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

@@ -42,6 +42,7 @@
 mod world;
 
 mod command;
+mod doctor;
 mod interop;
 mod loss;
 mod matrix;
@@ -50,6 +51,7 @@ mod output;
 mod processes;
 mod readme;
 mod refused;
+mod security;
 mod servers;
 mod signals;
 mod waiting;

@@ -109,7 +109,7 @@ fn the_full_form_locks_names_that_are_subcommands() {
 #[test]
 fn a_later_subcommand_is_reserved_and_says_so() {
     let world = World::local();
-    for name in ["status", "list", "acquire", "renew", "release", "verify", "break", "doctor"] {
+    for name in ["status", "list", "acquire", "renew", "release", "verify", "break"] {
         assert_usage(&world, &[name, "backup"], &[&format!("`{name}`"), &format!("distlock run {name} -- COMMAND")]);
     }
 }
