@@ -6,22 +6,45 @@ mod lookup;
 mod man;
 mod run;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::config::{self, Invocation, Surroundings};
+use crate::config::{self, Invocation, Surroundings, Target};
 use crate::error::Failure;
-use crate::{exit, report};
+use crate::link::Verdict;
+use crate::report::Report;
+use crate::supervisor::tally::Facts;
+use crate::{cli, exit, report};
 
 /// Understands the command line, does what it asks for, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    match config::resolve(std::env::args_os(), &Surroundings::of_process()).and_then(dispatch) {
-        Ok(code) => code,
+    let line: Vec<OsString> = std::env::args_os().collect();
+    match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
+        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure)),
         Err(failure) => {
-            report::failure(&failure);
-            ExitCode::from(exit::code(failure.kind))
+            let code = fail(&failure);
+            report_refusal(&line, failure);
+            code
         }
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    report::failure(failure);
+    ExitCode::from(exit::code(failure.kind))
+}
+
+/// Whoever relies on a report gets one of a refused command line, too.
+fn report_refusal(line: &[OsString], failure: Failure) {
+    // A target that makes no sense is what was refused.
+    let Some(target) = cli::salvage::report(line).and_then(|value| Target::parse(&value).ok()) else { return };
+    let exit = exit::code(failure.kind);
+    let verdict = Verdict::Failed(failure);
+    let written = Report::open(&target, None, None).map(|report| report.write(&verdict, exit, &Facts::default()));
+    if let Ok(Err(warning)) = written {
+        report::warning(&warning);
     }
 }
 

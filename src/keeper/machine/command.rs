@@ -133,7 +133,7 @@ impl Machine {
             Some(Reason::Lost(cause)) => self.lost(cause),
             None if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             Some(Reason::Broken(by)) => Verdict::Failed(
-                Failure::new(Kind::Lost, format!("the lock {} was broken and the command ended", self.rules.name))
+                Failure::new(Kind::Broken, format!("the lock {} was broken and the command ended", self.rules.name))
                     .because(format!("asked to stop by {by}")),
             ),
             _ => verdict,
