@@ -48,8 +48,8 @@ pub enum Event {
 pub enum Action {
     /// Tell the keeper.
     Post(FromSupervisor),
-    /// Stop this process, as the command was stopped.
-    StopSelf,
+    /// Stop this process by the signal that stopped the command.
+    StopSelf(i32),
     /// Kill everything below but the keeper.
     KillTree,
     /// Kill the keeper and everything below it.
@@ -287,13 +287,13 @@ impl Machine {
     fn command_stopped(&mut self, signal: i32) {
         let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
         if self.shared || by_terminal {
-            self.actions.push(Action::StopSelf);
+            self.actions.push(Action::StopSelf(signal));
         }
     }
 
     fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
         match (self.phase, signal) {
-            (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
+            (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf(signal as i32)),
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
                 let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
                 self.verdict = Some(Verdict::Failed(interrupted));

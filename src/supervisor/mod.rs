@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, getpgrp, getpid};
+use nix::unistd::{Pid, getpgrp};
 
 use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind};
@@ -207,7 +207,7 @@ impl<'a> Supervisor<'a> {
     fn perform(&mut self, action: Action, show: &mut dyn FnMut(Notice)) {
         match action {
             Action::Post(message) => self.link.post(message),
-            Action::StopSelf => drop(kill(getpid(), Signal::SIGSTOP)),
+            Action::StopSelf(signal) => process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP)),
             Action::KillTree => {
                 self.killed = true;
                 self.tree.kill(Some(self.keeper));

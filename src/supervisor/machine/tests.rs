@@ -112,10 +112,10 @@ fn what_the_keyboard_sent_reaches_the_command_without_help() {
 #[test]
 fn the_job_stops_with_its_command() {
     let stopped = |signal: Signal| Event::Message(FromKeeper::Stopped(signal as i32));
-    assert_eq!(running(true).on(stopped(Signal::SIGSTOP), at(10)), [Action::StopSelf]);
-    assert_eq!(running(false).on(stopped(Signal::SIGTSTP), at(10)), [Action::StopSelf]);
+    assert_eq!(running(true).on(stopped(Signal::SIGSTOP), at(10)), [Action::StopSelf(Signal::SIGSTOP as i32)]);
+    assert_eq!(running(false).on(stopped(Signal::SIGTSTP), at(10)), [Action::StopSelf(Signal::SIGTSTP as i32)]);
     assert_eq!(running(false).on(stopped(Signal::SIGSTOP), at(10)), []);
-    assert_eq!(waiting(true).on(sent(Signal::SIGTSTP), at(10)), [Action::StopSelf]);
+    assert_eq!(waiting(true).on(sent(Signal::SIGTSTP), at(10)), [Action::StopSelf(Signal::SIGTSTP as i32)]);
 }
 
 #[test]
