@@ -14,6 +14,8 @@ use crate::tree::Process;
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
+/// A process that runs is at its deadline sooner than this, and has read in this time what waits in the link.
+const LATE: Duration = Duration::from_millis(100);
 /// How often the tree is killed again while it dies.
 const KILL_AGAIN: Duration = Duration::from_millis(2);
 /// The same, for a tree that did not die within K.
@@ -380,7 +382,10 @@ impl Machine {
             && let Some(deadlines) = self.deadlines
             && now >= deadlines.kill
         {
-            self.killing = Some(Kill { since: now, next: now });
+            // Who comes late was stopped. What the keeper has told meanwhile goes first: it has kept the deadline.
+            let late = self.keeper == Keeper::Linked && now.since(deadlines.kill) > LATE;
+            let next = if late { now + LATE } else { now };
+            self.killing = Some(Kill { since: now, next });
         }
         let Some(kill) = &mut self.killing else { return };
         if now < kill.next {
