@@ -51,4 +51,5 @@ mod readme;
 mod refused;
 mod servers;
 mod signals;
+mod terminal;
 mod waiting;

@@ -19,6 +19,16 @@ fn ttl(server: &dyn Server) -> u64 {
     if server.backend() == "consul" { 10 } else { 3 }
 }
 
+/// Runs a test that takes some TTLs on all servers at the same time.
+fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
+    let test = &test;
+    thread::scope(|scope| {
+        for server in shared::all() {
+            scope.spawn(move || test(server));
+        }
+    });
+}
+
 /// A command that ignores what it can ignore, with a daemon below it that has its own session, no
 /// descriptors and no environment, and processes that fork twice and exit all the time.
 fn stubborn(world: &World) -> String {
@@ -159,7 +169,7 @@ fn exclude(server: &'static dyn Server, endpoint: &str, fault: impl FnOnce(&Worl
 
 #[test]
 fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
-    for server in shared::all() {
+    on_each(|server| {
         exclude(server, &server.url(), |world, holder, _| {
             let stopped = hit(holder.keeper(), Signal::SIGSTOP);
             // D counts from the last renewal, which was sent before the stop.
@@ -167,12 +177,12 @@ fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
             let holder = holder.wait_within(secs(6)).assert_code(76);
             assert!(holder.stderr.contains("was lost"), "{}", holder.describe());
         });
-    }
+    });
 }
 
 #[test]
 fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
-    for server in shared::all() {
+    on_each(|server| {
         let proxy = Proxy::to(server.address());
         exclude(server, &proxy.url(), |world, holder, name| {
             let keeper = holder.keeper();
@@ -189,12 +199,12 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
             holder.signal(Signal::SIGCONT);
             holder.wait_within(secs(10)).assert_code(76);
         });
-    }
+    });
 }
 
 #[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
-    for server in shared::all() {
+    on_each(|server| {
         let proxy = Proxy::to(server.address());
         let world = World::at(server.backend(), &proxy.url());
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -213,7 +223,7 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         poll_until("the end of distlock", secs(5), || job.try_wait().expect("a child").is_some());
         assert_eq!(job.wait().expect("a child").code(), Some(76));
         drop(reader);
-    }
+    });
 }
 
 /// Fills a pipe, without changing how others write to it.
