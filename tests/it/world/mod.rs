@@ -9,6 +9,7 @@ mod proxy;
 mod pty;
 mod queue;
 mod server;
+mod tls;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -30,6 +31,7 @@ pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Holder, enqueue};
 pub use server::{Entry, Server};
+pub use tls::{Authority, Pem, ServerTls};
 
 /// The servers that the tests of this process share, each started when first asked for.
 pub mod shared {
