@@ -168,6 +168,18 @@ pub fn ignore(signals: &[Signal]) {
     }
 }
 
+/// Closes every descriptor but `keep`, in a process that was forked and owns none of the others.
+pub fn close_all_but(keep: RawFd) {
+    let keep = keep.unsigned_abs();
+    // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
+    unsafe {
+        if keep > 0 {
+            libc::close_range(0, keep - 1, 0);
+        }
+        libc::close_range(keep + 1, libc::c_uint::MAX, 0);
+    }
+}
+
 /// Lets these signals do again what they usually do.
 pub fn heed(signals: &[Signal]) {
     for &signal in signals {

@@ -16,6 +16,8 @@ use crate::tree::Process;
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// A process that runs is at its deadline sooner than this, and has read in this time what waits in the link.
 const LATE: Duration = Duration::from_millis(100);
+/// How long the witness may take to tell of a signal.
+const TESTIMONY: Duration = Duration::from_millis(20);
 /// How often the tree is killed again while it dies.
 const KILL_AGAIN: Duration = Duration::from_millis(2);
 /// The same, for a tree that did not die within K.
@@ -41,8 +43,23 @@ pub enum Event {
         /// The kernel sent it, as the terminal's driver does to a whole process group.
         keyboard: bool,
     },
+    /// The witness says that the whole process group got this signal.
+    Group(Signal),
+    /// The witness says nothing any more.
+    WitnessGone,
     /// Time has passed.
     Tick,
+}
+
+/// Whose process group the command is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// One of its own.
+    Own,
+    /// This process's: the terminal's signals reach it without help.
+    Shared,
+    /// The same, and a witness tells which other signals do.
+    Witnessed,
 }
 
 /// What to do.
@@ -122,8 +139,11 @@ enum Keeper {
 #[derive(Debug)]
 pub struct Machine {
     name: String,
-    /// The command is in this process's group, so the terminal's signals reach it without help.
-    shared: bool,
+    group: Group,
+    /// Signals of which the witness has not spoken yet, and until when it is waited for.
+    undecided: Vec<(Signal, Instant)>,
+    /// What the witness told, and has not come here yet.
+    witnessed: Vec<(Signal, Instant)>,
     /// The command may be run again, with the same descriptors.
     reruns: bool,
     phase: Phase,
@@ -152,13 +172,14 @@ struct Kill {
 }
 
 impl Machine {
-    /// A machine whose keeper was just forked. `shared`: the command will be in this process's group. `reruns`: it may
-    /// be run more than once.
+    /// A machine whose keeper was just forked. `reruns`: the command may be run more than once.
     #[must_use]
-    pub fn new(name: &str, shared: bool, reruns: bool, now: Instant) -> Self {
+    pub fn new(name: &str, group: Group, reruns: bool, now: Instant) -> Self {
         Self {
             name: name.to_owned(),
-            shared,
+            group,
+            undecided: Vec::new(),
+            witnessed: Vec::new(),
             reruns,
             phase: Phase::Waiting,
             deadlines: None,
@@ -185,8 +206,11 @@ impl Machine {
             Event::KeeperEnded => self.keeper_ended(now),
             Event::Empty => self.empty(),
             Event::Signal { signal, keyboard } => self.signal(signal, keyboard, now),
+            Event::Group(signal) => self.testified(signal, now),
+            Event::WitnessGone => self.group = Group::Shared,
             Event::Tick => {}
         }
+        self.decide(now);
         self.check(now);
         std::mem::take(&mut self.actions)
     }
@@ -199,7 +223,8 @@ impl Machine {
             .filter(|_| matches!(self.phase, Phase::Armed | Phase::Running) && self.killing.is_none())
             .map(|d| d.kill);
         let killing = self.killing.map(|kill| kill.next);
-        deadline.into_iter().chain(killing).chain(self.parted).min()
+        let undecided = self.undecided.first().map(|(_, until)| *until);
+        deadline.into_iter().chain(killing).chain(undecided).chain(self.parted).min()
     }
 
     /// Whether there is anything to read from the keeper.
@@ -288,7 +313,7 @@ impl Machine {
     /// is the shell's business.
     fn command_stopped(&mut self, signal: i32) {
         let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
-        if self.shared || by_terminal {
+        if self.group != Group::Own || by_terminal {
             self.actions.push(Action::StopSelf(signal));
         }
     }
@@ -304,23 +329,61 @@ impl Machine {
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
             // The terminal's driver has sent it to the command as well.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.shared => {}
+            (Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {}
+            (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
+                if take(&mut self.witnessed, signal) {
+                    // The command has it already; it counts all the same.
+                    let _ = self.counts(signal, now);
+                } else {
+                    self.undecided.push((signal, now + TESTIMONY));
+                }
+            }
             (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
         }
     }
 
+    /// The whole group got the signal, so the command has it.
+    fn testified(&mut self, signal: Signal, now: Instant) {
+        if take(&mut self.undecided, signal) {
+            let _ = self.counts(signal, now);
+        } else {
+            self.witnessed.push((signal, now + TESTIMONY));
+        }
+    }
+
+    /// What the witness does not speak of in time was sent to this process alone.
+    fn decide(&mut self, now: Instant) {
+        self.witnessed.retain(|(_, until)| now < *until);
+        let over = self.group != Group::Witnessed;
+        while let Some((signal, _)) = self.undecided.first().copied().filter(|(_, until)| over || now >= *until) {
+            self.undecided.remove(0);
+            self.forward(signal, now);
+        }
+    }
+
     fn forward(&mut self, signal: Signal, now: Instant) {
-        if matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
-            match self.first {
-                Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
-                    return self.actions.push(Action::Post(FromSupervisor::Kill));
-                }
-                Some((first, _)) if first == signal => return,
-                Some(_) => {}
-                None => self.first = Some((signal, now)),
+        if self.counts(signal, now) {
+            self.actions.push(Action::Post(FromSupervisor::Signal(signal as i32)));
+        }
+    }
+
+    /// Counts INT and TERM: the first is the command's, the same again within a second is the same, and a later one
+    /// kills. Whether the command is to have it.
+    fn counts(&mut self, signal: Signal, now: Instant) -> bool {
+        if !matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+            return true;
+        }
+        match self.first {
+            Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
+                self.actions.push(Action::Post(FromSupervisor::Kill));
+                false
+            }
+            Some((first, _)) => first != signal,
+            None => {
+                self.first = Some((signal, now));
+                true
             }
         }
-        self.actions.push(Action::Post(FromSupervisor::Signal(signal as i32)));
     }
 
     fn keeper_ended(&mut self, now: Instant) {
@@ -407,6 +470,11 @@ impl Machine {
             self.actions.push(if alive { Action::KillTree } else { Action::KillAll });
         }
     }
+}
+
+fn take(signals: &mut Vec<(Signal, Instant)>, signal: Signal) -> bool {
+    let found = signals.iter().position(|(known, _)| *known == signal);
+    found.map(|index| signals.remove(index)).is_some()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod console;
 pub mod machine;
 mod terminal;
+mod witness;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -23,8 +24,9 @@ use crate::keeper::{self, Job};
 use crate::link::{self, FromKeeper, FromSupervisor, Link, Received, Verdict};
 use crate::process::{self, Inherited};
 use crate::tree::Tree;
-use machine::{Action, Event, Machine, Notice};
+use machine::{Action, Event, Group, Machine, Notice};
 use terminal::Terminal;
+use witness::Witness;
 
 /// What comes to this process instead of ending it.
 const SIGNALS: [Signal; 11] = [
@@ -76,6 +78,7 @@ struct Supervisor<'a> {
     alarm: Alarm,
     tree: Tree,
     terminal: Option<Terminal>,
+    witness: Option<Witness>,
     lease: Option<String>,
     keyboard: bool,
     killed: bool,
@@ -84,8 +87,10 @@ struct Supervisor<'a> {
 impl<'a> Supervisor<'a> {
     fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
         process::await_children();
-        let tree = Tree::adopt()?;
         let set = wanted(&job.inherited);
+        // Before the tree is adopted: the witness is no part of the job. Without one, signals are forwarded all the same.
+        let witness = terminal.as_ref().and_then(|_| Witness::call(&set).ok());
+        let tree = Tree::adopt()?;
         // Blocked before the fork: a signal that comes now is handled once the loop runs.
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
         let mut ends = Some(link::pair()?);
@@ -100,13 +105,19 @@ impl<'a> Supervisor<'a> {
         let Some((link, _)) = ends else { return Err(io::Error::other("the link is gone")) };
         Ok(Self {
             job,
-            machine: Machine::new(&job.want.name, terminal.is_some(), job.reruns, Instant::now()),
+            machine: Machine::new(
+                &job.want.name,
+                group(terminal.is_some(), witness.is_some()),
+                job.reruns,
+                Instant::now(),
+            ),
             keeper,
             link,
             signals: SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             alarm: Alarm::new()?,
             tree,
             terminal,
+            witness,
             lease: None,
             keyboard: false,
             killed: false,
@@ -123,6 +134,7 @@ impl<'a> Supervisor<'a> {
             self.link.flush();
             self.read_link(&mut events)?;
             self.read_signals(&mut events)?;
+            self.hear_witness(&mut events);
             for event in events {
                 for action in self.machine.on(event, Instant::now()) {
                     if let Action::Finish(verdict) = action {
@@ -137,14 +149,18 @@ impl<'a> Supervisor<'a> {
     fn wait(&self) -> io::Result<()> {
         let mut wanted = PollFlags::POLLIN;
         wanted.set(PollFlags::POLLOUT, self.link.backlog());
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.alarm.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.link.as_fd(), wanted),
         ];
         // A closed link stays readable for ever; that the keeper ended is told by a signal.
-        let fds = if self.machine.link_open() { &mut fds[..] } else { &mut fds[..2] };
-        match poll(fds, PollTimeout::NONE) {
+        if self.machine.link_open() {
+            fds.push(PollFd::new(self.link.as_fd(), wanted));
+        }
+        if let Some(witness) = &self.witness {
+            fds.push(PollFd::new(witness.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -188,6 +204,17 @@ impl<'a> Supervisor<'a> {
             self.reap(events)?;
         }
         Ok(())
+    }
+
+    fn hear_witness(&mut self, events: &mut Vec<Event>) {
+        let Some(witness) = &self.witness else { return };
+        while let Some(signal) = witness.next() {
+            events.push(Event::Group(signal));
+        }
+        if witness.is_gone() {
+            self.witness = None;
+            events.push(Event::WitnessGone);
+        }
     }
 
     fn reap(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
@@ -243,10 +270,21 @@ impl<'a> Supervisor<'a> {
     }
 
     fn end(self, verdict: Verdict) -> Ending {
+        if let Some(witness) = &self.witness {
+            witness.dismiss();
+        }
         if let Some(terminal) = self.terminal.filter(|_| self.killed || verdict == Verdict::Signaled(9)) {
             terminal.restore();
         }
         Ending { verdict, keyboard: self.keyboard }
+    }
+}
+
+fn group(shared: bool, witnessed: bool) -> Group {
+    match (shared, witnessed) {
+        (false, _) => Group::Own,
+        (true, false) => Group::Shared,
+        (true, true) => Group::Witnessed,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::http::{ANSWER, Http, Reply, Request};
@@ -311,10 +312,11 @@ impl Api {
         Ok((pairs, next))
     }
 
-    /// Reads what the agent or the servers tell of themselves.
-    pub async fn get(&self, path: Vec<&str>) -> Outcome<Reply> {
+    /// Reads what the agent or the servers tell of themselves, and the server's time as it wrote it.
+    pub async fn get<T: DeserializeOwned>(&self, path: Vec<&str>) -> Outcome<(T, Option<String>)> {
         let query = self.scope.clone();
-        self.http.send(Request { method: Method::GET, path, query, body: None, patience: ANSWER }).await
+        let reply = self.http.send(Request { method: Method::GET, path, query, body: None, patience: ANSWER }).await?;
+        Ok((self.parse(&reply)?, reply.date))
     }
 
     async fn put_session(&self, path: Vec<&str>, body: &str) -> Outcome<Reply> {
@@ -327,8 +329,7 @@ impl Api {
         self.http.send(request).await
     }
 
-    /// Reads an answer's JSON.
-    pub fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
+    fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
         serde_json::from_str(&reply.body).map_err(|_| Trouble::Uncertain {
             // By somebody, but not by Consul.
             answered: false,

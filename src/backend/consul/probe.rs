@@ -6,7 +6,6 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::api::{Api, NewSession, Op, Txn, go_duration};
-use super::http::Reply;
 use super::keys::Keys;
 use super::{MAX_TTL, MIN_TTL, Options};
 use crate::backend::probe::{self, Answer, Check, Endpoint, Findings, Inquiry, Role, Verdict};
@@ -36,16 +35,16 @@ pub async fn probe(server: &Server, options: &Options, inquiry: &Inquiry, note: 
 
 async fn examine(api: &Api) -> Outcome<Answer> {
     // The first connection is not what a request takes later.
-    let leader = api.get(vec!["status", "leader"]).await?;
-    if api.parse::<String>(&leader)?.is_empty() {
+    let leader = async || api.get::<String>(vec!["status", "leader"]).await;
+    if leader().await?.0.is_empty() {
         return Err(Trouble::Fatal(
             Failure::new(Kind::Unreachable, "the cluster has no leader")
                 .hint("most of its servers are down or cut off, or it is electing one: try again in a moment"),
         ));
     }
-    let (latency, reply) = probe::median_latency(async || api.get(vec!["status", "leader"]).await).await?;
-    let clock_ahead = clock_ahead(&reply, Timestamp::now(), latency);
-    let mut cluster: Vec<String> = api.parse(&api.get(vec!["status", "peers"]).await?)?;
+    let (latency, (_, date)) = probe::median_latency(leader).await?;
+    let clock_ahead = clock_ahead(date.as_deref(), Timestamp::now(), latency);
+    let (mut cluster, _) = api.get::<Vec<String>>(vec!["status", "peers"]).await?;
     cluster.sort_unstable();
     let about = about(api).await?;
     Ok(Answer { cluster, latency: Some(latency), clock_ahead, ..about })
@@ -54,7 +53,7 @@ async fn examine(api: &Api) -> Outcome<Answer> {
 /// What the agent tells of itself, to those whom it trusts with it: a lock needs no such right.
 async fn about(api: &Api) -> Outcome<Answer> {
     match api.get(vec!["agent", "self"]).await {
-        Ok(reply) => Ok(read_about(&api.parse(&reply)?)),
+        Ok((about, _)) => Ok(read_about(&about)),
         Err(Trouble::Fatal(failure)) if failure.kind == Kind::Denied => Ok(Answer::default()),
         Err(trouble) => Err(trouble),
     }
@@ -114,9 +113,9 @@ async fn rights(api: &Api, keys: &Keys, session: &str, inquiry: &Inquiry) -> Res
     }
 }
 
-/// How far the server's clock is ahead of this host's, which shows `now`, by the time in its answer.
-fn clock_ahead(reply: &Reply, now: Timestamp, latency: Duration) -> Option<SignedDuration> {
-    let told = jiff::fmt::rfc2822::parse(reply.date.as_deref()?).ok()?.timestamp();
+/// How far the server's clock is ahead of this host's, which shows `now`, by the `date` of its answer.
+fn clock_ahead(date: Option<&str>, now: Timestamp, latency: Duration) -> Option<SignedDuration> {
+    let told = jiff::fmt::rfc2822::parse(date?).ok()?.timestamp();
     // On average the seconds that it leaves out are half of one, and the answer took half the time on its way.
     let told = told + SignedDuration::from_millis(500);
     let asked = now - SignedDuration::try_from(latency / 2).ok()?;
@@ -145,19 +144,14 @@ fn clocks(endpoints: &[Endpoint]) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
     use serde_json::json;
 
     use super::*;
 
-    fn reply(date: Option<&str>) -> Reply {
-        Reply { status: StatusCode::OK, index: None, date: date.map(str::to_owned), body: String::new() }
-    }
-
     #[test]
     fn a_server_s_clock_is_read_from_its_answer() {
         let now: Timestamp = "2024-05-01T10:00:10.5Z".parse().expect("a time");
-        let ahead = |date| clock_ahead(&reply(date), now, Duration::ZERO);
+        let ahead = |date| clock_ahead(date, now, Duration::ZERO);
         assert_eq!(ahead(Some("Wed, 01 May 2024 10:00:10 GMT")), Some(SignedDuration::ZERO));
         assert_eq!(ahead(Some("Wed, 01 May 2024 10:01:10 GMT")), Some(SignedDuration::from_secs(60)));
         assert_eq!(ahead(Some("Wed, 01 May 2024 09:59:10 GMT")), Some(SignedDuration::from_secs(-60)));

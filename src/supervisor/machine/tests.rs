@@ -13,7 +13,7 @@ fn deadlines(kill: u64) -> Deadlines {
 }
 
 fn waiting(shared: bool) -> Machine {
-    Machine::new("/x", shared, false, at(0))
+    Machine::new("/x", if shared { Group::Shared } else { Group::Own }, false, at(0))
 }
 
 fn running(shared: bool) -> Machine {
@@ -107,6 +107,40 @@ fn what_the_keyboard_sent_reaches_the_command_without_help() {
         assert_eq!(machine.on(signal, at(100 + n * 2_000)), []);
     }
     assert_eq!(machine.on(sent(Signal::SIGINT), at(5_000)), [forwarded(Signal::SIGINT)], "Ctrl-C is no first signal");
+}
+
+#[test]
+fn a_signal_to_the_whole_group_reaches_the_command_without_help() {
+    for witness_first in [true, false] {
+        let mut machine = running(true);
+        machine.group = Group::Witnessed;
+        let mut events = [sent(Signal::SIGTERM), Event::Group(Signal::SIGTERM)];
+        if witness_first {
+            events.reverse();
+        }
+        for event in events {
+            assert_eq!(machine.on(event, at(100)), []);
+        }
+        assert_eq!(machine.on(Event::Tick, at(1_000)), [], "the command has it");
+        assert_eq!(machine.wake(), Some(at(10_000)));
+        let _ = machine.on(Event::Group(Signal::SIGTERM), at(2_000));
+        assert_eq!(
+            machine.on(sent(Signal::SIGTERM), at(2_000)),
+            [Action::Post(FromSupervisor::Kill)],
+            "the second kills"
+        );
+    }
+}
+
+#[test]
+fn a_signal_that_the_witness_did_not_get_is_forwarded() {
+    let mut machine = running(true);
+    machine.group = Group::Witnessed;
+    assert_eq!(machine.on(sent(Signal::SIGUSR1), at(100)), []);
+    assert_eq!(machine.wake(), Some(at(120)));
+    assert_eq!(machine.on(Event::Tick, at(120)), [forwarded(Signal::SIGUSR1)]);
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(200)), []);
+    assert_eq!(machine.on(Event::WitnessGone, at(201)), [forwarded(Signal::SIGTERM)]);
 }
 
 #[test]
