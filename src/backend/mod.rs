@@ -8,6 +8,7 @@ pub mod consul;
 pub mod endpoint;
 pub mod etcd;
 pub mod local;
+pub mod tls;
 pub mod unlocked;
 
 use std::time::Duration;
