@@ -32,7 +32,7 @@ _distlock() {
 
     case "${cmd}" in
         distlock)
-            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run completions man"
+            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -79,6 +79,10 @@ _distlock() {
                     return 0
                     ;;
                 --on-lost)
+                    COMPREPLY=($(compgen -W "kill restart relock" -- "${cur}"))
+                    return 0
+                    ;;
+                --restarts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -256,7 +260,7 @@ _distlock() {
             return 0
             ;;
         distlock__subcmd__run)
-            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
+            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -303,6 +307,10 @@ _distlock() {
                     return 0
                     ;;
                 --on-lost)
+                    COMPREPLY=($(compgen -W "kill restart relock" -- "${cur}"))
+                    return 0
+                    ;;
+                --restarts)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

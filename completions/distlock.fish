@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_distlock_global_optspecs
-    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= leftover= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
+    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= restarts= leftover= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
 end
 
 function __fish_distlock_needs_command
@@ -30,7 +30,10 @@ complete -c distlock -n "__fish_distlock_needs_command" -s E -l busy-exit -d 'Ex
 complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'End the command with this signal [default: TERM]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
-complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r -f -a "kill\t''
+restart\t''
+relock\t''"
+complete -c distlock -n "__fish_distlock_needs_command" -l restarts -d 'Bound the runs that --on-lost restart adds [default: unbounded]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"
@@ -69,7 +72,10 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -s E -l busy-exit
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'End the command with this signal [default: TERM]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r -f -a "kill\t''
+restart\t''
+relock\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l restarts -d 'Bound the runs that --on-lost restart adds [default: unbounded]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"

@@ -44,6 +44,10 @@ pub enum FromKeeper {
     Stopped(i32),
     /// The command goes on.
     Continued,
+    /// The command was ended and the lock given up, and why; it is to be acquired again for another run.
+    Restarting(String),
+    /// A step on the way back to a lock that is sure.
+    Relock(Step),
     /// The command is being ended, and why.
     Ending(String),
     /// Nothing is left of the command; this is the verdict unless the release tells of a loss.
@@ -55,7 +59,28 @@ pub enum FromKeeper {
     /// Something that `-v` shows.
     Note(String),
     /// All is over: nothing is left of the command, and the lock was given up as far as the servers could be reached.
-    Done(Verdict),
+    Done {
+        /// How it ended.
+        verdict: Verdict,
+        /// The keeper stays for a while, to end a lease whose servers do not answer.
+        lingers: bool,
+    },
+}
+
+/// What happens to a lock that is not sure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// A renewal was not confirmed, and why.
+    Uncertain(String),
+    /// The whole tree stands still. From here on only its death or [`Step::Thawed`] counts; deadlines are void.
+    Frozen,
+    /// The lock was acquired again, and nobody else held it meanwhile.
+    Relocked {
+        /// The new fencing token.
+        token: u64,
+    },
+    /// The command goes on.
+    Thawed,
 }
 
 /// What the supervisor tells the keeper.
@@ -219,7 +244,8 @@ mod tests {
             keeper.post(deadlines(at));
             keeper.post(FromKeeper::Note("y".into()));
         }
-        keeper.post(FromKeeper::Done(Verdict::Exited(0)));
+        let done = FromKeeper::Done { verdict: Verdict::Exited(0), lingers: false };
+        keeper.post(done.clone());
         assert!(keeper.outbox.len() <= MAX_BACKLOG + 2);
 
         let mut seen = Vec::new();
@@ -236,7 +262,7 @@ mod tests {
             seen.iter().filter(|m| matches!(m, FromKeeper::Deadlines(_))).collect::<Vec<_>>(),
             [&deadlines(999)]
         );
-        assert_eq!(seen.last(), Some(&FromKeeper::Done(Verdict::Exited(0))));
+        assert_eq!(seen.last(), Some(&done));
     }
 
     #[test]

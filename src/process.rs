@@ -163,6 +163,13 @@ pub fn ignore(signals: &[Signal]) {
     }
 }
 
+/// Lets these signals do again what they usually do.
+pub fn heed(signals: &[Signal]) {
+    for &signal in signals {
+        set_handler(signal, SigHandler::SigDfl);
+    }
+}
+
 /// Dies of `signal`, so that a shell sees it: its loops stop. Returns when that is impossible, as for PID 1.
 pub fn die_of(signal: Signal) {
     // The core file that QUIT would leave would be ours, not the command's.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Format, Output};
 use crate::error::Failure;
+use crate::link::Step;
 use crate::supervisor::console::Console;
 use crate::supervisor::machine::Notice;
 use crate::tree::Process;
@@ -95,6 +96,11 @@ impl Reporter {
                 self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));
             }
             Notice::Started => self.line(Level::Info, "started", "the command runs", json!({})),
+            Notice::Restarting(cause) => {
+                let text = format!("the lock was lost and the command killed ({cause}); acquiring it again");
+                self.line(Level::Warning, "restarting", &text, json!({ "cause": cause }));
+            }
+            Notice::Relock(step) => self.step(step),
             Notice::Ending(cause) => {
                 self.line(Level::Info, "ending", &format!("ending the command: {cause}"), json!({ "cause": cause }));
             }
@@ -108,6 +114,22 @@ impl Reporter {
             }
             Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
             Notice::Note(text) => self.line(Level::Info, "note", &text, json!({})),
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Uncertain(cause) => {
+                self.line(Level::Info, "uncertain", &format!("a renewal failed: {cause}"), json!({ "cause": cause }));
+            }
+            Step::Frozen => {
+                self.line(Level::Warning, "frozen", "the command is frozen: the lock is not sure", json!({}))
+            }
+            Step::Relocked { token } => {
+                let text = format!("acquired again, token {token}; nobody else had the lock");
+                self.line(Level::Warning, "re-locked", &text, json!({ "token": token }));
+            }
+            Step::Thawed => self.line(Level::Warning, "thawed", "the command goes on", json!({})),
         }
     }
 

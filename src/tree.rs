@@ -20,6 +20,10 @@ use serde::{Deserialize, Serialize};
 pub struct Tree {
     me: Pid,
     foreign: Vec<Pid>,
+    /// Whom [`Tree::freeze`] stopped; what was stopped before stays so.
+    frozen: Vec<Stat>,
+    /// The last pass of [`Tree::freeze`] found nothing that ran.
+    still: bool,
 }
 
 /// One process, as far as a message about it needs it.
@@ -48,7 +52,7 @@ impl Tree {
     pub fn adopt() -> nix::Result<Self> {
         nix::sys::prctl::set_child_subreaper(true)?;
         let me = Pid::this();
-        Ok(Self { me, foreign: Table::read().children(me) })
+        Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
     }
 
     /// Collects what the kernel has to tell of the children, without blocking.
@@ -91,6 +95,39 @@ impl Tree {
         }
     }
 
+    /// Kills every descendant but `except`, once. A tree that is stopped, wholly or in part, dies leaves first: the kernel
+    /// wakes stopped processes whose group lost its last parent.
+    pub fn kill(&self, except: Except) {
+        let mut living = self.living(except);
+        if living.iter().any(|process| process.stopped) {
+            living.reverse();
+        }
+        for process in living {
+            process.deliver(Signal::SIGKILL);
+        }
+    }
+
+    /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what
+    /// was forked between the reading of two lines of the process table is only seen by the next pass.
+    pub fn freeze(&mut self) -> bool {
+        let running: Vec<Stat> = self.living(None).into_iter().filter(|process| !process.stopped).collect();
+        for process in &running {
+            process.deliver(Signal::SIGSTOP);
+        }
+        let still = running.is_empty() && self.still;
+        self.still = running.is_empty();
+        self.frozen.extend(running);
+        still
+    }
+
+    /// Lets go on what [`Tree::freeze`] stopped, parents first.
+    pub fn thaw(&mut self) {
+        for process in std::mem::take(&mut self.frozen) {
+            process.deliver(Signal::SIGCONT);
+        }
+        self.still = false;
+    }
+
     /// The descendants that are not dead, but `except`, parents before children.
     #[must_use]
     pub fn members(&self, except: Except) -> Vec<Process> {
@@ -126,6 +163,7 @@ struct Stat {
     /// Clock ticks since the boot.
     started: u64,
     dead: bool,
+    stopped: bool,
 }
 
 impl Stat {
@@ -145,6 +183,7 @@ impl Stat {
             name: name.to_owned(),
             started: fields.get(19)?.parse().ok()?,
             dead: matches!(*fields.first()?, "Z" | "X" | "x"),
+            stopped: matches!(*fields.first()?, "T" | "t"),
         })
     }
 

@@ -51,6 +51,8 @@ pub struct Want {
     pub name: String,
     /// The lease time asked for.
     pub ttl: Duration,
+    /// It may be acquired again after a loss, with [`Backend::alone`] to tell whether nobody else had it.
+    pub relock: bool,
     /// What others are shown while this contender holds the lock or waits.
     pub record: Record,
 }
@@ -148,13 +150,19 @@ pub trait Backend {
     /// [`Trouble::Uncertain`] when the watch itself broke (the caller calls again).
     async fn watch(&self) -> Trouble;
 
+    /// After [`Trouble::Lost`] and a new [`Backend::enter`] that holds: whether provably nobody else held the lock since
+    /// the last confirmed renewal of the lease that was lost. Where that cannot be known, somebody may have.
+    async fn alone(&self) -> Outcome<bool> {
+        Ok(false)
+    }
+
     /// Gives everything up that [`Backend::enter`] created, whether held or queued. Idempotent. [`Trouble::Lost`]
     /// says that it was held and is no longer ours.
     async fn release(&self) -> Outcome<()>;
 
     /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection. After an error
-    /// that a backend sees itself it goes there by itself.
-    fn next_endpoint(&self);
+    /// that a backend sees itself it goes there by itself. Names the endpoint that is given up.
+    fn next_endpoint(&self) -> String;
 
     /// Names the lease or session, once there is one (or before it is created, where its id is chosen here), so that
     /// another process can give it up through [`Prepared::adopt`].

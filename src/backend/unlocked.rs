@@ -32,7 +32,9 @@ impl Backend for Contender {
         Ok(())
     }
 
-    fn next_endpoint(&self) {}
+    fn next_endpoint(&self) -> String {
+        "no lock".to_owned()
+    }
 
     fn lease_id(&self) -> Option<String> {
         None

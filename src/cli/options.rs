@@ -175,8 +175,17 @@ pub const OPTIONS: &[Opt] = &[
     ),
     Opt::valued(Lock, "on-lost", "ACTION", "Choose what follows a lost lock")
         .default("kill")
+        .choices(&["kill", "restart", "relock"])
         .reach(Reach::Flag)
-        .details("kill: the command and all it started are dead before another can hold the lock; exit 76."),
+        .details(
+            "kill: the command and all it started are dead before another can hold the lock; exit 76. restart: then the \
+             lock is acquired again, within --wait, and the command run anew. relock: the command is frozen while the lock \
+             is re-established; it goes on if nobody else can have held the lock in between, else it is killed, exit 76.",
+        ),
+    Opt::valued(Lock, "restarts", "N", "Bound the runs that --on-lost restart adds")
+        .default("unbounded")
+        .rare()
+        .reach(Reach::Flag),
     Opt::valued(Lock, "leftover", "ACTION", "Choose what follows when processes outlive COMMAND")
         .default("kill")
         .choices(&["kill", "wait", "leave"])
@@ -259,9 +268,9 @@ mod tests {
     #[test]
     fn only_what_changes_one_lock_is_a_flag_alone() {
         let flags: Vec<_> = OPTIONS.iter().filter(|o| o.variable().is_none()).map(|o| o.id).collect();
-        assert_eq!(flags, ["shell", "on-lost", "leftover", "no-lock"]);
+        assert_eq!(flags, ["shell", "on-lost", "restarts", "leftover", "no-lock"]);
         let keyless: Vec<_> = OPTIONS.iter().filter(|o| o.key().is_none()).map(|o| o.id).collect();
-        assert_eq!(keyless, ["shell", "on-lost", "leftover", "no-lock", "config"]);
+        assert_eq!(keyless, ["shell", "on-lost", "restarts", "leftover", "no-lock", "config"]);
     }
 
     #[test]

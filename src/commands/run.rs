@@ -8,7 +8,7 @@ use nix::unistd::{Uid, User, gethostname};
 
 use super::lookup;
 use crate::backend::{Prepared, Want};
-use crate::config::{Run, Wait};
+use crate::config::{OnLost, Run, Wait};
 use crate::error::{Failure, Kind};
 use crate::exit;
 use crate::holder::Record;
@@ -49,10 +49,23 @@ fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, F
         },
         connect_timeout: run.connect_timeout,
         leftover: run.leftover,
+        on_lost: run.on_lost,
+        restarts: run.restarts,
     };
-    let want = Want { name: run.name.clone(), ttl: run.ttl, record: record(&run) };
+    let want =
+        Want { name: run.name.clone(), ttl: run.ttl, relock: run.on_lost == OnLost::Relock, record: record(&run) };
     let backend = run.settings.as_ref().map(crate::backend::Settings::name);
-    Ok(Job { rules, argv: run.argv, prepared, want, backend, signal: run.signal, group: None, inherited })
+    Ok(Job {
+        rules,
+        argv: run.argv,
+        prepared,
+        want,
+        backend,
+        signal: run.signal,
+        group: None,
+        reruns: run.on_lost == OnLost::Restart,
+        inherited,
+    })
 }
 
 /// What others are told of this run. `argv[0]` only: arguments may be secret; with a shell even that word may be.

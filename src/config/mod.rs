@@ -67,6 +67,8 @@ pub struct Run {
     pub signal: Signal,
     /// What follows a loss.
     pub on_lost: OnLost,
+    /// How often the command may be run anew after a loss; None: as often as it takes.
+    pub restarts: Option<u32>,
     /// What becomes of processes that outlive the command.
     pub leftover: Leftover,
     /// The exit code when the lock is busy: None is the table's, 0 is also silent.
@@ -198,6 +200,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         wait: wait(&layers)?,
         signal: parsed(&layers, "signal", signal::parse)?.unwrap_or(Signal::SIGTERM),
         on_lost: on_lost(&layers)?,
+        restarts: restarts(&layers)?,
         leftover: parsed(&layers, "leftover", leftover)?.unwrap_or(Leftover::Kill),
         busy_exit: parsed(&layers, "busy-exit", exit_code)?,
         message: Some(message).filter(|message| !message.is_empty()),
@@ -256,10 +259,21 @@ fn output(layers: &Layers) -> Result<Output, Failure> {
 fn on_lost(layers: &Layers) -> Result<OnLost, Failure> {
     let action = parsed(layers, "on-lost", |text| match text {
         "kill" => Ok(OnLost::Kill),
-        "restart" | "relock" => Err(format!("`{text}` is not available in this version of distlock, only kill")),
-        _ => Err(format!("`{text}` is not an action that this version of distlock knows: kill")),
+        "restart" => Ok(OnLost::Restart),
+        "relock" => Ok(OnLost::Relock),
+        _ => Err(format!("`{text}` is not one of kill, restart, relock")),
     })?;
     Ok(action.unwrap_or(OnLost::Kill))
+}
+
+fn restarts(layers: &Layers) -> Result<Option<u32>, Failure> {
+    let restarts =
+        parsed(layers, "restarts", |text| text.parse().map_err(|_| format!("`{text}` is not a number of runs")))?;
+    if restarts.is_some() && on_lost(layers)? != OnLost::Restart {
+        return Err(Failure::usage("--restarts bounds what --on-lost restart does, and that is not asked for")
+            .hint("add --on-lost restart, or leave --restarts out"));
+    }
+    Ok(restarts)
 }
 
 fn leftover(text: &str) -> Result<Leftover, String> {

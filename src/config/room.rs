@@ -45,12 +45,14 @@ pub fn check(settings: &Settings, ttl: Duration, asked_grace: Option<Duration>) 
 
 fn way_out(settings: &Settings, ttl: Duration, cover: Duration, asked_grace: Option<Duration>) -> String {
     let least = asked_grace.map_or_else(least_with_default_grace, Terms::least_cover);
+    // The default grace follows the TTL, so a short lock-delay is measured against the grace of the long TTL.
+    let least_delay = Terms::least_cover(asked_grace.unwrap_or_else(|| default_grace(ttl.max(least))));
     let mut longer = Vec::new();
     if ttl < least {
         longer.push(format!("--ttl {} or more", show(least)));
     }
-    if matches!(settings, Settings::Consul(..)) && cover < ttl.min(least) {
-        longer.push(format!("a lock_delay of {} or more in [consul]", show(least)));
+    if matches!(settings, Settings::Consul(..)) && cover < ttl.min(least_delay) {
+        longer.push(format!("a lock_delay of {} or more in [consul]", show(least_delay)));
     }
     // Consul's lock-delay ends at a minute, whatever the TTL: beyond it, only a shorter grace helps.
     let possible = least <= Duration::from_secs(60) || !matches!(settings, Settings::Consul(..));

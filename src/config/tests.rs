@@ -350,7 +350,7 @@ fn consuls_lock_delay() {
     let long = World::new().config("[consul]\nlock_delay = 61");
     assert!(long.refuses("-b consul").contains("[consul] lock_delay: Consul's longest lock-delay is 60s"));
     let short = World::new().config("[consul]\nlock_delay = 2");
-    assert!(short.refuses("-b consul").contains("choose a lock_delay of 3s or more in [consul]"));
+    assert!(short.refuses("-b consul").contains("choose a lock_delay of 7s or more in [consul]"));
 }
 
 #[test]
@@ -379,11 +379,12 @@ fn without_a_lock_no_server_is_needed() {
 }
 
 #[test]
-fn what_comes_later_is_refused() {
-    for action in ["restart", "relock"] {
-        let refusal = World::new().refuses(&format!("-b local --on-lost {action}"));
-        assert!(refusal.contains("is not available in this version"), "{refusal}");
-    }
+fn what_follows_a_loss() {
+    let world = World::new();
+    assert_eq!(world.accepts("-b local --on-lost restart --restarts 2").restarts, Some(2));
+    assert_eq!(world.accepts("-b local --on-lost relock").on_lost, OnLost::Relock);
+    assert!(world.refuses("-b local --on-lost maybe").contains("kill, restart, relock"));
+    assert!(world.refuses("-b local --restarts 2").contains("--on-lost restart"));
 }
 
 #[test]

@@ -9,6 +9,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
+/// How many kinds of requests there are.
+pub const COUNT: usize = 6;
+
 /// The backend's methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
@@ -20,13 +23,15 @@ pub enum Request {
     Renew,
     /// `Backend::watch`
     Watch,
+    /// `Backend::alone`
+    Prove,
     /// `Backend::release`
     Release,
 }
 
 impl Request {
     /// All of them, as indexes of [`Calls`].
-    pub const ALL: [Self; 5] = [Self::Enter, Self::Wait, Self::Renew, Self::Watch, Self::Release];
+    pub const ALL: [Self; COUNT] = [Self::Enter, Self::Wait, Self::Renew, Self::Watch, Self::Prove, Self::Release];
 }
 
 /// What a call needs now.
@@ -57,7 +62,7 @@ struct Call {
 
 /// One call of each request at most.
 #[derive(Debug, Default)]
-pub struct Calls([Call; 5]);
+pub struct Calls([Call; COUNT]);
 
 impl Calls {
     fn get(&mut self, request: Request) -> &mut Call {

@@ -4,12 +4,14 @@
 mod calls;
 pub mod machine;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::future::{Future, poll_fn};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -17,14 +19,15 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, setpgid};
 use tokio::io::unix::AsyncFd;
 
-use crate::backend::{Backend, Name, Note, Place, Prepared, Want};
+use crate::backend::{Backend, Name, Note, Place, Prepared, Trouble, Want};
 use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind, chain};
 use crate::handle;
+use crate::lease::MAX_ATTEMPT;
 use crate::link::{FromKeeper, FromSupervisor, Link, Received, Verdict};
-use crate::process::{Inherited, Spawn, ignore, register};
+use crate::process::{Inherited, Spawn, heed, ignore, register};
 use crate::tree::Tree;
-use calls::Request;
+use calls::{COUNT, Request};
 use machine::{Action, Event, Machine, Rules};
 
 /// What the keeper needs; both processes know it, since one is forked from the other.
@@ -44,6 +47,8 @@ pub struct Job {
     pub signal: Signal,
     /// The process group that the command joins; `None`: one of its own.
     pub group: Option<Pid>,
+    /// The command may be run more than once, so its descriptors are kept for the next run.
+    pub reruns: bool,
     /// What the command is to find as distlock did.
     pub inherited: Inherited,
 }
@@ -93,18 +98,27 @@ fn live(job: &Job, link: Link<FromKeeper>, tree: Tree) -> std::io::Result<()> {
     result
 }
 
+/// How often the servers are asked to end a lease that was given up.
+const GIVE_UP_AGAIN: Duration = Duration::from_millis(300);
+/// How much longer than it may live the keeper stays to end it.
+const LINGER: Duration = Duration::from_secs(5);
+
 type Call = Pin<Box<dyn Future<Output = Event>>>;
 
 struct Keeper<'a> {
     job: &'a Job,
     machine: Machine,
     backend: Rc<dyn Backend>,
-    calls: [Option<Call>; 5],
+    calls: [Option<Call>; COUNT],
+    /// Contenders that were given up, and whose leases are still to be ended.
+    forsaken: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     link: AsyncFd<Link<FromKeeper>>,
     notes: Rc<std::cell::RefCell<Vec<String>>>,
     alarm: AsyncFd<Alarm>,
     children: AsyncFd<SignalFd>,
     tree: Tree,
+    frozen: bool,
+    note: Note,
     command: Option<Pid>,
     lease: Option<String>,
     place: Option<(u64, String)>,
@@ -116,10 +130,10 @@ impl<'a> Keeper<'a> {
         let notes = Rc::new(std::cell::RefCell::new(Vec::new()));
         let sink = Rc::clone(&notes);
         let note: Note = Rc::new(move |text| sink.borrow_mut().push(text));
-        let backend = match job.prepared.contender(job.want.clone(), note) {
+        let backend = match job.prepared.contender(job.want.clone(), note.clone()) {
             Ok(backend) => backend,
             Err(failure) => {
-                link.post(FromKeeper::Done(Verdict::Failed(failure)));
+                link.post(FromKeeper::Done { verdict: Verdict::Failed(failure), lingers: false });
                 return Err(std::io::Error::other("no backend"));
             }
         };
@@ -128,12 +142,15 @@ impl<'a> Keeper<'a> {
             job,
             machine: Machine::new(job.rules.clone(), Instant::now()),
             backend: Rc::from(backend),
-            calls: [const { None }; 5],
+            calls: [const { None }; COUNT],
+            forsaken: Vec::new(),
             link: register(link)?,
             notes,
             alarm: register(Alarm::new()?)?,
             children: register(children)?,
             tree,
+            frozen: false,
+            note,
             command: None,
             lease: None,
             place: None,
@@ -141,24 +158,40 @@ impl<'a> Keeper<'a> {
         })
     }
 
-    async fn run(mut self) -> std::io::Result<()> {
+    async fn run(&mut self) -> std::io::Result<()> {
         let mut event = Event::Tick;
         loop {
-            let mut next = Some(event);
-            while let Some(event) = next.take() {
+            let mut next = VecDeque::from([event]);
+            while let Some(event) = next.pop_front() {
                 self.learn(&event);
                 for action in self.machine.on(event, Instant::now()) {
                     if let Action::Finish(verdict) = action {
-                        self.post(FromKeeper::Done(verdict));
-                        return Ok(());
+                        return self.part(verdict).await;
                     }
-                    next = next.or(self.perform(action));
+                    next.extend(self.perform(action));
                 }
             }
             self.tell_news();
             self.alarm.get_ref().set(self.machine.wake())?;
             event = self.next_event().await?;
         }
+    }
+
+    /// Says how it ended, and stays no longer than a lease needs that could not be given up yet.
+    async fn part(&mut self, verdict: Verdict) -> std::io::Result<()> {
+        let lingers = !self.forsaken.is_empty();
+        self.post(FromKeeper::Done { verdict, lingers });
+        while self.link.get_ref().backlog() {
+            self.link.writable().await?.clear_ready();
+            self.link.get_mut().flush();
+        }
+        if lingers {
+            // Nobody forwards signals any more.
+            heed(&[Signal::SIGINT, Signal::SIGTERM]);
+            let forsaken = &mut self.forsaken;
+            poll_fn(|context| poll_forsaken(forsaken, context)).await;
+        }
+        Ok(())
     }
 
     /// Remembers what the command's environment will tell of the lock.
@@ -175,7 +208,7 @@ impl<'a> Keeper<'a> {
         match action {
             Action::Begin(request) => self.begin(request),
             Action::Abandon(request) => self.calls[request as usize] = None,
-            Action::NextEndpoint => self.backend.next_endpoint(),
+            Action::NextEndpoint(request) => return Some(Event::Silent(request, self.backend.next_endpoint())),
             Action::Tell(message) => self.post(message),
             Action::Start => return Some(self.start()),
             Action::SignalCommand(signal) => {
@@ -189,12 +222,21 @@ impl<'a> Keeper<'a> {
                 self.tree.signal(Signal::SIGCONT, None);
             }
             Action::KillTree { overdue } => {
-                self.tree.signal(Signal::SIGKILL, None);
+                self.tree.kill(None);
                 if overdue {
                     let stuck = self.tree.members(None);
                     self.post(FromKeeper::Stuck(stuck));
                 }
             }
+            Action::Freeze => {
+                self.frozen = true;
+                return self.tree.freeze().then_some(Event::Froze);
+            }
+            Action::Thaw => {
+                self.frozen = false;
+                self.tree.thaw();
+            }
+            Action::Forsake => self.forsake(),
             Action::TellLeft => self.post(FromKeeper::Left(self.tree.members(None))),
             // The caller ends its loop with this one.
             Action::Finish(_) => {}
@@ -209,8 +251,19 @@ impl<'a> Keeper<'a> {
             Request::Wait => Box::pin(async move { Event::Moved(backend.wait().await) }),
             Request::Renew => Box::pin(async move { Event::Renewed(backend.renew().await) }),
             Request::Watch => Box::pin(async move { Event::News(backend.watch().await) }),
+            Request::Prove => Box::pin(async move { Event::Proved(backend.alone().await) }),
             Request::Release => Box::pin(async move { Event::Released(backend.release().await) }),
         });
+    }
+
+    /// Leaves the present contender to itself, and makes a new one.
+    fn forsake(&mut self) {
+        // The settings were good enough for the first one, so they are for another.
+        if let Ok(backend) = self.job.prepared.contender(self.job.want.clone(), self.note.clone()) {
+            let old = std::mem::replace(&mut self.backend, Rc::from(backend));
+            let until = Instant::now() + self.job.want.ttl * 2 + LINGER;
+            self.forsaken.push(Box::pin(give_up(old, until)));
+        }
     }
 
     fn start(&mut self) -> Event {
@@ -229,7 +282,9 @@ impl<'a> Keeper<'a> {
         match spawn.start() {
             Ok(pid) => {
                 self.command = Some(pid);
-                self.job.inherited.close(&[]);
+                if !self.job.reruns {
+                    self.job.inherited.close(&[]);
+                }
                 Event::Started
             }
             Err(error) => Event::NotStarted(not_started(&self.job.argv, &error)),
@@ -278,7 +333,7 @@ impl<'a> Keeper<'a> {
     async fn next_event(&mut self) -> std::io::Result<Event> {
         loop {
             let backlog = self.link.get_ref().backlog();
-            let calls = &mut self.calls;
+            let (calls, forsaken) = (&mut self.calls, &mut self.forsaken);
             tokio::select! {
                 biased;
                 ready = self.alarm.readable() => {
@@ -312,7 +367,10 @@ impl<'a> Keeper<'a> {
                     ready?.clear_ready();
                     self.link.get_mut().flush();
                 }
-                event = poll_fn(|context| poll_calls(calls, context)) => return Ok(event),
+                event = poll_fn(|context| {
+                    let _ = poll_forsaken(forsaken, context);
+                    poll_calls(calls, context)
+                }) => return Ok(event),
             }
             self.tell_news();
         }
@@ -326,6 +384,8 @@ impl<'a> Keeper<'a> {
             match change {
                 WaitStatus::Exited(_, code) => ended = Some(Verdict::Exited(code)),
                 WaitStatus::Signaled(_, signal, _) => ended = Some(Verdict::Signaled(signal as i32)),
+                // What was frozen is no job that the user stopped.
+                WaitStatus::Stopped(..) if self.frozen => {}
                 WaitStatus::Stopped(_, signal) => self.post(FromKeeper::Stopped(signal as i32)),
                 WaitStatus::Continued(_) => self.post(FromKeeper::Continued),
                 _ => {}
@@ -348,6 +408,26 @@ fn poll_calls(calls: &mut [Option<Call>], context: &mut std::task::Context<'_>) 
         }
     }
     Poll::Pending
+}
+
+fn poll_forsaken(
+    forsaken: &mut Vec<Pin<Box<dyn Future<Output = ()>>>>,
+    context: &mut std::task::Context<'_>,
+) -> Poll<()> {
+    forsaken.retain_mut(|forsaken| forsaken.as_mut().poll(context).is_pending());
+    if forsaken.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+}
+
+/// Ends the lease or session of a contender as soon as its servers answer, so that nobody waits for one that is abandoned.
+async fn give_up(backend: Rc<dyn Backend>, until: Instant) {
+    while Instant::now() < until {
+        match tokio::time::timeout(MAX_ATTEMPT, backend.release()).await {
+            Ok(Ok(()) | Err(Trouble::Lost(_) | Trouble::Broken(_) | Trouble::Fatal(_))) => return,
+            Ok(Err(Trouble::Uncertain { .. })) => {}
+            Err(_) => drop(backend.next_endpoint()),
+        }
+        tokio::time::sleep(GIVE_UP_AGAIN).await;
+    }
 }
 
 /// A command that could not be executed although it was found before the lock was taken.

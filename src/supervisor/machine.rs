@@ -8,7 +8,7 @@ use crate::backend::Queue;
 use crate::clock::Instant;
 use crate::error::{Failure, Kind};
 use crate::lease::{Deadlines, K};
-use crate::link::{FromKeeper, FromSupervisor, Verdict};
+use crate::link::{FromKeeper, FromSupervisor, Step, Verdict};
 use crate::tree::Process;
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
@@ -74,6 +74,10 @@ pub enum Notice {
     Acquired(u64),
     /// The command runs.
     Started,
+    /// The lock was lost, and why; it is sought again.
+    Restarting(String),
+    /// A step on the way back to a lock that is sure.
+    Relock(Step),
     /// The command is being ended, and why.
     Ending(String),
     /// These processes run on without the lock.
@@ -94,6 +98,8 @@ enum Phase {
     Armed,
     /// It does.
     Running,
+    /// It stands still, whatever the deadlines: only the keeper's word or its death counts.
+    Frozen,
     /// Nothing is left of it.
     Over,
 }
@@ -113,6 +119,8 @@ pub struct Machine {
     name: String,
     /// The command is in this process's group, so the terminal's signals reach it without help.
     shared: bool,
+    /// The command may be run again, with the same descriptors.
+    reruns: bool,
     phase: Phase,
     deadlines: Option<Deadlines>,
     lease: bool,
@@ -134,12 +142,14 @@ struct Kill {
 }
 
 impl Machine {
-    /// A machine whose keeper was just forked. `shared`: the command will be in this process's group.
+    /// A machine whose keeper was just forked. `shared`: the command will be in this process's group. `reruns`: it may
+    /// be run more than once.
     #[must_use]
-    pub fn new(name: &str, shared: bool, now: Instant) -> Self {
+    pub fn new(name: &str, shared: bool, reruns: bool, now: Instant) -> Self {
         Self {
             name: name.to_owned(),
             shared,
+            reruns,
             phase: Phase::Waiting,
             deadlines: None,
             lease: false,
@@ -196,7 +206,7 @@ impl Machine {
             FromKeeper::Lease(_) => self.lease = true,
             FromKeeper::Deadlines(deadlines) => {
                 self.deadlines = Some(deadlines);
-                if self.phase == Phase::Waiting {
+                if matches!(self.phase, Phase::Waiting | Phase::Frozen) {
                     self.phase = Phase::Armed;
                 }
                 if self.phase == Phase::Armed {
@@ -213,7 +223,9 @@ impl Machine {
             FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
             FromKeeper::Started => {
                 self.phase = Phase::Running;
-                self.actions.push(Action::CloseStreams);
+                if !self.reruns {
+                    self.actions.push(Action::CloseStreams);
+                }
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
@@ -227,11 +239,24 @@ impl Machine {
             FromKeeper::Left(processes) => self.show(Notice::Left(processes)),
             FromKeeper::Stuck(processes) => self.stuck(processes),
             FromKeeper::Note(text) => self.show(Notice::Note(text)),
-            FromKeeper::Done(verdict) => {
+            FromKeeper::Restarting(cause) => {
+                self.phase = Phase::Waiting;
+                (self.deadlines, self.killing) = (None, None);
+                self.show(Notice::Restarting(cause));
+            }
+            FromKeeper::Relock(step) => {
+                match step {
+                    Step::Frozen => (self.phase, self.deadlines, self.killing) = (Phase::Frozen, None, None),
+                    Step::Thawed => self.phase = Phase::Running,
+                    Step::Uncertain(_) | Step::Relocked { .. } => {}
+                }
+                self.show(Notice::Relock(step));
+            }
+            FromKeeper::Done { verdict, lingers } => {
                 self.phase = Phase::Over;
                 self.killing = None;
                 self.verdict = Some(verdict);
-                self.parted = Some(now + PARTING);
+                self.parted = Some(if lingers { now } else { now + PARTING });
             }
         }
     }
@@ -261,8 +286,8 @@ impl Machine {
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
             // The terminal's driver has sent it to the command as well.
-            (Phase::Running, _) if keyboard && self.shared => {}
-            (Phase::Armed | Phase::Running, _) => self.forward(signal, now),
+            (Phase::Running | Phase::Frozen, _) if keyboard && self.shared => {}
+            (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
         }
     }
 
@@ -292,7 +317,7 @@ impl Machine {
                     Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
                 self.abandoned();
             }
-            Phase::Armed | Phase::Running => {
+            Phase::Armed | Phase::Running | Phase::Frozen => {
                 self.show(Notice::KeeperLost("the process that kept the lock died"));
                 self.verdict = Some(self.lost("the process that kept it died"));
                 self.killing = Some(Kill { since: now, next: now });

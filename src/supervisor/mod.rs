@@ -99,7 +99,7 @@ impl<'a> Supervisor<'a> {
         let Some((link, _)) = ends else { return Err(io::Error::other("the link is gone")) };
         Ok(Self {
             job,
-            machine: Machine::new(&job.want.name, terminal.is_some(), Instant::now()),
+            machine: Machine::new(&job.want.name, terminal.is_some(), job.reruns, Instant::now()),
             keeper,
             link,
             signals: SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
@@ -209,11 +209,11 @@ impl<'a> Supervisor<'a> {
             Action::StopSelf => drop(kill(getpid(), Signal::SIGSTOP)),
             Action::KillTree => {
                 self.killed = true;
-                self.tree.signal(Signal::SIGKILL, Some(self.keeper));
+                self.tree.kill(Some(self.keeper));
             }
             Action::KillAll => {
                 self.killed = true;
-                self.tree.signal(Signal::SIGKILL, None);
+                self.tree.kill(None);
             }
             Action::Release => self.release(),
             Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),

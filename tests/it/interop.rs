@@ -1,6 +1,8 @@
 //! Our contenders among those of the peers' tools, on one lock.
 
-use crate::world::{Ledger, Run, World, everywhere, millis, on_servers};
+use std::fs;
+
+use crate::world::{Ledger, Run, World, everywhere, millis, on_servers, poll_until, secs};
 
 /// So many contenders of each kind.
 const EACH: usize = 6;
@@ -32,6 +34,35 @@ fn flock_and_we_exclude_each_other() {
     let name = world.name("shared lock");
     let path = world.distlock().args(["-c", &name, "echo $DISTLOCK_HELD_KEY"]).run().assert_code(0).stdout;
     contend(&world, &Ledger::new(&world), &name, |command| world.command("flock").args([path.trim()]).args(command));
+}
+
+/// The command line of a job that makes a file and stays.
+fn stay() -> [String; 3] {
+    ["sh", "-c", ">held; exec sleep 60"].map(str::to_owned)
+}
+
+/// Of a peer's lock the truth is told: it is held, and not by the one of ours that held it last.
+#[track_caller]
+fn assert_held_by_a_stranger(world: &World, name: &str, peer: Run) {
+    world.distlock().args(["-m", "the last one", name, "true"]).run().assert_code(0);
+    let peer = peer.spawn();
+    poll_until("the peer", secs(20), || world.path().join("held").exists());
+    let busy = world.distlock().args(["--try", name, "true"]).run().assert_code(75);
+    assert!(busy.stderr.starts_with(&format!("distlock: error: {name} is held by ")), "{}", busy.describe());
+    assert!(!busy.stderr.contains("the last one"), "{}", busy.describe());
+    drop(peer);
+}
+
+#[test]
+fn a_peer_that_holds_the_lock_is_not_taken_for_the_last_of_ours() {
+    on_servers(|world, server| {
+        let name = world.name("strange");
+        assert_held_by_a_stranger(world, &name, server.peer_lock(world, &name, &stay()));
+    });
+    let world = World::local();
+    let path = world.path().join("locks/strange.lock");
+    fs::create_dir(world.path().join("locks")).expect("a directory");
+    assert_held_by_a_stranger(&world, "/strange", world.command("flock").args([path]).args(stay()));
 }
 
 #[test]

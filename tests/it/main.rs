@@ -24,6 +24,9 @@
 //! - Shared servers are started when first used and live as long as the test process: use names of
 //!   your own, and start private ones ([`world::Etcd::start`], [`world::Consul::start`],
 //!   [`world::etcd::cluster`], [`world::consul::cluster`]) to kill, pause, resume or restart them.
+//! - One behaviour, every backend: [`world::everywhere`] (this host too) and [`world::on_servers`] run
+//!   a test on all of them at once. [`world::Holder`] holds a lock until it is told to let go,
+//!   [`world::enqueue`] starts one who stands behind it.
 //! - Faults of the network: [`world::Proxy::to`] a server, `World::at(backend, &proxy.url())`, then
 //!   `proxy.set(Mode::Swallow)`, `proxy.reset()`.
 //! - Mutual exclusion: run [`world::Ledger::command`] under the lock in each contender, ours and the
@@ -42,6 +45,7 @@ mod command;
 mod interop;
 mod names;
 mod output;
+mod readme;
 mod refused;
 mod security;
 mod servers;

@@ -14,7 +14,8 @@ const NOW: [&str; 2] = ["date", "+%s%N"];
 
 /// From the end of the holder's command to the start of the next one's, which has printed [`NOW`].
 fn handover(holder: &Finished, next: &Finished) -> Duration {
-    let printed = |job: &Finished| job.stdout.lines().last().and_then(|line| line.parse().ok()).expect("nanoseconds");
+    let printed =
+        |job: &Finished| job.stdout.lines().last().and_then(|line| line.parse::<u64>().ok()).expect("nanoseconds");
     Duration::from_nanos(printed(next) - printed(holder))
 }
 

@@ -24,6 +24,8 @@ pub struct Pair {
     pub flags: u64,
     /// The session that holds it.
     pub session: Option<String>,
+    /// How often a session took it, since the key came to be.
+    pub lock_index: u64,
     /// The Raft index at which it came to be.
     pub create_index: u64,
     /// The Raft index of its last change.

@@ -20,7 +20,7 @@ mod queue;
 mod tls;
 mod turn;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::time::Duration;
 
@@ -61,6 +61,8 @@ pub struct Contender {
     options: Options,
     note: Note,
     life: RefCell<Life>,
+    /// The taking of the lock that was lost before this one.
+    before: Cell<Option<Taken>>,
 }
 
 /// What a contender has on the server, from its session's creation to its end.
@@ -80,6 +82,26 @@ struct Life {
     told: Option<Queue>,
     /// From where a holder waits for the next change of its lock.
     seen: Option<u64>,
+    /// Which taking of the lock it was.
+    taken: Option<Taken>,
+    /// The held lock turned out to be lost.
+    lost: bool,
+}
+
+/// One taking of the lock among all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Taken {
+    /// When the key came to be.
+    create_index: u64,
+    /// How often it was taken since, this time included.
+    lock_index: u64,
+}
+
+impl Taken {
+    /// Nobody else took the lock between the two.
+    fn follows(self, before: Self) -> bool {
+        self.create_index == before.create_index && self.lock_index == before.lock_index + 1
+    }
 }
 
 #[derive(Clone)]
@@ -116,7 +138,7 @@ impl Contender {
         }
         let keys = Keys::new(&want.name)?;
         let api = Api::new(server, &keys.name)?;
-        Ok(Self { api, keys, want, options: options.clone(), note, life: RefCell::default() })
+        Ok(Self { api, keys, want, options: options.clone(), note, life: RefCell::default(), before: Cell::new(None) })
     }
 
     /// A contender that stands for the session `lease_id`, only good for release.
@@ -142,7 +164,8 @@ impl Contender {
             name: format!("distlock {}", self.keys.name),
             ttl: go_duration(self.want.ttl),
             lock_delay: go_duration(self.options.lock_delay),
-            behavior: "delete",
+            // What is deleted with its session cannot tell how often it was taken.
+            behavior: if self.want.relock { "release" } else { "delete" },
             node_checks: &self.options.health_checks,
         };
         let id = self.api.create_session(&new).await?;
@@ -162,10 +185,27 @@ impl Contender {
     /// release, which tells the truth about it.
     fn forget_if_lost<T>(&self, outcome: Outcome<T>) -> Outcome<T> {
         let mut life = self.life.borrow_mut();
-        if matches!(outcome, Err(Trouble::Lost(_))) && life.stand != Stand::Holding {
-            *life = Life::default();
+        if matches!(outcome, Err(Trouble::Lost(_))) {
+            match life.stand {
+                Stand::Holding => life.lost = true,
+                _ => *life = Life::default(),
+            }
         }
         outcome
+    }
+
+    /// Leaves a lost lock behind, and its session, which may live on.
+    async fn begin_anew(&self) -> Outcome<()> {
+        if !self.life.borrow().lost {
+            return Ok(());
+        }
+        if let Some(taken) = self.life.borrow().taken {
+            self.before.set(Some(taken));
+        }
+        let session = self.session_id()?;
+        self.api.destroy_session(&session).await?;
+        *self.life.borrow_mut() = Life::default();
+        Ok(())
     }
 
     /// Waits for the held lock to change, and judges what it has become.
@@ -236,6 +276,7 @@ impl Contender {
 #[async_trait::async_trait(?Send)]
 impl Backend for Contender {
     async fn enter(&self) -> Outcome<(Granted, Place)> {
+        self.begin_anew().await?;
         let session = self.session().await?;
         let place = self.first_place(&session.id).await;
         let place = self.forget_if_lost(place)?;
@@ -268,9 +309,15 @@ impl Backend for Contender {
             if let Err(trouble) = self.watch_once(&session).await {
                 // Whatever broke: the next watch begins with a look at the lock.
                 self.life.borrow_mut().seen = None;
+                self.life.borrow_mut().lost |= matches!(trouble, Trouble::Lost(_));
                 return not_fatal(trouble);
             }
         }
+    }
+
+    async fn alone(&self) -> Outcome<bool> {
+        let taken = self.life.borrow().taken;
+        Ok(taken.zip(self.before.get()).is_some_and(|(taken, before)| taken.follows(before)))
     }
 
     async fn release(&self) -> Outcome<()> {
@@ -298,9 +345,11 @@ impl Backend for Contender {
         if lost { Err(Trouble::Lost(format!("{} was not held by session {session}", self.keys.lock))) } else { Ok(()) }
     }
 
-    fn next_endpoint(&self) {
+    fn next_endpoint(&self) -> String {
+        let silent = self.api.http.endpoint().to_string();
         self.api.http.next_endpoint();
         (self.note)(format!("consul: next endpoint: {}", self.api.http.endpoint()));
+        silent
     }
 
     fn lease_id(&self) -> Option<String> {

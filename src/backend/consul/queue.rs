@@ -40,8 +40,8 @@ pub struct View {
 /// What a contender does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It holds the lock; the fencing token.
-    Held(u64),
+    /// It holds the lock: its key.
+    Held(Pair),
     /// Its place is gone: somebody passed it.
     Join,
     /// The key is not a lock.
@@ -112,7 +112,7 @@ impl View {
                 return Step::NotALock;
             }
             if lock.holder() == Some(session) {
-                return Step::Held(lock.modify_index);
+                return Step::Held(lock.clone());
             }
         }
         let Some(position) = self.position(keys, session) else { return Step::Join };
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_holder_holds_whatever_the_queue_says() {
-        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(7));
+        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(lock(Some("a"))));
     }
 
     #[test]

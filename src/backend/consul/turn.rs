@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use super::api::{Op, Refusal, Txn};
+use super::api::{Op, Pair, Refusal, Txn};
 use super::keys::LOCK_FLAGS;
 use super::queue::{Step, View};
-use super::{Contender, LONG_WAIT, Outcome, Place, Stand, Trouble, info};
+use super::{Contender, LONG_WAIT, Outcome, Place, Stand, Taken, Trouble, info};
 use crate::clock::Instant;
 use crate::error::Failure;
 
@@ -139,7 +139,7 @@ impl Contender {
             Txn::Refused(refusal) => Ok(Err(refusal)),
             // A guard may return the key as it was before.
             Txn::Applied(pairs) => match pairs.into_iter().rfind(|pair| pair.key == self.keys.lock) {
-                Some(pair) => Ok(Ok(self.hold(pair.modify_index))),
+                Some(pair) => Ok(Ok(self.hold(&pair))),
                 None => Err(self.unreadable()),
             },
         }
@@ -238,7 +238,7 @@ impl Contender {
     /// Tells the caller where it stands, and keeps what was read to act upon it.
     fn place(&self, session: &str, view: View) -> Outcome<Place> {
         match view.step(&self.keys, session) {
-            Step::Held(token) => Ok(self.hold(token)),
+            Step::Held(lock) => Ok(self.hold(&lock)),
             Step::NotALock => Err(Trouble::Fatal(
                 Failure::usage(format!("the key {} is not a lock", self.keys.lock)).hint("choose another name"),
             )),
@@ -252,11 +252,13 @@ impl Contender {
         }
     }
 
-    fn hold(&self, token: u64) -> Place {
+    fn hold(&self, lock: &Pair) -> Place {
+        let token = lock.modify_index;
         let mut life = self.life.borrow_mut();
         life.stand = Stand::Holding;
         life.in_doubt = false;
         life.seen = Some(token);
+        life.taken = Some(Taken { create_index: lock.create_index, lock_index: lock.lock_index });
         Place::Held { token, key: self.keys.lock.clone() }
     }
 }

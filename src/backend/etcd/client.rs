@@ -73,6 +73,11 @@ impl Client {
         })
     }
 
+    /// Tells what `-v` shows.
+    pub fn note(&self, text: String) {
+        (self.note)(text);
+    }
+
     /// The open connection, or a new one to the present endpoint.
     pub async fn link(&self) -> Outcome<Link> {
         if let Some(link) = &*self.link.borrow() {
@@ -110,6 +115,11 @@ impl Client {
             }
             opened => opened.map_err(|fault| dial.judge(fault)),
         }
+    }
+
+    /// The endpoint whose turn it is.
+    pub fn endpoint(&self) -> &str {
+        &self.dials[*self.turn.borrow() % self.dials.len()].url
     }
 
     /// Gives the present connection up: the next request goes to the next endpoint.

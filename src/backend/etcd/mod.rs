@@ -31,6 +31,9 @@ use view::View;
 /// and less than waiting for its reply.
 const HEAD_START: Duration = Duration::from_millis(2);
 
+/// How long the release waits to be told whether the key was there to the end.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
 /// Renewals in a row that a change of leaders may void before the caller hears of it.
 const TERM_CHANGES: usize = 3;
 
@@ -43,6 +46,8 @@ pub struct Contender {
     value: String,
     entry: RefCell<Entry>,
     keep_alive: RefCell<Option<KeepAlive>>,
+    /// The key of the lease before this one, and up to which revision it is known to have held the lock.
+    before: RefCell<Option<(String, i64)>>,
     /// A renewal saw that somebody before us is gone; the watch may have died without a word.
     moved: Notify,
 }
@@ -58,11 +63,14 @@ struct Entry {
     created: Option<i64>,
     /// The last revision at which our key was seen; watching goes on from there.
     seen: Option<i64>,
+    /// The last revision at which this contender was seen to hold the lock.
+    held_at: Option<i64>,
     /// The Raft term of the last confirmed read.
     term: u64,
     line: Option<Line>,
     held: bool,
-    lost: bool,
+    /// How the lease or the key was lost.
+    lost: Option<String>,
     /// A revocation was sent, and its reply missed.
     revoking: bool,
 }
@@ -81,10 +89,11 @@ impl Entry {
             granted: None,
             created: None,
             seen: None,
+            held_at: None,
             term: 0,
             line: None,
             held: false,
-            lost: false,
+            lost: None,
             revoking: false,
         }
     }
@@ -105,7 +114,7 @@ impl Contender {
     }
 
     fn with_entry(server: &Server, want: Want, note: Note, entry: Entry) -> Result<Self, Failure> {
-        let Want { name, ttl, record } = want;
+        let Want { name, ttl, record, relock: _ } = want;
         let prefix = Prefix::new(&name);
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         Ok(Self {
@@ -115,6 +124,7 @@ impl Contender {
             value: record.to_json(),
             entry: RefCell::new(entry),
             keep_alive: RefCell::new(None),
+            before: RefCell::new(None),
             moved: Notify::new(),
         })
     }
@@ -142,9 +152,9 @@ impl Contender {
             (ttl?, Some(view))
         };
         let granted = match ttl {
-            Some(ttl) => granted(s, ttl),
+            Some(ttl) => self.granted(s, ttl),
             // A grant whose reply was missed made it, no earlier than the first was sent.
-            None => granted(first, self.granted_ttl().await?),
+            None => self.granted(first, self.granted_ttl().await?),
         };
         self.entry.borrow_mut().granted = Some(granted);
         let view = match early.transpose()?.flatten() {
@@ -152,6 +162,15 @@ impl Contender {
             None => self.put_key_under_lease().await?,
         };
         Ok((granted, view))
+    }
+
+    /// What counts is what the server granted.
+    fn granted(&self, s: Instant, ttl: i64) -> Granted {
+        if ttl > self.ttl {
+            self.client
+                .note(format!("etcd: granted a TTL of {ttl}s, the least of the server, instead of {}s", self.ttl));
+        }
+        Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
     }
 
     async fn granted_ttl(&self) -> Outcome<i64> {
@@ -187,6 +206,7 @@ impl Contender {
             entry.seen = Some(view.revision);
             entry.line.clone_from(&view.line);
             entry.held = view.line.is_none();
+            entry.held_at = entry.held.then_some(view.revision);
         }
         let Some(line) = view.line else {
             // Revisions are positive.
@@ -214,7 +234,12 @@ impl Contender {
         let (view, complete) = View::of_keys(&reply);
         self.checked(view.own)?;
         // What the watch may have missed must be read, even by a wait that starts later.
-        self.entry.borrow_mut().seen = complete.then_some(view.revision);
+        let mut entry = self.entry.borrow_mut();
+        entry.seen = complete.then_some(view.revision);
+        if entry.held {
+            entry.held_at = Some(view.revision);
+        }
+        drop(entry);
         if !complete {
             self.moved.notify_one();
         }
@@ -235,7 +260,11 @@ impl Contender {
     }
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
-        if self.entry.borrow().lost {
+        if self.entry.borrow().lost.is_some() {
+            let held_at = self.entry.borrow().held_at;
+            if let Some(held_at) = held_at {
+                self.before.replace(Some((self.key(), held_at)));
+            }
             match self.try_release().await {
                 Ok(()) | Err(Trouble::Lost(_)) => {}
                 Err(trouble) => return Err(trouble),
@@ -286,33 +315,50 @@ impl Contender {
         Ok(())
     }
 
+    /// Whether the history between the two leases shows no other contender. What was compacted may have held one.
+    async fn try_alone(&self) -> Outcome<bool> {
+        let (before, created) = (self.before.borrow().clone(), self.entry.borrow().created);
+        let (Some((key, held_at)), Some(created)) = (before, created) else { return Ok(false) };
+        watch::nobody_between(&self.client, &self.prefix, (&key, held_at), created).await
+    }
+
     async fn try_release(&self) -> Outcome<()> {
-        let Entry { lease, sent, held, revoking, .. } = self.entry.borrow().clone();
+        let Entry { lease, sent, created, held, revoking, .. } = self.entry.borrow().clone();
         if sent.is_none() {
             return Ok(());
+        }
+        if held && created.is_some() && !revoking {
+            self.check_held().await;
         }
         self.client.link().await?;
         self.entry.borrow_mut().revoking = true;
         let found = self.client.revoke(lease).await?;
         self.keep_alive.replace(None);
         // Its successor needs another lease, so that nothing that is still under way can touch it.
-        self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
-        if held && !found && !revoking {
-            return Err(Trouble::Lost("the lease was gone at the release".to_owned()));
+        let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
+        match entry.lost {
+            Some(cause) if held => Err(Trouble::Lost(cause)),
+            None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
+    /// that somebody deleted leaves its lease alive. No answer is no reason to keep the lease.
+    async fn check_held(&self) {
+        if let Ok(Err(trouble)) = timeout(LAST_LOOK, self.confirm()).await {
+            self.note(&trouble);
+        }
     }
 
     /// Remembers what a trouble means for the next call.
     fn note(&self, trouble: &Trouble) {
         let mut entry = self.entry.borrow_mut();
         entry.seen = None;
-        entry.lost |= matches!(trouble, Trouble::Lost(_));
+        if let Trouble::Lost(cause) = trouble {
+            entry.lost.get_or_insert_with(|| cause.clone());
+        }
     }
-}
-
-fn granted(s: Instant, ttl: i64) -> Granted {
-    Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
 }
 
 #[async_trait::async_trait(?Send)]
@@ -338,12 +384,18 @@ impl Backend for Contender {
         }
     }
 
+    async fn alone(&self) -> Outcome<bool> {
+        self.try_alone().await.inspect_err(|trouble| self.note(trouble))
+    }
+
     async fn release(&self) -> Outcome<()> {
         self.try_release().await
     }
 
-    fn next_endpoint(&self) {
+    fn next_endpoint(&self) -> String {
+        let silent = self.client.endpoint().to_owned();
         self.client.next_endpoint();
+        silent
     }
 
     fn lease_id(&self) -> Option<String> {

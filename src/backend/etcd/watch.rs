@@ -3,7 +3,7 @@
 use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
 
 use super::client::{Client, Link};
-use super::queue::Own;
+use super::queue::{Own, Prefix};
 use crate::backend::{Outcome, Trouble};
 
 /// What happened to a watched key.
@@ -58,6 +58,36 @@ async fn open(link: &mut Link, keys: &[&[u8]], after: i64) -> Result<WatchStream
         stream.watch(*key, Some(options.clone())).await?;
     }
     Ok(stream)
+}
+
+/// Reads the history of a lock from the revision at which `before` held it to the creation of our next key at `created`:
+/// whether no other contender's key came or went. False where the history is compacted: somebody may have been there.
+pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64), created: i64) -> Outcome<bool> {
+    let mut link = client.link().await?;
+    let (from, to) = prefix.range();
+    let options = WatchOptions::new().with_range(to).with_start_revision(before.1 + 1);
+    let mut stream = match link.client.watch(from, Some(options)).await {
+        Ok(stream) => stream,
+        Err(error) => return Err(client.judge(&link, &error).into()),
+    };
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Err(client.uncertain(&link, "the watch ended".to_owned())),
+            Err(error) => return Err(client.judge(&link, &error).into()),
+        };
+        match message.canceled() {
+            true if message.compact_revision() > 0 => return Ok(false),
+            true => return Err(canceled(client, &link, &message)),
+            false => {}
+        }
+        let changes = message.events().iter().filter_map(|event| event.kv());
+        let mut others = changes.filter(|kv| prefix.owns(kv.key()) && kv.key() != before.0.as_bytes());
+        // Our next key's creation comes in the end, so this waits for nothing that does not come.
+        if let Some(kv) = others.next() {
+            return Ok(kv.mod_revision() == created);
+        }
+    }
 }
 
 fn canceled(client: &Client, link: &Link, message: &WatchResponse) -> Trouble {

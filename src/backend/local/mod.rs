@@ -210,7 +210,9 @@ impl Backend for Contender {
         }
     }
 
-    fn next_endpoint(&self) {}
+    fn next_endpoint(&self) -> String {
+        self.path.display().to_string()
+    }
 
     fn lease_id(&self) -> Option<String> {
         None

@@ -56,6 +56,7 @@ impl World {
 
 fn want(id: &str) -> Want {
     Want {
+        relock: false,
         name: "x".into(),
         ttl: Duration::from_secs(15),
         record: Record { id: id.into(), host: "here".into(), ..Record::default() },

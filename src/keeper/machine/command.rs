@@ -1,6 +1,8 @@
 //! The command: when it may start, what reaches it, and when and why it is ended.
 
 use super::{Action, Machine, Phase, Reason, Stop};
+use nix::sys::signal::Signal;
+
 use crate::clock::Instant;
 use crate::config::Leftover;
 use crate::error::{Failure, Kind};
@@ -34,16 +36,22 @@ impl Machine {
         if let Phase::Held { offered: true, acknowledged } = &mut self.phase {
             *acknowledged = true;
             self.settle(now);
+        } else {
+            self.thaw(now);
         }
     }
 
     pub(super) fn signal(&mut self, signal: i32, now: Instant) {
+        self.signaled |=
+            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|s| *s as i32 == signal);
         if self.seeking() {
             let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
             self.conclude(Verdict::Failed(failure), now);
         } else if matches!(self.phase, Phase::Clearing(_)) {
             // The command is gone; whoever waits for what it left does not want to any more.
             self.end(Reason::Leftover, now + self.rules.grace, now);
+        } else if self.frozen.is_some() && signal == Signal::SIGCONT as i32 {
+            // What is frozen must not go on before the lock is sure.
         } else if self.alive() {
             self.actions.push(Action::SignalCommand(signal));
         }
@@ -67,18 +75,27 @@ impl Machine {
         }
     }
 
+    /// Ends the tree: softly where there is time until `kill_at`. Of several reasons the weightiest is told, and the
+    /// earliest moment counts.
     pub(super) fn end(&mut self, reason: Reason, kill_at: Instant, now: Instant) {
-        if self.stop.as_ref().is_some_and(|stop| stop.reason >= reason) {
-            return;
-        }
-        let kill_at = self.stop.as_ref().map_or(kill_at, |stop| stop.kill_at.min(kill_at));
-        if self.stop.is_none() && now < kill_at {
-            self.actions.push(Action::EndTree);
-        }
-        if let Reason::Lost(cause) | Reason::Broken(cause) = &reason {
+        // A soft signal would wake what is frozen.
+        let kill_at = if self.frozen.is_some() { now } else { kill_at };
+        let news = self.stop.as_ref().is_none_or(|stop| reason.weight() > stop.reason.weight());
+        if let (true, Reason::Lost(cause) | Reason::Broken(cause)) = (news, &reason) {
             self.tell(FromKeeper::Ending(cause.clone()));
         }
-        self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+        if let Some(stop) = &mut self.stop {
+            stop.kill_at = stop.kill_at.min(kill_at);
+            stop.next_pass = stop.next_pass.min(kill_at);
+            if news {
+                stop.reason = reason;
+            }
+        } else {
+            if now < kill_at {
+                self.actions.push(Action::EndTree);
+            }
+            self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+        }
         self.check_stop(now);
     }
 
@@ -102,9 +119,11 @@ impl Machine {
 
     /// Nothing is left of the command, or nothing that is to be waited for.
     fn cleared(&mut self, now: Instant) {
-        if let Phase::Clearing(verdict) = &self.phase {
-            let verdict = self.judged(verdict.clone());
-            self.conclude(verdict, now);
+        let Phase::Clearing(verdict) = &self.phase else { return };
+        let verdict = verdict.clone();
+        match self.stop.as_ref().map(|stop| &stop.reason) {
+            Some(Reason::Lost(cause)) if self.restarts() => self.restart(cause.clone(), now),
+            _ => self.conclude(self.judged(verdict), now),
         }
     }
 
@@ -112,6 +131,7 @@ impl Machine {
     pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
         match self.stop.as_ref().map(|stop| &stop.reason) {
             Some(Reason::Lost(cause)) => self.lost(cause),
+            None if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             Some(Reason::Broken(by)) => Verdict::Failed(
                 Failure::new(Kind::Lost, format!("the lock {} was broken and the command ended", self.rules.name))
                     .because(format!("asked to stop by {by}")),

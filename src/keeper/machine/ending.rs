@@ -12,7 +12,13 @@ use crate::link::{FromKeeper, Verdict};
 impl Machine {
     pub(super) fn give_up(&mut self, now: Instant) {
         let name = &self.rules.name;
-        let failure = if let Some(queue) = &self.queue {
+        let failure = if let Some(cause) = &self.loss {
+            let message =
+                format!("the lock {name} was lost, and not acquired again in {:.1?}", now.since(self.started));
+            let mut failure = Failure::new(Kind::Lost, message).because(cause);
+            failure.causes.extend(self.causes.iter().cloned());
+            failure
+        } else if let Some(queue) = &self.queue {
             busy(name, queue, self.rules.wait)
         } else {
             let waited = now.since(self.started);
@@ -67,6 +73,11 @@ impl Machine {
                 let message = format!("the lock {} was lost before the command ended", self.rules.name);
                 self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause)));
             }
+            Err(Trouble::Uncertain { .. }) if lost(&verdict) => {
+                // Nobody is to wait for a lease that is abandoned, so the keeper stays to end it.
+                self.actions.push(Action::Forsake);
+                self.finish(verdict);
+            }
             Err(Trouble::Uncertain { cause, .. }) => {
                 self.tell(FromKeeper::Note(format!(
                     "could not release the lock, its lease will end by itself: {cause}"
@@ -103,6 +114,10 @@ impl Machine {
             self.causes.remove(0);
         }
     }
+}
+
+fn lost(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Failed(Failure { kind: Kind::Lost, .. }))
 }
 
 fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {

@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::lease::{Lease, Terms};
-use crate::link::{FromKeeper, Verdict};
+use crate::link::{FromKeeper, Step, Verdict};
 
 impl Machine {
     pub(super) fn entered(&mut self, outcome: Outcome<(Granted, Place)>, now: Instant) {
@@ -26,21 +26,23 @@ impl Machine {
                     return self.conclude(Verdict::Failed(failure), now);
                 }
                 self.lease = terms.map(|terms| Lease::new(terms, granted.s));
-                self.placed(place, now);
+                if self.frozen.is_some() { self.replaced(place, now) } else { self.placed(place, now) }
             }
+            Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Enter, trouble, now),
             Err(trouble) => self.not_yet(Request::Enter, trouble, now),
         }
     }
 
     pub(super) fn moved(&mut self, outcome: Outcome<Place>, now: Instant) {
-        if self.calls.done(Request::Wait).is_none() || self.phase != Phase::Seeking {
+        if self.calls.done(Request::Wait).is_none() {
             return;
         }
         match outcome {
             Ok(place) => {
                 self.calls.succeeded(Request::Wait);
-                self.placed(place, now);
+                if self.frozen.is_some() { self.replaced(place, now) } else { self.placed(place, now) }
             }
+            Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Wait, trouble, now),
             Err(trouble) => self.not_yet(Request::Wait, trouble, now),
         }
     }
@@ -101,10 +103,11 @@ impl Machine {
                 let deadlines = lease.deadlines();
                 let told = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });
                 // Once the command is being ended for a loss, no renewal gives it time again.
-                if moved && told && !self.losing() {
+                if moved && told && !self.losing() && self.frozen.is_none() {
                     self.tell(FromKeeper::Deadlines(deadlines));
                 }
                 self.settle(now);
+                self.offer_thaw(now);
             }
             Err(trouble @ (Trouble::Lost(_) | Trouble::Broken(_))) => {
                 lease.failed(now);
@@ -113,8 +116,11 @@ impl Machine {
             Err(Trouble::Fatal(failure)) if seeking => self.conclude(Verdict::Failed(failure), now),
             Err(trouble) => {
                 lease.failed(now);
+                let first = lease.failures() == 1;
                 let cause = trouble.into_cause();
-                self.tell(FromKeeper::Note(format!("a renewal failed: {cause}")));
+                if first {
+                    self.tell(FromKeeper::Relock(Step::Uncertain(cause.clone())));
+                }
                 self.remember(cause);
             }
         }
@@ -142,7 +148,11 @@ impl Machine {
             (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause) | Trouble::Broken(cause)) => {
                 self.rejoin(&cause, now);
             }
+            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) if self.relocks() => {
+                self.reacquire(cause, now);
+            }
             (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) => {
+                self.lease = None;
                 self.end(Reason::Lost(cause), now, now);
             }
             (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Broken(by)) => {

@@ -12,11 +12,12 @@ use std::time::Duration;
 mod command;
 mod ending;
 mod lock;
+mod relock;
 
 use super::calls::{Calls, Due, Request};
 use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
-use crate::config::Leftover;
+use crate::config::{Leftover, OnLost};
 use crate::error::Failure;
 use crate::lease::{K, Lease};
 use crate::link::{FromKeeper, Verdict};
@@ -45,6 +46,10 @@ pub struct Rules {
     pub connect_timeout: Duration,
     /// What becomes of processes that outlive the command.
     pub leftover: Leftover,
+    /// What follows a loss.
+    pub on_lost: OnLost,
+    /// How often the command may be run anew; `None`: as often as it takes.
+    pub restarts: Option<u32>,
 }
 
 /// What happened.
@@ -58,6 +63,10 @@ pub enum Event {
     Renewed(Outcome<Instant>),
     /// `watch` returned.
     News(Trouble),
+    /// `alone` answered.
+    Proved(Outcome<bool>),
+    /// All of the command stands still.
+    Froze,
     /// `release` answered.
     Released(Outcome<()>),
     /// The supervisor has taken over the deadlines.
@@ -79,6 +88,8 @@ pub enum Event {
         /// Nothing is left below.
         empty: bool,
     },
+    /// The endpoint that did not answer this request in time was given up.
+    Silent(Request, String),
     /// Time has passed.
     Tick,
 }
@@ -90,8 +101,8 @@ pub enum Action {
     Begin(Request),
     /// Drop this request, which is under way.
     Abandon(Request),
-    /// Its server did not answer: go elsewhere.
-    NextEndpoint,
+    /// This request, just abandoned, got no answer: go elsewhere, and say who was silent ([`Event::Silent`]).
+    NextEndpoint(Request),
     /// Tell the supervisor.
     Tell(FromKeeper),
     /// Start the command.
@@ -105,6 +116,12 @@ pub enum Action {
         /// It should have been dead by now.
         overdue: bool,
     },
+    /// Stop the whole tree; [`Event::Froze`] once nothing runs.
+    Freeze,
+    /// Let go on what was stopped.
+    Thaw,
+    /// Give the contender up behind the scenes, for as long as its lease may live, and make a new one.
+    Forsake,
     /// Tell the supervisor who is left to run without the lock.
     TellLeft,
     /// Tell the supervisor this verdict and exit.
@@ -127,14 +144,27 @@ enum Phase {
     Done,
 }
 
-/// Why the tree is being ended, the weightiest last. Only a weightier reason replaces another.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Why the tree is being ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Reason {
     Leftover,
     Killed,
     Orphaned,
     Broken(String),
     Lost(String),
+}
+
+impl Reason {
+    /// Only a weightier reason replaces another, whatever they say.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Leftover => 0,
+            Self::Killed => 1,
+            Self::Orphaned => 2,
+            Self::Broken(_) => 3,
+            Self::Lost(_) => 4,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -153,7 +183,14 @@ pub struct Machine {
     lease: Option<Lease>,
     calls: Calls,
     stop: Option<Stop>,
+    frozen: Option<relock::Frozen>,
     orphaned: bool,
+    /// A signal came that usually ends a command.
+    signaled: bool,
+    restarted: u32,
+    /// Why the last run ended, while another is sought.
+    loss: Option<String>,
+    token: u64,
     /// Something may stand on the server.
     entered: bool,
     answered: bool,
@@ -175,7 +212,12 @@ impl Machine {
             lease: None,
             calls,
             stop: None,
+            frozen: None,
             orphaned: false,
+            signaled: false,
+            restarted: 0,
+            loss: None,
+            token: 0,
             entered: false,
             answered: false,
             queue: None,
@@ -193,6 +235,8 @@ impl Machine {
             Event::Moved(outcome) => self.moved(outcome, now),
             Event::Renewed(outcome) => self.renewed(outcome, now),
             Event::News(trouble) => self.news(trouble, now),
+            Event::Proved(outcome) => self.proved(outcome, now),
+            Event::Froze => self.stands_still(),
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged => self.acknowledged(now),
             Event::Signal(signal) => self.signal(signal, now),
@@ -204,6 +248,7 @@ impl Machine {
             }
             Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
+            Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
             Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
@@ -215,9 +260,11 @@ impl Machine {
     pub fn wake(&self) -> Option<Instant> {
         let seeking = [self.wait_until(), self.connect_until()].into_iter().flatten();
         let seeking = seeking.filter(|_| self.phase == Phase::Seeking);
-        let soft = self.lease.as_ref().filter(|_| self.alive() && !self.losing()).map(|lease| lease.deadlines().soft);
+        let running = self.alive() && !self.losing() && self.frozen.is_none();
+        let soft = self.lease.as_ref().filter(|_| running).map(|lease| lease.deadlines().soft);
+        let frozen = self.wake_frozen().filter(|_| self.alive() && self.stop.is_none());
         let stop = self.stop.as_ref().filter(|_| self.alive()).map(|stop| stop.kill_at.max(stop.next_pass));
-        seeking.chain(soft).chain(stop).chain(self.calls.wake()).min()
+        seeking.chain(soft).chain(frozen).chain(stop).chain(self.calls.wake()).min()
     }
 
     /// The command or something that it left may run.
@@ -250,6 +297,7 @@ impl Machine {
     fn check_deadlines(&mut self, now: Instant) {
         if self.alive() {
             self.check_lease(now);
+            self.check_frozen(now);
             self.check_stop(now);
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
@@ -261,9 +309,14 @@ impl Machine {
     fn check_lease(&mut self, now: Instant) {
         let Some(lease) = &self.lease else { return };
         let deadlines = lease.deadlines();
-        if now >= deadlines.soft && !self.losing() {
-            let reason = format!("no renewal was confirmed in {:.1?}", lease.terms().room());
-            self.end(Reason::Lost(reason), deadlines.kill, now);
+        if now < deadlines.soft || self.losing() || self.frozen.is_some() {
+            return;
+        }
+        let cause = format!("no renewal was confirmed in {:.1?}", lease.terms().room());
+        if self.relocks() {
+            self.freeze(cause, deadlines.kill, now);
+        } else {
+            self.end(Reason::Lost(cause), deadlines.kill, now);
         }
     }
 
@@ -300,8 +353,7 @@ impl Machine {
                 Due::Overdue(request) => {
                     self.calls.abandon(request);
                     self.actions.push(Action::Abandon(request));
-                    self.actions.push(Action::NextEndpoint);
-                    self.overdue(request, now);
+                    self.actions.push(Action::NextEndpoint(request));
                 }
             }
         }
@@ -309,7 +361,7 @@ impl Machine {
 
     fn limit(&self, request: Request, now: Instant) -> Option<Instant> {
         match request {
-            Request::Enter => Some(now + MAX_ENTER),
+            Request::Enter | Request::Prove => Some(now + MAX_ENTER),
             Request::Renew => self.lease.as_ref().map(|lease| now + lease.attempt(now)),
             Request::Release => Some(self.release_until(now).min(now + MAX_ENTER)),
             // They wait for news, which may never come. That their connection lives, the renewals show.
@@ -317,8 +369,8 @@ impl Machine {
         }
     }
 
-    fn overdue(&mut self, request: Request, now: Instant) {
-        let silence = Trouble::Uncertain { answered: false, cause: "no answer in time".into() };
+    fn silent(&mut self, request: Request, endpoint: &str, now: Instant) {
+        let silence = Trouble::Uncertain { answered: false, cause: format!("{endpoint}: no answer in time") };
         match request {
             Request::Enter => self.entered(Err(silence), now),
             Request::Renew => {
@@ -331,6 +383,7 @@ impl Machine {
                     }
                 }
             }
+            Request::Prove => self.proved(Err(silence), now),
             Request::Release => self.released(Err(silence), now),
             Request::Wait | Request::Watch => {}
         }

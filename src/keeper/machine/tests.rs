@@ -19,6 +19,8 @@ fn rules() -> Rules {
         wait: None,
         connect_timeout: Duration::from_secs(10),
         leftover: Leftover::Kill,
+        on_lost: OnLost::Kill,
+        restarts: None,
     }
 }
 
@@ -183,6 +185,48 @@ fn known_lost_kills_at_once() {
 }
 
 #[test]
+fn what_is_known_lost_is_killed_although_the_grace_runs() {
+    // Whatever the words: they have no order.
+    for cause in ["a", "z"] {
+        let mut machine = running();
+        assert!(machine.on(Event::Tick, at(9_250)).contains(&Action::EndTree));
+        let actions = machine.on(Event::News(Trouble::Lost(cause.into())), at(9_300));
+        assert!(actions.contains(&Action::KillTree { overdue: false }), "{cause}: {actions:?}");
+    }
+}
+
+#[test]
+fn a_second_signal_kills_although_the_grace_runs() {
+    let mut machine = running();
+    let _ = machine.on(Event::News(Trouble::Broken("op".into())), at(100));
+    assert!(machine.on(Event::Kill, at(1_500)).contains(&Action::KillTree { overdue: false }));
+    let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(1_502));
+    let actions = machine.on(Event::Released(Ok(())), at(1_510));
+    assert!(matches!(verdict(&actions), Some(Verdict::Failed(failure)) if failure.message.contains("broken")));
+}
+
+#[test]
+fn a_silent_server_is_left_and_named() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let mut now = 0;
+    let failure = loop {
+        now += 100;
+        assert!(now < 20_000);
+        let mut actions = machine.on(Event::Tick, at(now));
+        if actions.contains(&Action::NextEndpoint(Request::Enter)) {
+            assert_eq!(actions[0], Action::Abandon(Request::Enter));
+            actions = machine.on(Event::Silent(Request::Enter, "http://server".into()), at(now));
+        }
+        if let Some(Verdict::Failed(failure)) = verdict(&actions) {
+            break failure.clone();
+        }
+    };
+    assert_eq!((failure.kind, now), (Kind::Unreachable, 10_000));
+    assert_eq!(failure.causes, ["http://server: no answer in time"]);
+}
+
+#[test]
 fn a_broken_watch_is_no_loss() {
     let mut machine = running();
     for n in 0..20 {
@@ -296,7 +340,7 @@ enum Deed {
 }
 
 fn deeds() -> impl Strategy<Value = Vec<Deed>> {
-    let answer = (0..5_usize, prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.1))
+    let answer = (0..6_usize, prop::bool::weighted(0.7), any::<bool>(), prop::bool::weighted(0.1))
         .prop_map(|(request, good, held, lost)| Deed::Answer { request, good, held, lost });
     let deed = prop_oneof![
         6 => answer,
@@ -317,7 +361,7 @@ struct World {
     machine: Machine,
     now: u64,
     /// When each request that is under way was sent.
-    under: [Option<u64>; 5],
+    under: [Option<u64>; 6],
     confirmed: Option<u64>,
     held: bool,
     acknowledged: bool,
@@ -335,7 +379,7 @@ impl World {
         Self {
             machine,
             now: 0,
-            under: [None; 5],
+            under: [None; 6],
             confirmed: None,
             held: false,
             acknowledged: false,
@@ -382,6 +426,7 @@ impl World {
                 self.under[*request as usize] = Some(self.now);
             }
             Action::Abandon(request) => self.under[*request as usize] = None,
+            Action::NextEndpoint(request) => self.send(Event::Silent(*request, "http://server".into())),
             Action::Tell(FromKeeper::Deadlines(told)) => {
                 let s = self.confirmed.expect("deadlines come from a confirmed lease");
                 assert!(told.hard <= deadlines(s).hard, "a deadline that nothing confirms");
@@ -431,6 +476,8 @@ impl World {
             }
             Request::Renew => Event::Renewed(Err(trouble)),
             Request::Watch => Event::News(trouble),
+            Request::Prove if good => Event::Proved(Ok(held)),
+            Request::Prove => Event::Proved(Err(trouble)),
             Request::Release if good => Event::Released(Ok(())),
             Request::Release => Event::Released(Err(trouble)),
         };

@@ -13,7 +13,7 @@ fn deadlines(kill: u64) -> Deadlines {
 }
 
 fn waiting(shared: bool) -> Machine {
-    Machine::new("/x", shared, at(0))
+    Machine::new("/x", shared, false, at(0))
 }
 
 fn running(shared: bool) -> Machine {
@@ -24,6 +24,10 @@ fn running(shared: bool) -> Machine {
     let actions = machine.on(Event::Message(FromKeeper::Started), at(1));
     assert_eq!(actions, [Action::CloseStreams, Action::Show(Notice::Started)]);
     machine
+}
+
+fn done(code: i32) -> FromKeeper {
+    FromKeeper::Done { verdict: Verdict::Exited(code), lingers: false }
 }
 
 fn sent(signal: Signal) -> Event {
@@ -44,11 +48,11 @@ fn kind(actions: &[Action]) -> Option<Kind> {
 #[test]
 fn the_verdict_waits_for_the_keeper_to_be_gone_but_not_for_ever() {
     let mut machine = running(false);
-    assert_eq!(machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(7))), at(50)), []);
+    assert_eq!(machine.on(Event::Message(done(7)), at(50)), []);
     assert_eq!(machine.on(Event::KeeperEnded, at(51)), [Action::Finish(Verdict::Exited(7))]);
 
     let mut machine = running(false);
-    let _ = machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(7))), at(50));
+    let _ = machine.on(Event::Message(done(7)), at(50));
     assert_eq!(machine.wake(), Some(at(1_050)));
     assert_eq!(machine.on(Event::Tick, at(1_050)), [Action::Finish(Verdict::Exited(7))]);
 }
@@ -137,7 +141,7 @@ fn a_keeper_that_reports_is_left_to_finish() {
         let actions = machine.on(Event::Message(FromKeeper::Stuck(Vec::new())), at(ms));
         assert!(!actions.contains(&Action::KillAll), "{actions:?} at {ms}");
     }
-    let _ = machine.on(Event::Message(FromKeeper::Done(Verdict::Exited(0))), at(12_000));
+    let _ = machine.on(Event::Message(done(0)), at(12_000));
     assert_eq!(machine.on(Event::KeeperEnded, at(12_001)), [Action::Finish(Verdict::Exited(0))]);
 }
 

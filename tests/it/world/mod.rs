@@ -77,11 +77,10 @@ pub fn on_servers(test: impl Fn(&World, &dyn Server) + Sync) {
 }
 
 fn on_servers_within<'s>(scope: &'s thread::Scope<'s, '_>, test: &'s (impl Fn(&World, &dyn Server) + Sync)) {
-    let servers: [(&str, fn() -> &'static dyn Server); 3] =
-        [("etcd-3.4", || shared::etcd34()), ("etcd-3.5", || shared::etcd35()), ("consul", || shared::consul())];
-    for (name, server) in servers {
-        on_thread(scope, name, move || test(&World::on(server()), server()));
-    }
+    let on = |server: &dyn Server| test(&World::on(server), server);
+    on_thread(scope, "etcd-3.4", move || on(shared::etcd34()));
+    on_thread(scope, "etcd-3.5", move || on(shared::etcd35()));
+    on_thread(scope, "consul", move || on(shared::consul()));
 }
 
 fn on_thread<'s>(scope: &'s thread::Scope<'s, '_>, name: &str, test: impl FnOnce() + Send + 's) {

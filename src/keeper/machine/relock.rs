@@ -1,0 +1,189 @@
+//! `--on-lost restart` and `--on-lost relock`: the ways back.
+//!
+//! Restart begins anew once nothing is left of the command. Relock freezes the command instead of ending it, and lets it
+//! go on only if the lease turns out to be alive, or the lock was taken again and nobody else can have held it meanwhile.
+
+use super::{Action, KILL_AGAIN, Machine, Phase, Reason};
+use crate::backend::{Outcome, Place, Queue, Trouble};
+use crate::clock::Instant;
+use crate::config::OnLost;
+use crate::keeper::calls::Request;
+use crate::lease::Lease;
+use crate::link::{FromKeeper, Step};
+
+/// A command that is being kept from running while its lock is uncertain.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    since: Instant,
+    /// It is killed unless it stands still by then.
+    kill_at: Instant,
+    next_pass: Instant,
+    stage: Stage,
+    cause: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not all of it has stopped yet.
+    Stopping,
+    /// It stands still.
+    Still,
+    /// The lock is sure again, and the supervisor is told the deadlines.
+    Offered,
+}
+
+impl Machine {
+    // ---- restart ---------------------------------------------------------------------------------------------------
+
+    /// Whether a loss is followed by another run. Not after a signal: the user wants it to end.
+    pub(super) fn restarts(&self) -> bool {
+        let left = self.rules.restarts.is_none_or(|most| self.restarted < most);
+        self.rules.on_lost == OnLost::Restart && left && !self.orphaned && !self.signaled
+    }
+
+    /// Nothing is left of the command: give the old contender up, and be a new one.
+    pub(super) fn restart(&mut self, cause: String, now: Instant) {
+        self.abandon_all();
+        self.actions.push(Action::Forsake);
+        self.tell(FromKeeper::Restarting(cause.clone()));
+        self.restarted = self.restarted.saturating_add(1);
+        (self.phase, self.lease, self.stop, self.queue, self.entered) = (Phase::Seeking, None, None, None, false);
+        (self.loss, self.started) = (Some(cause), now);
+        self.calls.schedule(Request::Enter, now);
+    }
+
+    // ---- relock ----------------------------------------------------------------------------------------------------
+
+    /// Whether a loss, or the soft deadline, freezes the command instead of ending it.
+    pub(super) fn relocks(&self) -> bool {
+        self.rules.on_lost == OnLost::Relock && self.stop.is_none() && !self.orphaned
+    }
+
+    pub(super) fn freeze(&mut self, cause: String, kill_at: Instant, now: Instant) {
+        if self.frozen.is_none() {
+            self.frozen = Some(Frozen { since: now, kill_at, next_pass: now, stage: Stage::Stopping, cause });
+            self.check_frozen(now);
+        }
+    }
+
+    /// When the frozen command needs attention.
+    pub(super) fn wake_frozen(&self) -> Option<Instant> {
+        let frozen = self.frozen.as_ref()?;
+        let waited = self.rules.wait.map(|wait| frozen.since + wait);
+        let next = match frozen.stage {
+            Stage::Stopping => Some(frozen.next_pass),
+            Stage::Still => None,
+            Stage::Offered => self.lease.as_ref().map(|lease| lease.deadlines().soft),
+        };
+        waited.into_iter().chain(next).min()
+    }
+
+    pub(super) fn check_frozen(&mut self, now: Instant) {
+        let wait = self.rules.wait;
+        let Some(frozen) = &mut self.frozen else { return };
+        let too_long = wait.is_some_and(|wait| now >= frozen.since + wait.max(self.rules.grace));
+        let too_late = frozen.stage == Stage::Stopping && now >= frozen.kill_at;
+        if self.stop.is_none() && (too_long || too_late) {
+            let cause = frozen.cause.clone();
+            return self.end(Reason::Lost(cause), now, now);
+        }
+        if frozen.stage == Stage::Stopping && now >= frozen.next_pass {
+            frozen.next_pass = now + KILL_AGAIN;
+            self.actions.push(Action::Freeze);
+        }
+        let soft = self.lease.as_ref().map(|lease| lease.deadlines().soft);
+        if frozen.stage == Stage::Offered && soft.is_some_and(|soft| now >= soft) {
+            frozen.stage = Stage::Still;
+            self.tell(FromKeeper::Relock(Step::Frozen));
+        }
+    }
+
+    /// All of the command has stopped.
+    pub(super) fn stands_still(&mut self) {
+        if let Some(frozen) = &mut self.frozen
+            && frozen.stage == Stage::Stopping
+        {
+            frozen.stage = Stage::Still;
+            self.tell(FromKeeper::Relock(Step::Frozen));
+        }
+    }
+
+    /// A frozen command may go on once the lock is sure, with time left, and the supervisor knows until when.
+    pub(super) fn offer_thaw(&mut self, now: Instant) {
+        let ready = self.lease.as_ref().filter(|lease| lease.fresh(now)).map(Lease::deadlines);
+        if let (Some(frozen), Some(deadlines)) = (&mut self.frozen, ready)
+            && frozen.stage == Stage::Still
+            && self.calls.idle(Request::Prove)
+        {
+            frozen.stage = Stage::Offered;
+            self.tell(FromKeeper::Deadlines(deadlines));
+        }
+    }
+
+    pub(super) fn thaw(&mut self, now: Instant) {
+        let fresh = self.lease.as_ref().is_some_and(|lease| lease.fresh(now));
+        if fresh && self.stop.is_none() && self.frozen.as_ref().is_some_and(|frozen| frozen.stage == Stage::Offered) {
+            self.frozen = None;
+            self.actions.push(Action::Thaw);
+            self.tell(FromKeeper::Relock(Step::Thawed));
+        }
+    }
+
+    /// The lease is gone for good: take the lock again, as a new contender, while the command stands still.
+    pub(super) fn reacquire(&mut self, cause: String, now: Instant) {
+        self.abandon_all();
+        self.lease = None;
+        self.freeze(cause, now + KILL_AGAIN * 50, now);
+        self.tell(FromKeeper::Relock(Step::Uncertain("the lease is gone; taking the lock again".into())));
+        self.calls.schedule(Request::Enter, now);
+    }
+
+    /// Where the new contender stands. Behind somebody is too late: that one holds the lock, or will.
+    pub(super) fn replaced(&mut self, place: Place, now: Instant) {
+        match place {
+            Place::Held { token, .. } => {
+                self.token = token;
+                self.calls.schedule(Request::Prove, now);
+                self.calls.schedule(Request::Watch, now);
+            }
+            Place::Queued(Queue { lock_delay: true, .. }) => self.calls.schedule(Request::Wait, now),
+            Place::Queued(_) => self.end(Reason::Lost("somebody else got the lock".into()), now, now),
+        }
+    }
+
+    /// Whether nobody else held the lock in between.
+    pub(super) fn proved(&mut self, outcome: Outcome<bool>, now: Instant) {
+        if self.calls.done(Request::Prove).is_none() {
+            return;
+        }
+        match outcome {
+            Ok(true) => {
+                self.calls.succeeded(Request::Prove);
+                let token = self.token;
+                self.tell(FromKeeper::Relock(Step::Relocked { token }));
+                self.offer_thaw(now);
+            }
+            Ok(false) => self.end(Reason::Lost("somebody else may have held the lock in between".into()), now, now),
+            Err(Trouble::Uncertain { cause, .. }) => {
+                self.remember(cause);
+                self.calls.retry(Request::Prove, now);
+            }
+            Err(trouble) => self.end(Reason::Lost(trouble.into_cause()), now, now),
+        }
+    }
+
+    /// What went wrong on the way back.
+    pub(super) fn not_yet_back(&mut self, request: Request, trouble: Trouble, now: Instant) {
+        match trouble {
+            Trouble::Uncertain { cause, .. } => {
+                self.remember(cause);
+                self.calls.retry(request, now);
+            }
+            Trouble::Lost(_) => {
+                self.lease = None;
+                self.calls.retry(Request::Enter, now);
+            }
+            trouble => self.end(Reason::Lost(trouble.into_cause()), now, now),
+        }
+    }
+}
