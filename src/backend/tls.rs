@@ -112,9 +112,10 @@ pub fn failure(url: &impl Display, error: &rustls::Error) -> Failure {
 /// The server at `url` does not speak what the scheme says.
 #[must_use]
 pub fn wrong_scheme(url: &impl Display, speaks_tls: bool) -> Failure {
-    let (what, hint) = match speaks_tls {
-        true => ("speaks only TLS", "write https:// in its address"),
-        false => ("does not speak TLS", "write http:// in its address if it is to be reached without"),
+    let (what, hint) = if speaks_tls {
+        ("speaks only TLS", "write https:// in its address")
+    } else {
+        ("does not speak TLS", "write http:// in its address if it is to be reached without")
     };
     Failure::new(Kind::Unreachable, format!("the server at {url} {what}")).hint(hint)
 }

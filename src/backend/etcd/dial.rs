@@ -182,7 +182,9 @@ impl Witness {
             match self.as_mut().poll_read(cx, &mut last) {
                 Poll::Ready(Ok(())) if !last.filled().is_empty() => {}
                 Poll::Ready(Err(why)) => return Poll::Ready(Err(why)),
-                Poll::Ready(Ok(())) | Poll::Pending => return write,
+                Poll::Ready(Ok(())) => return write,
+                // The runtime has not noticed yet that there is something to read, if only the end.
+                Poll::Pending => return Poll::Pending,
             }
         }
     }

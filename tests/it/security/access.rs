@@ -94,9 +94,10 @@ fn consul_s_least_rights_suffice_and_a_missing_one_is_named() {
     assert_told(&denied(token(&keys("locks/a"))), &["session:write"]);
     assert_told(&denied(token(SESSIONS)), &["key:write", "locks/a/"]);
     assert_told(&denied(token(&format!("{SESSIONS}\n{}", keys("locks/b")))), &["key:write", "locks/a/"]);
-    assert_told(&denied(trusting(&world, &authority.cacert())), &["--token-file"]);
-    let unknown = trusting(&world, &authority.cacert()).env("CONSUL_HTTP_TOKEN", "5ec4e7b0-0000-0000-0000-000000000000");
-    assert_told(&denied(unknown), &["token"]);
+    assert_told(&denied(trusting(&world, &authority.cacert())), &["--token-file", "session:write"]);
+    let unknown =
+        trusting(&world, &authority.cacert()).env("CONSUL_HTTP_TOKEN", "5ec4e7b0-0000-0000-0000-000000000000");
+    assert_told(&denied(unknown), &["no such token"]);
     assert_eq!(consul.leases().len(), 0, "nobody leaves a session behind");
     assert_eq!(consul.entries("locks/").len(), 0);
 }

@@ -123,7 +123,9 @@ fn files_that_are_no_certificates_are_refused_before_anything_is_sent() {
         let junk = junk.display().to_string();
         let pem = authority.client();
         let (cert, key) = (pem.cert.display().to_string(), pem.key.display().to_string());
-        for options in [["--cacert", &junk, "-n", "-q"], ["--cert", &junk, "--key", &key], ["--cert", &cert, "--key", &junk]] {
+        for options in
+            [["--cacert", &junk, "-n", "-q"], ["--cert", &junk, "--key", &key], ["--cert", &cert, "--key", &junk]]
+        {
             let job = world.distlock().args(options).args([&*world.name("junk"), "true"]).run().assert_code(64);
             assert_told(&job, &[&junk]);
         }
