@@ -93,7 +93,7 @@ fn refused(file: &Path, why: &str) -> Failure {
 
 /// What a TLS error with the server at `url` is to a user: nobody to trust, or nobody who trusts us.
 #[must_use]
-pub fn failure(url: &impl Display, error: &rustls::Error) -> Failure {
+pub fn failure(url: &(impl Display + ?Sized), error: &rustls::Error) -> Failure {
     let (kind, hint) = match error {
         rustls::Error::InvalidCertificate(error) => (Kind::Unreachable, way_out(error)),
         rustls::Error::InvalidMessage(_) => return wrong_scheme(url, false),
@@ -111,7 +111,7 @@ pub fn failure(url: &impl Display, error: &rustls::Error) -> Failure {
 
 /// The server at `url` does not speak what the scheme says.
 #[must_use]
-pub fn wrong_scheme(url: &impl Display, speaks_tls: bool) -> Failure {
+pub fn wrong_scheme(url: &(impl Display + ?Sized), speaks_tls: bool) -> Failure {
     let (what, hint) = if speaks_tls {
         ("speaks only TLS", "write https:// in its address")
     } else {

@@ -149,7 +149,7 @@ impl Http {
     fn url(&self, endpoint: &Endpoint, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
         let base = match endpoint {
             Endpoint::Unix { .. } => "http://localhost".to_owned(),
-            Endpoint::Http { .. } => endpoint.to_string(),
+            Endpoint::Http { .. } | Endpoint::Discovered { .. } => endpoint.to_string(),
             Endpoint::Https { authority } => match &self.trust {
                 Some(trust) => trust.base(authority),
                 None => endpoint.to_string(),
@@ -201,7 +201,7 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
     let builder = match endpoint {
         // Without TLS nobody is trusted; loading the system's authorities would take longer than the lock.
         Endpoint::Unix { path } => builder.tls_certs_only([]).unix_socket(path.as_path()),
-        Endpoint::Http { .. } => builder.tls_certs_only([]),
+        Endpoint::Http { .. } | Endpoint::Discovered { .. } => builder.tls_certs_only([]),
         Endpoint::Https { authority } => match trust {
             Some(trust) => trust.apply(builder, authority),
             None => builder.tls_certs_only([]),
@@ -212,6 +212,9 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
         crate::error::chain(&e.without_url()).into_iter().fold(failure, Failure::because)
     })
 }
+
+/// What a server says of a datacenter that it has not heard of.
+const NO_DATACENTER: &str = "No path to datacenter";
 
 /// Sorts answers: the ones to go on with, and what the others mean.
 fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
@@ -232,7 +235,12 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
             Err(Trouble::Fatal(tls::wrong_scheme(endpoint, true)))
         }
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
-            Err(Trouble::Fatal(fatal(Kind::Usage, "the server refuses the request")))
+            let failure = fatal(Kind::Usage, "the server refuses the request");
+            Err(Trouble::Fatal(if said.contains(NO_DATACENTER) {
+                failure.hint("--datacenter names one that the servers know")
+            } else {
+                failure
+            }))
         }
         status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
             Err(Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {}: {said}", status.as_u16()) })
@@ -245,7 +253,7 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
 
 /// Consul answers 500 to most of what it refuses for good.
 fn permanent(said: &str) -> bool {
-    ["Invalid Session TTL", "Missing check", "Invalid LockDelay", "No path to datacenter"]
+    ["Invalid Session TTL", "Missing check", "Invalid LockDelay", NO_DATACENTER]
         .iter()
         .any(|refusal| said.contains(refusal))
 }

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::dial::Dial;
+use super::discover::Dials;
 use super::fault::Fault;
 use crate::backend::endpoint::{Secret, Server};
 use crate::backend::tls::{self, Distrusted};
@@ -22,7 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A client of one cluster.
 pub struct Client {
-    dials: Vec<Dial>,
+    dials: Dials,
     user: Option<String>,
     password: Option<Secret>,
     /// The keys that we need access to, for the words of a refusal.
@@ -58,10 +59,8 @@ pub enum Refusal {
 impl Client {
     /// A client that has not connected yet; `scope` is the prefix of the keys that it is going to need.
     pub fn new(server: &Server, scope: &str, note: Note) -> Result<Self, Failure> {
-        let dials: Result<Vec<Dial>, Failure> =
-            server.endpoints.iter().map(|endpoint| Dial::new(endpoint, &server.tls)).collect();
         Ok(Self {
-            dials: dials?,
+            dials: Dials::new(server)?,
             user: server.identity.user.clone(),
             password: server.identity.password.clone(),
             scope: scope.to_owned(),
@@ -84,9 +83,12 @@ impl Client {
             return Ok(link.clone());
         }
         let turn = *self.turn.borrow();
-        let dial = self.dial(turn);
+        self.dials.find().await?;
+        let Some(dial) = self.dials.at(turn) else {
+            return Err(Trouble::Fatal(Failure::fault("there is no server to connect to")));
+        };
         let connecting = Box::pin(self.connect(dial));
-        let connected = if self.dials.len() == 1 {
+        let connected = if self.dials.count() == 1 {
             connecting.await
         } else {
             let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
@@ -119,7 +121,7 @@ impl Client {
 
     /// The endpoint whose turn it is.
     pub fn endpoint(&self) -> &str {
-        &self.dials[*self.turn.borrow() % self.dials.len()].url
+        self.dials.url(*self.turn.borrow())
     }
 
     /// Gives the present connection up: the next request goes to the next endpoint.
@@ -148,7 +150,14 @@ impl Client {
 
     /// What an error on `link` means; the next endpoint's turn comes where it may help.
     pub fn judge(&self, link: &Link, error: &etcd_client::Error) -> Refusal {
-        self.refusal(link.turn, self.dial(link.turn).judge(Fault::of(error)))
+        let fault = Fault::of(error);
+        self.refusal(
+            link.turn,
+            match self.dials.at(link.turn) {
+                Some(dial) => dial.judge(fault),
+                None => fault,
+            },
+        )
     }
 
     /// No verdict, on `link`, for a reason that only the reader of its replies knows.
@@ -157,7 +166,7 @@ impl Client {
     }
 
     fn refusal(&self, turn: usize, fault: Fault) -> Refusal {
-        let url = &self.dial(turn).url;
+        let url = self.dials.url(turn);
         Refusal::Trouble(match fault {
             Fault::NoLease => return Refusal::NoLease,
             Fault::LeaseExists => return Refusal::LeaseExists,
@@ -174,11 +183,11 @@ impl Client {
 
     fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
         self.leave(turn);
-        Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dial(turn).url) }
+        Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dials.url(turn)) }
     }
 
     fn distrust(&self, turn: usize, failure: Failure) -> Trouble {
-        if self.distrusted.add(turn % self.dials.len(), self.dials.len()) {
+        if self.distrusted.add(turn % self.dials.count(), self.dials.count()) {
             return Trouble::Fatal(failure);
         }
         self.leave(turn);
@@ -209,11 +218,6 @@ impl Client {
         let answer = Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))?;
         self.distrusted.end();
         Ok(answer)
-    }
-
-    /// The endpoint whose turn it is.
-    fn dial(&self, turn: usize) -> &Dial {
-        &self.dials[turn % self.dials.len()]
     }
 
     /// Grants a lease under an id of our own. Returns the TTL in seconds, or None where the server has that lease already.

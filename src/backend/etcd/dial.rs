@@ -60,8 +60,8 @@ impl Dial {
         let route = match endpoint {
             Endpoint::Http { authority } => Route { authority: authority.clone(), tls: None },
             Endpoint::Https { authority } => Route::secure(authority, tls)?,
-            Endpoint::Unix { .. } => {
-                return Err(Failure::usage(format!("etcd is not reached through a socket like {url}"))
+            Endpoint::Unix { .. } | Endpoint::Discovered { .. } => {
+                return Err(Failure::usage(format!("{url} is not the address of one etcd server"))
                     .hint("give an http:// or https:// address"));
             }
         };
