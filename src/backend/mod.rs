@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod local;
 pub mod probe;
+pub mod tls;
 pub mod unlocked;
 
 use std::time::Duration;

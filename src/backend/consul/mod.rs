@@ -270,6 +270,27 @@ impl Contender {
         Ok(queued)
     }
 
+    /// Gives up what the session has. Its end alone would leave a lock-delay.
+    async fn let_go(&self, session: &str) -> Outcome<()> {
+        match self.stand() {
+            Stand::Holding => {
+                let lost = !self.unlock(session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Contending => {
+                if !self.life.borrow().in_doubt || !self.unlock(session).await? {
+                    self.leave_queue(session).await?;
+                }
+            }
+            Stand::Adopted => {
+                let lost = !self.unlock(session).await? && !self.leave_if_queued(session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Outside | Stand::Left { .. } => {}
+        }
+        Ok(())
+    }
+
     fn stand(&self) -> Stand {
         self.life.borrow().stand
     }
@@ -324,21 +345,12 @@ impl Backend for Contender {
 
     async fn release(&self) -> Outcome<()> {
         let Ok(session) = self.session_id() else { return Ok(()) };
-        match self.stand() {
-            Stand::Holding => {
-                let lost = !self.unlock(&session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
+        match self.let_go(&session).await {
+            // Keys that the token may not touch go with the session, if it may end that.
+            Err(Trouble::Fatal(failure)) => {
+                (self.note)(format!("consul: the lock's keys are left to the session's end: {failure}"));
             }
-            Stand::Contending => {
-                if !self.life.borrow().in_doubt || !self.unlock(&session).await? {
-                    self.leave_queue(&session).await?;
-                }
-            }
-            Stand::Adopted => {
-                let lost = !self.unlock(&session).await? && !self.leave_if_queued(&session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
-            }
-            Stand::Outside | Stand::Left { .. } => {}
+            outcome => outcome?,
         }
         self.api.destroy_session(&session).await?;
         let lost = self.stand() == Stand::Left { lost: true };

@@ -4,6 +4,8 @@
 
 mod client;
 mod dial;
+mod discover;
+mod dns;
 mod fault;
 pub mod probe;
 mod queue;

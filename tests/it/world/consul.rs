@@ -59,7 +59,7 @@ impl Consul {
             options.extend(["-dev".into(), format!("-hcl=ports {{ https = {} }}", secure.port())]);
             let mut server = Self::launch("consul", free_address(), &options);
             server.secure = Some(secure);
-            server.login = login.to_owned();
+            login.clone_into(&mut server.login);
             server.wait_ready(1)?;
             Ok(server)
         })
