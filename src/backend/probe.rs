@@ -129,6 +129,10 @@ impl Tls {
             endpoint::Endpoint::Https { .. } if server.tls.insecure_skip_verify => Self::Unverified,
             endpoint::Endpoint::Https { .. } => Self::Verified,
             endpoint::Endpoint::Http { .. } | endpoint::Endpoint::Unix { .. } => Self::Off,
+            // Which servers they are, and how they are reached, only DNS tells.
+            endpoint::Endpoint::Discovered { secure, .. } if !secure => Self::Off,
+            endpoint::Endpoint::Discovered { .. } if server.tls.insecure_skip_verify => Self::Unverified,
+            endpoint::Endpoint::Discovered { .. } => Self::Verified,
         }
     }
 }
