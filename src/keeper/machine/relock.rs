@@ -69,7 +69,7 @@ impl Machine {
     /// When the frozen command needs attention.
     pub(super) fn wake_frozen(&self) -> Option<Instant> {
         let frozen = self.frozen.as_ref()?;
-        let waited = self.rules.wait.map(|wait| frozen.since + wait);
+        let waited = self.rules.wait.map(|wait| frozen.since + wait.max(self.rules.grace));
         let next = match frozen.stage {
             Stage::Stopping => Some(frozen.next_pass),
             Stage::Still => None,
