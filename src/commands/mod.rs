@@ -1,6 +1,7 @@
 //! What distlock can be asked to do, one module each.
 
 mod completions;
+mod doctor;
 mod lookup;
 mod man;
 mod run;
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
 fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {
     match invocation {
         Invocation::Run(run) => Ok(run::run(*run)),
+        Invocation::Doctor(doctor) => doctor::doctor(&doctor),
         Invocation::Completions(shell) => print(&completions::script(shell)),
         Invocation::Man => print(&man::page().map_err(|error| cannot_write(&error))?),
         Invocation::Help(text) => text.print().map(|()| ExitCode::SUCCESS).or_else(|error| unless_closed(&error)),

@@ -236,7 +236,7 @@ impl Machine {
             Event::Renewed(outcome) => self.renewed(outcome, now),
             Event::News(trouble) => self.news(trouble, now),
             Event::Proved(outcome) => self.proved(outcome, now),
-            Event::Froze => self.stands_still(),
+            Event::Froze => self.stands_still(now),
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged => self.acknowledged(now),
             Event::Signal(signal) => self.signal(signal, now),

@@ -1,22 +1,32 @@
 //! Consul, asked through its HTTP API.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::{self, encode_path};
 use super::server::{Node, binary, free_address, start_on_free_ports};
-use super::{Entry, Run, Server, World, poll_for, secs};
+use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 
 /// One Consul server.
 pub struct Consul {
     http: SocketAddr,
     rpc: SocketAddr,
+    /// Where it demands TLS. The harness goes on asking it without.
+    secure: Option<SocketAddr>,
+    /// The header line of a token that may do everything, where tokens are asked for.
+    login: String,
+    policies: AtomicU32,
     node: Node,
 }
+
+/// The token of the harness, where tokens are asked for.
+const MASTER_TOKEN: &str = "5ec4e7b0-aaaa-bbbb-cccc-0123456789ab";
 
 impl Consul {
     /// Starts a development agent: quick, alone, and without memory of its past after a restart.
@@ -26,6 +36,51 @@ impl Consul {
             server.wait_ready(1)?;
             Ok(server)
         })
+    }
+
+    /// Starts a development agent that is reached by TLS, by anybody.
+    pub fn start_open(tls: &ServerTls) -> Self {
+        Self::start_with_tls(tls, &[], "")
+    }
+
+    /// Starts a development agent that is reached by TLS and denies what no token allows.
+    pub fn start_secure(tls: &ServerTls) -> Self {
+        let options = [
+            "-hcl=acl { enabled = true, default_policy = \"deny\" }".to_owned(),
+            format!("-hcl=acl {{ tokens {{ master = \"{MASTER_TOKEN}\", agent = \"{MASTER_TOKEN}\" }} }}"),
+        ];
+        Self::start_with_tls(tls, &options, &format!("X-Consul-Token: {MASTER_TOKEN}\r\n"))
+    }
+
+    fn start_with_tls(tls: &ServerTls, options: &[String], login: &str) -> Self {
+        start_on_free_ports(|| {
+            let secure = free_address();
+            let mut options = [options, &tls.consul_options()].concat();
+            options.extend(["-dev".into(), format!("-hcl=ports {{ https = {} }}", secure.port())]);
+            let mut server = Self::launch("consul", free_address(), &options);
+            server.secure = Some(secure);
+            server.login = login.to_owned();
+            server.wait_ready(1)?;
+            Ok(server)
+        })
+    }
+
+    /// Starts a development agent that listens on this socket too.
+    pub fn start_on_socket(socket: &Path) -> Self {
+        let addresses = format!("-hcl=addresses {{ http = \"127.0.0.1 unix://{}\" }}", socket.display());
+        start_on_free_ports(|| {
+            let server = Self::launch("consul", free_address(), &["-dev".to_owned(), addresses.clone()]);
+            server.wait_ready(1)?;
+            Ok(server)
+        })
+    }
+
+    /// Creates a token that these rules apply to, and returns it.
+    pub fn token(&self, rules: &str) -> String {
+        let name = format!("rules-{}", self.policies.fetch_add(1, Ordering::Relaxed));
+        self.json("PUT", "/v1/acl/policy", &json!({ "Name": name, "Rules": rules }).to_string());
+        let token = self.json("PUT", "/v1/acl/token", &json!({ "Policies": [{ "Name": name }] }).to_string());
+        token["SecretID"].as_str().expect("a token").to_owned()
     }
 
     fn launch(name: &str, gossip: SocketAddr, options: &[String]) -> Self {
@@ -49,13 +104,13 @@ impl Consul {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { http, rpc, node }
+        Self { http, rpc, secure: None, login: String::new(), policies: AtomicU32::new(0), node }
     }
 
     /// Waits until it knows so many nodes: none can have a session before it is known.
     fn wait_ready(&self, nodes: usize) -> Result<(), String> {
         self.node.wait_ready(|| {
-            let answer = http::request(self.http, "GET", "/v1/catalog/nodes?consistent", "");
+            let answer = self.request("/v1/catalog/nodes?consistent");
             answer.is_ok_and(|answer| answer.body.matches("\"Node\"").count() >= nodes)
         })
     }
@@ -89,12 +144,21 @@ impl Consul {
     /// Writes a key with these flags, bound to no session.
     pub fn put(&self, key: &str, flags: u64, value: &str) {
         let path = format!("/v1/kv/{}?flags={flags}", encode_path(key.trim_start_matches('/')));
-        http::json(self.http, "PUT", &path, value);
+        self.json("PUT", &path, value);
+    }
+
+    fn request(&self, path: &str) -> std::io::Result<http::Answer> {
+        http::request_with(self.http, "GET", path, &self.login, "")
+    }
+
+    #[track_caller]
+    fn json(&self, method: &str, path: &str, body: &str) -> Value {
+        http::json_with(self.http, method, path, &self.login, body)
     }
 
     /// Whether this server leads its cluster.
     pub fn is_leader(&self) -> bool {
-        let answer = http::request(self.http, "GET", "/v1/status/leader", "");
+        let answer = self.request("/v1/status/leader");
         answer.is_ok_and(|answer| answer.body.trim() == format!("\"{}\"", self.rpc))
     }
 }
@@ -108,9 +172,16 @@ impl Server for Consul {
         self.http
     }
 
+    fn url(&self) -> String {
+        match self.secure {
+            Some(address) => format!("https://{address}"),
+            None => format!("http://{}", self.http),
+        }
+    }
+
     fn entries(&self, prefix: &str) -> Vec<Entry> {
         let path = format!("/v1/kv/{}?recurse&consistent", encode_path(prefix.trim_start_matches('/')));
-        let answer = http::request(self.http, "GET", &path, "").expect("an answer from Consul");
+        let answer = self.request(&path).expect("an answer from Consul");
         if answer.status == 404 {
             return Vec::new();
         }
@@ -125,17 +196,17 @@ impl Server for Consul {
     }
 
     fn delete(&self, key: &str) {
-        http::json(self.http, "DELETE", &format!("/v1/kv/{}", encode_path(key.trim_start_matches('/'))), "");
+        self.json("DELETE", &format!("/v1/kv/{}", encode_path(key.trim_start_matches('/'))), "");
     }
 
     fn leases(&self) -> Vec<String> {
-        let answer = http::json(self.http, "GET", "/v1/session/list?consistent", "");
+        let answer = self.json("GET", "/v1/session/list?consistent", "");
         let sessions = answer.as_array().map(Vec::as_slice).unwrap_or_default();
         sessions.iter().filter_map(|session| session["ID"].as_str()).map(str::to_owned).collect()
     }
 
     fn end_lease(&self, id: &str) {
-        http::json(self.http, "PUT", &format!("/v1/session/destroy/{id}"), "");
+        self.json("PUT", &format!("/v1/session/destroy/{id}"), "");
     }
 
     fn peer_lock(&self, world: &World, name: &str, command: &[String]) -> Run {

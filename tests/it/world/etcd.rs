@@ -1,6 +1,7 @@
 //! etcd, asked through its own JSON gateway.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::http;
 use super::server::{Node, binary, free_address, start_on_free_ports};
-use super::{Entry, Run, Server, World, poll_for, secs};
+use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 
 /// The series of etcd that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,15 @@ impl Version {
 pub struct Etcd {
     version: Version,
     client: SocketAddr,
+    /// Where it demands TLS. The harness goes on asking it without.
+    secure: Option<SocketAddr>,
+    /// Whether [`Etcd::enable_auth`] was called.
+    guarded: AtomicBool,
     node: Node,
 }
+
+/// The password of root, once authentication is enabled.
+const ROOT_PASSWORD: &str = "root-password";
 
 impl Etcd {
     /// Starts a cluster of one.
@@ -43,10 +51,24 @@ impl Etcd {
 
     /// Starts a cluster of one with options of etcd's own.
     pub fn start_with(version: Version, options: &[&str]) -> Self {
-        cluster_with(version, 1, options).remove(0)
+        cluster_with(version, 1, &options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>()).remove(0)
     }
 
-    fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str, options: &[&str]) -> Self {
+    /// Starts a cluster of one that is reached by TLS, with a client certificate where `clients` are
+    /// to show one. Its password tokens live for `token_ttl` seconds.
+    pub fn start_secure(version: Version, tls: &ServerTls, token_ttl: u32) -> Self {
+        let options = [tls.etcd_options(), vec![format!("--auth-token-ttl={token_ttl}"), "--bcrypt-cost=4".into()]];
+        start_on_free_ports(|| {
+            let addresses = Addresses { secure: Some(free_address()), ..Addresses::free() };
+            let cluster = format!("etcd-0=http://{}", addresses.peer);
+            let member = Self::launch(version, "etcd-0", &addresses, &cluster, &options.concat());
+            member.wait_ready()?;
+            Ok(member)
+        })
+    }
+
+    fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str, options: &[String]) -> Self {
+        let secure = addresses.secure.map(|address| format!(",https://{address}")).unwrap_or_default();
         let (client, peer) = (format!("http://{}", addresses.client), format!("http://{}", addresses.peer));
         let node = Node::start(|dir| {
             let data = dir.join("data").display().to_string();
@@ -54,16 +76,17 @@ impl Etcd {
                 &*version.binary("etcd"),
                 &format!("--name={name}"),
                 &format!("--data-dir={data}"),
-                &format!("--listen-client-urls={client}"),
+                &format!("--listen-client-urls={client}{secure}"),
                 &format!("--advertise-client-urls={client}"),
                 &format!("--listen-peer-urls={peer}"),
                 &format!("--initial-advertise-peer-urls={peer}"),
                 &format!("--initial-cluster={cluster}"),
                 "--log-level=error",
-            ];
-            fixed.iter().chain(options).map(|&word| word.to_owned()).collect()
+            ]
+            .map(str::to_owned);
+            fixed.iter().chain(options).cloned().collect()
         });
-        Self { version, client: addresses.client, node }
+        Self { version, client: addresses.client, secure: addresses.secure, guarded: AtomicBool::new(false), node }
     }
 
     fn wait_ready(&self) -> Result<(), String> {
@@ -115,8 +138,40 @@ impl Etcd {
         status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
     }
 
+    /// Adds a user who may read and write all keys with one of these prefixes.
+    pub fn add_user(&self, name: &str, password: &str, prefixes: &[&str]) {
+        self.call("auth/user/add", &json!({ "name": name, "password": password }));
+        self.call("auth/role/add", &json!({ "name": name }));
+        for prefix in prefixes {
+            let range = json!({
+                "permType": "READWRITE",
+                "key": BASE64.encode(prefix),
+                "range_end": BASE64.encode(after(prefix)),
+            });
+            self.call("auth/role/grant", &json!({ "name": name, "perm": range }));
+        }
+        self.call("auth/user/grant", &json!({ "user": name, "role": name }));
+    }
+
+    /// From now on everybody has to be a user; the harness is root.
+    pub fn enable_auth(&self) {
+        self.call("auth/user/add", &json!({ "name": "root", "password": ROOT_PASSWORD }));
+        self.call("auth/role/add", &json!({ "name": "root" }));
+        self.call("auth/user/grant", &json!({ "user": "root", "role": "root" }));
+        self.call("auth/enable", &json!({}));
+        self.guarded.store(true, Ordering::Relaxed);
+    }
+
     fn call(&self, method: &str, body: &Value) -> Value {
-        http::json(self.client, "POST", &format!("/v3/{method}"), &body.to_string())
+        let ask = |method: &str, headers: &str, body: &Value| {
+            http::json_with(self.client, "POST", &format!("/v3/{method}"), headers, &body.to_string())
+        };
+        if !self.guarded.load(Ordering::Relaxed) {
+            return ask(method, "", body);
+        }
+        // Tokens may live shorter than a test, so each request gets its own.
+        let login = ask("auth/authenticate", "", &json!({ "name": "root", "password": ROOT_PASSWORD }));
+        ask(method, &format!("Authorization: {}\r\n", login["token"].as_str().expect("a token")), body)
     }
 }
 
@@ -129,10 +184,16 @@ impl Server for Etcd {
         self.client
     }
 
+    fn url(&self) -> String {
+        match self.secure {
+            Some(address) => format!("https://{address}"),
+            None => format!("http://{}", self.client),
+        }
+    }
+
     fn entries(&self, prefix: &str) -> Vec<Entry> {
-        let mut end = prefix.as_bytes().to_vec();
-        *end.last_mut().expect("a prefix") += 1;
-        let range = json!({ "key": BASE64.encode(prefix), "range_end": BASE64.encode(end), "sort_target": "CREATE" });
+        let end = BASE64.encode(after(prefix));
+        let range = json!({ "key": BASE64.encode(prefix), "range_end": end, "sort_target": "CREATE" });
         let answer = self.call("kv/range", &range);
         let entry = |kv: &Value| Entry {
             key: text(&kv["key"]),
@@ -168,9 +229,9 @@ pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
     cluster_with(version, size, &[])
 }
 
-fn cluster_with(version: Version, size: usize, options: &[&str]) -> Vec<Etcd> {
+fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> {
     start_on_free_ports(|| {
-        let addresses: Vec<_> = (0..size).map(|_| Addresses { client: free_address(), peer: free_address() }).collect();
+        let addresses: Vec<_> = (0..size).map(|_| Addresses::free()).collect();
         let urls: Vec<_> =
             addresses.iter().enumerate().map(|(n, address)| format!("etcd-{n}=http://{}", address.peer)).collect();
         let members: Vec<_> = addresses
@@ -192,6 +253,20 @@ pub fn leader(members: &[Etcd]) -> usize {
 struct Addresses {
     client: SocketAddr,
     peer: SocketAddr,
+    secure: Option<SocketAddr>,
+}
+
+impl Addresses {
+    fn free() -> Self {
+        Self { client: free_address(), peer: free_address(), secure: None }
+    }
+}
+
+/// The end of the range of all keys with this prefix.
+fn after(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().expect("a prefix") += 1;
+    end
 }
 
 /// Bytes, as the gateway writes them.

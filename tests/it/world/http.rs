@@ -15,10 +15,16 @@ pub struct Answer {
 
 /// Sends a request; an error means that there was no answer.
 pub fn request(server: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+    request_with(server, method, path, "", body)
+}
+
+/// Sends a request with further header lines, each ended by `\r\n`.
+pub fn request_with(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let length = body.len();
-    stream.write_all(format!("{method} {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes())?;
+    let head = format!("{method} {path} HTTP/1.0\r\n{headers}Content-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -29,7 +35,14 @@ pub fn request(server: SocketAddr, method: &str, path: &str, body: &str) -> io::
 /// Sends a request that must succeed, and returns its answer as JSON (null if that is empty).
 #[track_caller]
 pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
-    let answer = request(server, method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    json_with(server, method, path, "", body)
+}
+
+/// The same with further header lines, each ended by `\r\n`.
+#[track_caller]
+pub fn json_with(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Value {
+    let answer = request_with(server, method, path, headers, body);
+    let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
     assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
     if answer.body.is_empty() {
         return Value::Null;

@@ -1,0 +1,103 @@
+//! Users, tokens and rights.
+
+use super::{assert_told, trusting};
+use crate::world::{Authority, Consul, Etcd, Run, Server, ServerTls, Version, World, poll_for, secs};
+
+/// An etcd that asks for a client's certificate and for a password, whose tokens live 3 s.
+struct Guarded {
+    authority: Authority,
+    etcd: Etcd,
+}
+
+const PASSWORD: &str = "the-users-password";
+
+impl Guarded {
+    fn start(version: Version, prefixes: &[&str]) -> Self {
+        let authority = Authority::new();
+        let tls = ServerTls { pem: authority.server(&["127.0.0.1"]), clients: Some(authority.cacert()) };
+        let etcd = Etcd::start_secure(version, &tls, 3);
+        etcd.add_user("joe", PASSWORD, prefixes);
+        etcd.enable_auth();
+        Self { authority, etcd }
+    }
+
+    /// distlock with the certificate, and as the user joe with this password.
+    fn distlock(&self, world: &World, password: &str) -> Run {
+        self.nobody(world).args(["--user", "joe"]).env("ETCDCTL_PASSWORD", password)
+    }
+
+    /// distlock with the certificate alone.
+    fn nobody(&self, world: &World) -> Run {
+        trusting(world, &self.authority.cacert()).args(self.authority.client().options())
+    }
+}
+
+#[test]
+fn a_job_holds_its_lock_past_the_life_of_its_tokens() {
+    for version in [Version::V34, Version::V35] {
+        let guarded = Guarded::start(version, &["/locks/"]);
+        let world = World::on(&guarded.etcd);
+        let name = "/locks/tokens";
+        // The tokens live for 3 s, the lease for 5: renewals come with an expired one, and the release as well.
+        let job = guarded.distlock(&world, PASSWORD).args(["--ttl", "15", name, "sleep", "15"]).spawn();
+        let waiter = guarded.distlock(&world, PASSWORD).args(["--ttl", "15", name, "true"]).spawn();
+        let held = poll_for("the lock", secs(5), || guarded.etcd.entries(name).first().cloned());
+        job.wait_within(secs(25)).assert_code(0);
+        waiter.wait_within(secs(10)).assert_code(0);
+        assert_eq!(guarded.etcd.entries(name).len(), 0, "{held:?} is released");
+    }
+}
+
+#[test]
+fn etcd_users_are_known_by_password_and_rights() {
+    for version in [Version::V34, Version::V35] {
+        let guarded = Guarded::start(version, &["/locks/a/", "/locks/b"]);
+        let world = World::on(&guarded.etcd);
+        let locked = |run: Run, name: &str| run.args([name, "true"]).spawn().wait_within(secs(5));
+        locked(guarded.distlock(&world, PASSWORD), "/locks/a").assert_code(0);
+        locked(guarded.distlock(&world, PASSWORD), "/locks/b").assert_code(0);
+        let denied = locked(guarded.distlock(&world, "wrong"), "/locks/a").assert_code(77);
+        assert_told(&denied, &["joe", "password"]);
+        let denied = locked(guarded.distlock(&world, PASSWORD), "/locks/c").assert_code(77);
+        assert_told(&denied, &["joe", "/locks/c/", "readwrite"]);
+        assert_told(&locked(guarded.nobody(&world), "/locks/a").assert_code(77), &["--user"]);
+        assert_eq!(guarded.etcd.leases().len(), 0, "nobody leaves a lease behind");
+    }
+}
+
+/// The node's name is the one that the harness gives.
+const SESSIONS: &str = r#"session "consul" { policy = "write" }"#;
+
+fn keys(name: &str) -> String {
+    format!(r#"key_prefix "{name}/" {{ policy = "write" }}"#)
+}
+
+#[test]
+fn consul_s_least_rights_suffice_and_a_missing_one_is_named() {
+    let authority = Authority::new();
+    let tls = ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None };
+    let consul = Consul::start_secure(&tls);
+    let world = World::on(&consul);
+    let token = |rules: &str| {
+        let file = world.path().join("token");
+        std::fs::write(&file, consul.token(rules) + "\n").unwrap();
+        trusting(&world, &authority.cacert()).args(["--token-file", "token"])
+    };
+    let enough = format!("{SESSIONS}\n{}", keys("locks/a"));
+    // Contenders, so that waiting needs no more than holding.
+    let first = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
+    let second = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
+    first.wait_within(secs(20)).assert_code(0);
+    second.wait_within(secs(20)).assert_code(0);
+
+    let denied = |run: Run| run.args(["locks/a", "true"]).spawn().wait_within(secs(5)).assert_code(77);
+    assert_told(&denied(token(&keys("locks/a"))), &["session:write"]);
+    assert_told(&denied(token(SESSIONS)), &["key:write", "locks/a/"]);
+    assert_told(&denied(token(&format!("{SESSIONS}\n{}", keys("locks/b")))), &["key:write", "locks/a/"]);
+    assert_told(&denied(trusting(&world, &authority.cacert())), &["--token-file"]);
+    let unknown =
+        trusting(&world, &authority.cacert()).env("CONSUL_HTTP_TOKEN", "5ec4e7b0-0000-0000-0000-000000000000");
+    assert_told(&denied(unknown), &["token"]);
+    assert_eq!(consul.leases().len(), 0, "nobody leaves a session behind");
+    assert_eq!(consul.entries("locks/").len(), 0);
+}

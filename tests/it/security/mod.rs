@@ -1,0 +1,35 @@
+//! Who may talk to whom, what is said of it when they may not, and that secrets stay secret.
+
+mod access;
+mod tls;
+
+use std::path::PathBuf;
+
+use crate::world::{Authority, Consul, Etcd, Finished, Run, Server, ServerTls, Version, World};
+
+/// One server of each kind that shows a certificate which `show` makes, and which asks for a client's if `mutual`.
+fn servers(authority: &Authority, mutual: bool, names: &[&str]) -> Vec<Box<dyn Server>> {
+    servers_with(&ServerTls { pem: authority.server(names), clients: mutual.then(|| authority.cacert()) })
+}
+
+fn servers_with(tls: &ServerTls) -> Vec<Box<dyn Server>> {
+    vec![
+        Box::new(Etcd::start_secure(Version::V34, tls, 300)),
+        Box::new(Etcd::start_secure(Version::V35, tls, 300)),
+        Box::new(Consul::start_open(tls)),
+    ]
+}
+
+/// distlock at a server, trusting the authority of this file.
+fn trusting(world: &World, cacert: &PathBuf) -> Run {
+    world.distlock().args(["--cacert"]).args([cacert])
+}
+
+/// Asserts that the one error names each of these.
+#[track_caller]
+fn assert_told(job: &Finished, words: &[&str]) {
+    assert_eq!(job.stderr.matches("distlock: error: ").count(), 1, "{}", job.describe());
+    for word in words {
+        assert!(job.stderr.contains(word), "no {word:?}: {}", job.describe());
+    }
+}

@@ -1,0 +1,133 @@
+//! Trust between the two ends of a connection.
+
+use super::{assert_told, servers, servers_with, trusting};
+use crate::world::{Authority, Proxy, Server, ServerTls, World, secs, shared};
+
+/// An untrusted server is known at the first handshake; nobody waits for a timeout then.
+const AT_ONCE: std::time::Duration = secs(5);
+
+#[test]
+fn a_trusted_server_gives_the_lock() {
+    let authority = Authority::new();
+    for server in servers(&authority, false, &["127.0.0.1"]) {
+        let world = World::on(&*server);
+        let name = world.name("trusted");
+        let job = trusting(&world, &authority.cacert()).args([&*name, "true"]).run().assert_code(0);
+        assert_eq!(job.stderr, "");
+        assert_eq!(server.entries(&name).len(), 0);
+    }
+}
+
+#[test]
+fn a_server_of_another_authority_is_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for server in servers(&authority, false, &["127.0.0.1"]) {
+        let world = World::on(&*server);
+        let job = trusting(&world, &stranger.cacert()).args([&*world.name("stranger"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--cacert"]);
+        // Nor do the system's authorities know it.
+        let job = world.distlock().args([&*world.name("stranger"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--cacert"]);
+    }
+}
+
+#[test]
+fn several_servers_that_none_trusts_are_refused_at_once() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for server in servers(&authority, false, &["127.0.0.1"]) {
+        let proxy = Proxy::to(server.url().trim_start_matches("https://").parse().unwrap());
+        let both = format!("{},https://{}", server.url(), proxy.address());
+        let world = World::at(server.backend(), &both);
+        let job = trusting(&world, &stranger.cacert()).args([&*world.name("strangers"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--cacert"]);
+    }
+}
+
+#[test]
+fn a_certificate_for_another_name_is_refused_until_the_name_is_given() {
+    let authority = Authority::new();
+    for server in servers(&authority, false, &["lock.example"]) {
+        let world = World::on(&*server);
+        let name = world.name("named");
+        let job = trusting(&world, &authority.cacert()).args([&*name, "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--tls-server-name", "lock.example"]);
+        let named = ["--tls-server-name", "lock.example", &name, "true"];
+        trusting(&world, &authority.cacert()).args(named).run().assert_code(0);
+        let wrongly = ["--tls-server-name", "other.example", &name, "true"];
+        let job = trusting(&world, &authority.cacert()).args(wrongly).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--tls-server-name"]);
+    }
+}
+
+#[test]
+fn an_expired_certificate_is_refused_as_what_it_is() {
+    let authority = Authority::new();
+    for server in servers_with(&ServerTls { pem: authority.expired(), clients: None }) {
+        let world = World::on(&*server);
+        let job = trusting(&world, &authority.cacert()).args([&*world.name("old"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["expired", "hint: ", "renew"]);
+    }
+}
+
+#[test]
+fn any_certificate_will_do_where_the_user_says_so() {
+    let authority = Authority::new();
+    for server in servers_with(&ServerTls { pem: authority.expired(), clients: None }) {
+        let world = World::on(&*server);
+        let options = ["--insecure-skip-tls-verify", &world.name("blind"), "true"];
+        world.distlock().args(options).run().assert_code(0);
+    }
+}
+
+#[test]
+fn a_client_shows_its_certificate_where_it_is_asked_for() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for server in servers(&authority, true, &["127.0.0.1"]) {
+        let world = World::on(&*server);
+        let name = world.name("mutual");
+        let job = |options: &[String]| {
+            trusting(&world, &authority.cacert()).args(options).args([&*name, "true"]).spawn().wait_within(AT_ONCE)
+        };
+        job(&authority.client().options()).assert_code(0);
+        assert_told(&job(&[]).assert_code(77), &["hint: ", "--cert"]);
+        assert_told(&job(&stranger.client().options()).assert_code(77), &["hint: ", "--cert"]);
+    }
+}
+
+#[test]
+fn plain_http_to_a_server_with_tls_hints_at_https() {
+    let authority = Authority::new();
+    for server in servers(&authority, false, &["127.0.0.1"]) {
+        let world = World::at(server.backend(), &server.url().replace("https:", "http:"));
+        let job = world.distlock().args([&*world.name("plain"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "https://"]);
+    }
+}
+
+#[test]
+fn https_to_a_server_without_tls_hints_at_http() {
+    for server in shared::all() {
+        let world = World::at(server.backend(), &server.url().replace("http:", "https:"));
+        let job = world.distlock().args([&*world.name("secure"), "true"]).spawn();
+        assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "http://"]);
+    }
+}
+
+#[test]
+fn files_that_are_no_certificates_are_refused_before_anything_is_sent() {
+    let authority = Authority::new();
+    for server in shared::all() {
+        let world = World::at(server.backend(), "https://127.0.0.1:1");
+        let junk = world.path().join("junk.pem");
+        std::fs::write(&junk, "no certificate").unwrap();
+        let junk = junk.display().to_string();
+        let pem = authority.client();
+        let (cert, key) = (pem.cert.display().to_string(), pem.key.display().to_string());
+        for options in
+            [["--cacert", &junk, "-n", "-q"], ["--cert", &junk, "--key", &key], ["--cert", &cert, "--key", &junk]]
+        {
+            let job = world.distlock().args(options).args([&*world.name("junk"), "true"]).run().assert_code(64);
+            assert_told(&job, &[&junk]);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Certificates: an authority of a test, and what it signs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use super::temp_dir;
+
+/// An authority, with the files of all that it signed; they vanish with it.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    dir: TempDir,
+}
+
+/// A certificate and its key, as files.
+#[derive(Clone, Debug)]
+pub struct Pem {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// How a server is reached by TLS.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// What the server shows.
+    pub pem: Pem,
+    /// The authority by which clients must have been signed; none: they show nothing.
+    pub clients: Option<PathBuf>,
+}
+
+impl Authority {
+    /// A new authority that nobody trusts yet.
+    pub fn new() -> Self {
+        let mut params = params("the authority", &[]);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, key()).expect("a certificate");
+        let dir = temp_dir();
+        fs::write(dir.path().join("ca.pem"), issuer.pem()).expect("a file");
+        Self { issuer, dir }
+    }
+
+    /// The file to trust it by.
+    pub fn cacert(&self) -> PathBuf {
+        self.dir.path().join("ca.pem")
+    }
+
+    /// A certificate for a server of these names and addresses.
+    pub fn server(&self, names: &[&str]) -> Pem {
+        self.sign("server", params("server", names))
+    }
+
+    /// A certificate for a client.
+    pub fn client(&self) -> Pem {
+        self.sign("client", params("client", &[]))
+    }
+
+    /// A certificate for 127.0.0.1 that was good until the end of 2001.
+    pub fn expired(&self) -> Pem {
+        let mut params = params("expired", &["127.0.0.1"]);
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2001, 12, 31));
+        self.sign("expired", params)
+    }
+
+    fn sign(&self, file: &str, params: CertificateParams) -> Pem {
+        let key_pair = key();
+        let certificate = params.signed_by(&key_pair, &self.issuer).expect("a certificate");
+        let path = |end: &str| self.dir.path().join(format!("{file}.{end}"));
+        let pem = Pem { cert: path("pem"), key: path("key") };
+        fs::write(&pem.cert, certificate.pem()).expect("a file");
+        fs::write(&pem.key, key_pair.serialize_pem()).expect("a file");
+        pem
+    }
+}
+
+impl Pem {
+    /// The options with which a client shows it.
+    pub fn options(&self) -> [String; 4] {
+        ["--cert".into(), shown(&self.cert), "--key".into(), shown(&self.key)]
+    }
+}
+
+impl ServerTls {
+    /// Options of etcd. The certificate is also what its own JSON gateway shows when it asks itself.
+    pub fn etcd_options(&self) -> Vec<String> {
+        let Pem { cert, key } = &self.pem;
+        let mut options = vec![format!("--cert-file={}", cert.display()), format!("--key-file={}", key.display())];
+        if let Some(clients) = &self.clients {
+            options.extend(["--client-cert-auth".into(), format!("--trusted-ca-file={}", clients.display())]);
+        }
+        options
+    }
+
+    /// Options of Consul.
+    pub fn consul_options(&self) -> Vec<String> {
+        let Pem { cert, key } = &self.pem;
+        let hcl = |name: &str, path: &Path| format!("-hcl={name} = \"{}\"", path.display());
+        let mut options = vec![hcl("cert_file", cert), hcl("key_file", key)];
+        if let Some(clients) = &self.clients {
+            options.extend([hcl("ca_file", clients), "-hcl=verify_incoming_https = true".into()]);
+        }
+        options
+    }
+}
+
+fn params(name: &str, names: &[&str]) -> CertificateParams {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names of a certificate");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate().expect("a key")
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
