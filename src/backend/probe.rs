@@ -125,14 +125,16 @@ impl Check {
 impl Tls {
     /// What an endpoint's address and the settings say about its connection, once it was made.
     fn of(server: &Server, endpoint: &endpoint::Endpoint) -> Self {
-        match endpoint {
-            endpoint::Endpoint::Https { .. } if server.tls.insecure_skip_verify => Self::Unverified,
-            endpoint::Endpoint::Https { .. } => Self::Verified,
-            endpoint::Endpoint::Http { .. } | endpoint::Endpoint::Unix { .. } => Self::Off,
-            // Which servers they are, and how they are reached, only DNS tells.
-            endpoint::Endpoint::Discovered { secure, .. } if !secure => Self::Off,
-            endpoint::Endpoint::Discovered { .. } if server.tls.insecure_skip_verify => Self::Unverified,
-            endpoint::Endpoint::Discovered { .. } => Self::Verified,
+        // Where DNS tells of the servers, some may be without TLS unless all have to have it.
+        let secure = match endpoint {
+            endpoint::Endpoint::Https { .. } => true,
+            endpoint::Endpoint::Http { .. } | endpoint::Endpoint::Unix { .. } => false,
+            endpoint::Endpoint::Discovered { secure, .. } => *secure,
+        };
+        match (secure, server.tls.insecure_skip_verify) {
+            (false, _) => Self::Off,
+            (true, true) => Self::Unverified,
+            (true, false) => Self::Verified,
         }
     }
 }

@@ -156,6 +156,8 @@ pub struct Machine {
     killing: Option<Kill>,
     stuck: Vec<Process>,
     verdict: Option<Verdict>,
+    /// The keeper was killed because it did not answer.
+    silenced: bool,
     /// The keeper has given up the lock, as far as it could.
     released: bool,
     /// It stays behind, to end a lease whose servers do not answer.
@@ -190,6 +192,7 @@ impl Machine {
             killing: None,
             stuck: Vec::new(),
             verdict: None,
+            silenced: false,
             released: false,
             lingers: false,
             parted: None,
@@ -267,7 +270,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued => {}
+            FromKeeper::Continued | FromKeeper::Killing => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;
@@ -399,8 +402,10 @@ impl Machine {
                 self.abandoned();
             }
             Phase::Armed | Phase::Running | Phase::Frozen => {
-                self.show(Notice::KeeperLost("the process that kept the lock died"));
-                self.verdict = Some(self.lost("the process that kept it died"));
+                if !self.silenced {
+                    self.show(Notice::KeeperLost("the process that kept the lock died"));
+                    self.verdict = Some(self.lost("the process that kept it died"));
+                }
                 self.killing = Some(Kill { since: now, next: now });
             }
         }
@@ -463,8 +468,11 @@ impl Machine {
         if renewed {
             // A deadline that came late: what was killed is the keeper's to report.
             self.killing = None;
-        } else if silent {
-            self.verdict = Some(self.lost("the process that kept it did not answer"));
+        } else if silent || self.silenced {
+            if !std::mem::replace(&mut self.silenced, true) {
+                self.show(Notice::KeeperLost("the process that kept the lock did not answer"));
+                self.verdict = Some(self.lost("the process that kept it did not answer"));
+            }
             self.actions.push(Action::KillAll);
         } else {
             self.actions.push(if alive { Action::KillTree } else { Action::KillAll });

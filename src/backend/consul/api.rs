@@ -234,7 +234,12 @@ impl Api {
     /// Renews a session. False: the server does not know it.
     pub async fn renew_session(&self, id: &str) -> Outcome<bool> {
         let reply = self.put_session(vec!["session", "renew", id], "").await?;
-        Ok(reply.status.is_success())
+        match reply.status {
+            status if status.is_success() => Ok(true),
+            // A gateway can say "not found" of a path; only Consul says it of the session.
+            StatusCode::NOT_FOUND if reply.body.contains(&format!("Session id '{id}' not found")) => Ok(false),
+            _ => Err(self.foreign()),
+        }
     }
 
     /// Destroys a session, if it is there.
@@ -308,7 +313,12 @@ impl Api {
         let path = ["kv"].into_iter().chain(key.split('/')).collect();
         let request = Request { method: Method::GET, path, query, body: None, patience };
         let reply = self.http.send(request).await.map_err(|trouble| self.name_right(trouble, &self.key_right))?;
-        let pairs = if reply.status == StatusCode::NOT_FOUND { Vec::new() } else { self.parse(&reply)? };
+        let pairs = match (reply.status, reply.index) {
+            (StatusCode::NOT_FOUND, Some(_)) => Vec::new(),
+            // Consul tells an index whatever it has found, a gateway does not.
+            (StatusCode::NOT_FOUND, None) => return Err(self.foreign()),
+            _ => self.parse(&reply)?,
+        };
         // An index that goes back is another history's (a snapshot was restored).
         let next = reply.index.filter(|next| *next > 0 && index.is_none_or(|index| *next >= index));
         Ok((pairs, next))
@@ -345,12 +355,16 @@ impl Api {
         }
     }
 
-    fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
-        serde_json::from_str(&reply.body).map_err(|_| Trouble::Uncertain {
-            // By somebody, but not by Consul.
-            answered: false,
-            cause: format!("{}: the answer is not Consul's", self.http.endpoint()),
-        })
+    /// Reads an answer's JSON.
+    pub fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
+        serde_json::from_str(&reply.body).map_err(|_| self.foreign())
+    }
+
+    /// Somebody has answered, but not Consul, and knows nothing of the lock: another endpoint may.
+    fn foreign(&self) -> Trouble {
+        let cause = format!("{}: the answer is not Consul's", self.http.endpoint());
+        self.http.next_endpoint();
+        Trouble::Uncertain { answered: false, cause }
     }
 }
 
