@@ -51,6 +51,7 @@ mod output;
 mod processes;
 mod readme;
 mod refused;
+mod relock;
 mod security;
 mod servers;
 mod signals;
