@@ -171,8 +171,8 @@ fn overtaken(server: &dyn Server, still_held: bool) {
     let job = returning(&world, lease, "relock", &name).args(ledger.command(secs(300))).spawn();
     poll_until("the command", secs(30), || ledger.holds().len() == 1);
     let held = await_held(server, &name).lease.expect("a lease");
-    let hold = if still_held { secs(6) } else { millis(200) };
-    let next = locked(&direct, lease, &name).args(ledger.command(hold)).spawn();
+    let length = if still_held { secs(6) } else { millis(200) };
+    let next = locked(&direct, lease, &name).args(ledger.command(length)).spawn();
     poll_until("the next contender", secs(10), || server.contenders(&name) == 2);
 
     proxy.set(Mode::Freeze);
