@@ -44,6 +44,7 @@ mod world;
 mod command;
 mod doctor;
 mod interop;
+mod leftovers;
 mod loss;
 mod matrix;
 mod names;
