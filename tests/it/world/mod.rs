@@ -26,7 +26,7 @@ use tempfile::TempDir;
 pub use consul::Consul;
 pub use etcd::{Etcd, Version};
 pub use ledger::Ledger;
-pub use process::{Finished, Run, Running, children, descendants, is_alive, state, wait_gone};
+pub use process::{Finished, Run, Running, children, descendants, is_alive, name, state, wait_gone};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Holder, enqueue};
