@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, poll_until, secs, shared};
+use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_until, secs, shared};
 
 /// The least TTL, in seconds, that serves these tests on this server.
 fn ttl(server: &dyn Server) -> u64 {
@@ -92,7 +92,12 @@ impl Scene {
 fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
     let mut last = (since, Vec::new());
     while last.0.elapsed() < millis(100) {
-        let left: Vec<_> = world.processes().into_iter().filter(|pid| !spared.contains(pid)).map(name).collect();
+        let left: Vec<_> = world
+            .processes()
+            .into_iter()
+            .filter(|pid| !spared.contains(pid))
+            .map(|pid| format!("{pid} {}", name(pid)))
+            .collect();
         if !left.is_empty() {
             last = (Instant::now(), left);
         }
@@ -100,11 +105,6 @@ fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
         assert!(seen <= bound, "{left:?} still run after {seen:?}, and the bound is {bound:?}");
     }
     println!("everything was gone after {:?}", last.0 - since);
-}
-
-fn name(pid: Pid) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("{pid} {}", name.trim())
 }
 
 fn hit(pid: Pid, signal: Signal) -> Instant {
