@@ -64,6 +64,7 @@ complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Tell e
 complete -c distlock -n "__fish_distlock_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c distlock -n "__fish_distlock_needs_command" -s V -l version -d 'Print version'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (the above, in full)'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "doctor" -d 'Tell whether a lock can be had, and what is wrong if not'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "man" -d 'Print the man page, for man -l -'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s t -l ttl -d 'Lease the lock for this long at a time [default: 15s]' -r
@@ -104,5 +105,28 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Tell each step on stderr'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Tell errors only, and not that the lock is busy'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+consul\t''
+local\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s e -l endpoints -d 'Reach the servers at these addresses' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l config -d 'Read settings from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cert -d 'Show the server the certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l user -d 'Log in as this user' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l password-file -d 'Read the user\'s password from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l token-file -d 'Read Consul\'s ACL token from this file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l namespace -d 'Use this namespace (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l partition -d 'Use this admin partition (Consul Enterprise)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l datacenter -d 'Use this datacenter (Consul)' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+json\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s v -l verbose -d 'Tell each step on stderr'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Tell errors only, and not that the lock is busy'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l json -d 'Answer in JSON'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c distlock -n "__fish_distlock_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand man" -s h -l help -d 'Print help'

@@ -183,10 +183,16 @@ impl Lease {
         if left.is_zero() { self.terms.attempt() } else { self.terms.attempt().min(left) }
     }
 
-    /// Whether a command may be started at `now`: rule 3's room is there, less the age that the lease has.
+    /// Until when a command may be started: half of rule 3's room is left then.
+    #[must_use]
+    pub fn fresh_until(&self) -> Instant {
+        self.deadlines().soft - self.terms.room() / 2
+    }
+
+    /// Whether a command may be started at `now`.
     #[must_use]
     pub fn fresh(&self, now: Instant) -> bool {
-        now.until(self.deadlines().soft) >= self.terms.room() / 2
+        now <= self.fresh_until()
     }
 }
 

@@ -156,6 +156,11 @@ fn set_handler(signal: Signal, handler: SigHandler) {
     let _ = unsafe { sigaction(signal, &action) };
 }
 
+/// Has the kernel keep the ends of children for this process, which one that ignores SIGCHLD never hears of.
+pub fn await_children() {
+    set_handler(Signal::SIGCHLD, SigHandler::SigDfl);
+}
+
 /// Ignores these signals from now on.
 pub fn ignore(signals: &[Signal]) {
     for &signal in signals {

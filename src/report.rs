@@ -28,7 +28,7 @@ pub fn failure(failure: &Failure) {
 }
 
 /// Text may come from a server or another user: no control character reaches a terminal.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -120,10 +120,15 @@ impl Reporter {
     fn step(&mut self, step: Step) {
         match step {
             Step::Uncertain(cause) => {
-                self.line(Level::Info, "uncertain", &format!("a renewal failed: {cause}"), json!({ "cause": cause }));
+                self.line(
+                    Level::Info,
+                    "uncertain",
+                    &format!("the lock is not sure: {cause}"),
+                    json!({ "cause": cause }),
+                );
             }
             Step::Frozen => {
-                self.line(Level::Warning, "frozen", "the command is frozen: the lock is not sure", json!({}))
+                self.line(Level::Warning, "frozen", "the command is frozen: the lock is not sure", json!({}));
             }
             Step::Relocked { token } => {
                 let text = format!("acquired again, token {token}; nobody else had the lock");

@@ -4,8 +4,9 @@
 //! or changes its session. The tree is empty when `waitpid` says so (ECHILD); `/proc` only finds whom to signal, and is
 //! only read when somebody is to be signalled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -13,6 +14,13 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Instant;
+
+/// For how long orphans are waited for once one was killed: it may have forked just before.
+const CALM: Duration = Duration::from_millis(1);
+/// For how long at most orphans are chased before other work gets its turn.
+const CHASE: Duration = Duration::from_millis(20);
 
 /// The descendants of this process, except the children that it had before it became their reaper: those belong to
 /// whatever program `exec`ed distlock.
@@ -87,15 +95,15 @@ impl Tree {
 
     /// Sends `signal` to every descendant but `except` (whose own descendants are not spared), parents before children.
     ///
-    /// One pass misses what is forked meanwhile; to kill, repeat it until [`Tree::reap`] says empty. Who cannot be
-    /// signalled is found among [`Tree::members`] afterwards.
+    /// One pass misses what is forked meanwhile. Who cannot be signalled is found among [`Tree::members`] afterwards.
     pub fn signal(&self, signal: Signal, except: Except) {
         for process in self.living(except) {
             process.deliver(signal);
         }
     }
 
-    /// Kills every descendant but `except`, once. A tree that is stopped, wholly or in part, dies leaves first: the kernel
+    /// Kills every descendant but `except` (whose own descendants are not spared), and those that appear meanwhile.
+    /// Repeat it until [`Tree::reap`] says empty. A tree that is stopped, wholly or in part, dies leaves first: the kernel
     /// wakes stopped processes whose group lost its last parent.
     pub fn kill(&self, except: Except) {
         let mut living = self.living(except);
@@ -105,6 +113,31 @@ impl Tree {
         for process in living {
             process.deliver(Signal::SIGKILL);
         }
+        self.chase(except);
+    }
+
+    /// Kills the orphans that arrive. A process that forks and exits all the time is elsewhere before the whole table is
+    /// read, but as an orphan it comes to us: our own children are listed within microseconds, so it dies before it forks.
+    fn chase(&self, except: Except) {
+        let begun = Instant::now();
+        let mut arrived = begun;
+        let mut known = HashSet::new();
+        while Instant::now().since(begun) < CHASE && Instant::now().since(arrived) < CALM {
+            for pid in self.children().into_iter().filter(|pid| Some(*pid) != except) {
+                if known.insert(pid) {
+                    arrived = Instant::now();
+                    // Our child, which only this thread reaps: the pid is its own.
+                    let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
+                }
+            }
+        }
+    }
+
+    /// The children, dead ones too; none where the kernel was built without this list.
+    fn children(&self) -> Vec<Pid> {
+        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.me)).unwrap_or_default();
+        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+        pids.filter(|pid| !self.foreign.contains(pid)).collect()
     }
 
     /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what

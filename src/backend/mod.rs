@@ -8,6 +8,7 @@ pub mod consul;
 pub mod endpoint;
 pub mod etcd;
 pub mod local;
+pub mod probe;
 pub mod tls;
 pub mod unlocked;
 
@@ -191,6 +192,20 @@ impl Settings {
                 consul::check_name(name).map(|()| Prepared::Consul(server.clone(), options.clone()))
             }
             Self::Local(directory) => directory.open(name).map(Prepared::Local),
+        }
+    }
+
+    /// Finds out whether a lock could be had, without taking one. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong before anything is sent: the name, the TLS files.
+    pub async fn probe(&self, inquiry: &probe::Inquiry, note: Note) -> Result<probe::Findings, Failure> {
+        install_tls();
+        match self {
+            Self::Etcd(server) => Box::pin(etcd::probe::probe(server, inquiry, note)).await,
+            Self::Consul(server, options) => consul::probe::probe(server, options, inquiry, note).await,
+            Self::Local(directory) => local::probe::probe(directory, inquiry),
         }
     }
 

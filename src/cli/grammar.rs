@@ -5,9 +5,9 @@ use std::ffi::{OsStr, OsString};
 use crate::error::Failure;
 
 /// Subcommands whose names are taken and that this version does not have.
-const RESERVED: [&str; 8] = ["status", "list", "acquire", "renew", "release", "verify", "break", "doctor"];
+const RESERVED: [&str; 7] = ["status", "list", "acquire", "renew", "release", "verify", "break"];
 /// Subcommands that this version has.
-const PRESENT: [&str; 3] = ["run", "completions", "man"];
+const PRESENT: [&str; 4] = ["run", "doctor", "completions", "man"];
 /// Two words that are at least this much alike may be one and a slip of the finger.
 const ALIKE: f64 = 0.75;
 
@@ -47,7 +47,7 @@ pub(super) fn short_form(name: &str, words: Vec<OsString>) -> Result<Words, Fail
 }
 
 /// Checks what holds for a lock's name on every backend.
-fn lock_name(name: OsString) -> Result<String, Failure> {
+pub(super) fn lock_name(name: OsString) -> Result<String, Failure> {
     let name = name
         .into_string()
         .map_err(|name| Failure::usage(format!("the lock's name `{}` is not valid UTF-8", name.to_string_lossy())))?;

@@ -18,7 +18,7 @@ Options stand before NAME; everything from COMMAND on is COMMAND's. A NAME witho
 /// The synopsis.
 pub const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock run [OPTIONS] NAME [--] COMMAND [ARG]...
-       distlock completions SHELL | distlock man";
+       distlock doctor [OPTIONS] [NAME] | completions SHELL | man";
 
 /// The end of the short help.
 pub const SHORT_END: &str = "\
@@ -64,7 +64,7 @@ pub const SECTIONS: &[Section] = &[
             ("DISTLOCK_...", "the options marked [env: ...] above"),
             (
                 "ETCDCTL_...",
-                "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT",
+                "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT, DISCOVERY_SRV",
             ),
             (
                 "CONSUL_...",
@@ -111,6 +111,7 @@ pub const SECTIONS: &[Section] = &[
                 "skip it quietly when another host is at it",
             ),
             ("distlock -b local -w 30s build -- make -j4", "on this host only, waiting at most 30 seconds"),
+            ("distlock doctor -b consul /jobs/dump", "what is wrong, when a lock cannot be had"),
             ("distlock -b consul -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'", "a shell's pipeline under the lock"),
         ],
     },

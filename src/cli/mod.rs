@@ -26,6 +26,15 @@ pub enum Request {
     Help(clap::Error),
     /// Run a command under a lock.
     Run(Flags, Words),
+    /// Find out whether a lock, perhaps one of a given name, could be had.
+    Doctor {
+        /// The options.
+        flags: Flags,
+        /// The lock's name.
+        name: Option<String>,
+        /// Whether to answer in JSON.
+        json: bool,
+    },
     /// Print a completion script.
     Completions(Shell),
     /// Print the man page.
@@ -81,6 +90,15 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
             let words = run.get_many::<OsString>("words").unwrap_or_default().cloned().collect();
             Ok(Request::Run(Flags::new(&[run, &matches]), grammar::full_form(words)?))
         }
+        Some(("doctor", doctor)) => {
+            refuse_run_options(&given(&matches), "doctor")?;
+            let name = doctor.get_one::<OsString>("name").cloned();
+            Ok(Request::Doctor {
+                flags: Flags::new(&[doctor, &matches]),
+                name: name.map(grammar::lock_name).transpose()?,
+                json: doctor.get_flag("json"),
+            })
+        }
         Some((name @ ("completions" | "man"), other)) => {
             refuse_run_options(&given(&matches), name)?;
             Ok(other
@@ -124,6 +142,7 @@ pub fn command() -> Command {
         .subcommand_value_name("NAME")
         .args(OPTIONS.iter().map(argument))
         .subcommand(run_command())
+        .subcommand(doctor_command())
         .subcommand(
             Command::new("completions")
                 .about("Print the completion script of a shell")
@@ -148,6 +167,30 @@ fn run_command() -> Command {
                 .value_hint(clap::ValueHint::CommandWithArguments)
                 .hide(true),
         )
+}
+
+fn doctor_command() -> Command {
+    Command::new("doctor")
+        .about("Tell whether a lock can be had, and what is wrong if not")
+        .long_about(
+            "Tell whether a lock can be had, and what is wrong if not.\n\n\
+             Reaches every endpoint and tells version, role, latency, TLS and clock; tries a lease, and with NAME the \
+             rights to that lock. Takes no lock and leaves nothing on the servers. Exits 0 only when a lock could be had.",
+        )
+        .override_usage("distlock doctor [OPTIONS] [NAME]")
+        .args_override_self(true)
+        .args(OPTIONS.iter().filter(|option| !option.group.of_run_alone()).map(argument))
+        .arg(json())
+        .arg(Arg::new("name").value_name("NAME").help("The lock to which the rights are tried").value_parser(ValueParser::os_string()))
+}
+
+/// For subcommands whose answer is what they print.
+fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .help("Answer in JSON")
+        .help_heading(options::Group::Output.heading())
+        .action(ArgAction::SetTrue)
 }
 
 fn argument(option: &'static Opt) -> Arg {

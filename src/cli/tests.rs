@@ -65,7 +65,6 @@ fn what_is_refused_and_the_way_out() {
         (&["help"], "needs `--`", "did you mean `--help`?"),
         (&["status", "x"], "not available in this version", "distlock run status -- COMMAND"),
         (&["status", "--", "true"], "not available in this version", "distlock run status -- COMMAND"),
-        (&["doctor"], "not available in this version", "distlock run doctor"),
         (&["-t", "5s", "status", "x"], "not available in this version", ""),
         (&["/x", "-l", "ls"], "`-l` stands between NAME and COMMAND", "options stand before NAME"),
         (&["/x", "-"], "`-` stands between NAME and COMMAND", ""),
@@ -74,6 +73,11 @@ fn what_is_refused_and_the_way_out() {
         (&["run", "/x", "-l", "ls"], "`-l` stands between", "options stand before NAME"),
         (&["-t", "5s", "man"], "--ttl means nothing to `man`", "distlock run man -- COMMAND"),
         (&["--try", "completions", "bash"], "--try means nothing to `completions`", ""),
+        (&["--try", "doctor"], "--try means nothing to `doctor`", "distlock run doctor -- COMMAND"),
+        (&["doctor", "-t", "5s"], "'-t'", ""),
+        (&["doctor", "/x", "ls"], "'ls'", ""),
+        (&["doctor", "/x/"], "ends with a slash", ""),
+        (&["doctr", "/x"], "needs `--`", "did you mean `doctor`?"),
         (&["completions"], "<SHELL>", ""),
         (&["completions", "tcsh"], "'tcsh'", ""),
         (&["--tll", "5s", "/x", "ls"], "'--tll'", "'--ttl'"),
@@ -119,6 +123,22 @@ fn the_last_flag_wins() {
     // What stands after the subcommand stands later.
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 1, "ttl"), Some("1s".into()));
+}
+
+#[test]
+fn doctor_takes_connection_options_on_both_sides() {
+    let doctor = |line: &[&str]| match parse_line(line) {
+        Ok(Request::Doctor { flags, name, json }) => (flags, name, json),
+        other => panic!("{line:?}: {other:?}"),
+    };
+    let (flags, name, json) = doctor(&["-b", "etcd", "-v", "doctor", "-b", "consul", "-e", "h:1", "/x", "--json"]);
+    assert_eq!((name.as_deref(), json), (Some("/x"), true));
+    assert_eq!(flags.at(0, "backend"), Some(&"consul".into()));
+    assert_eq!(flags.at(0, "endpoints"), Some(&"h:1".into()));
+    assert_eq!(flags.at(1, "backend"), Some(&"etcd".into()));
+    assert_eq!(flags.at(1, "verbose"), Some(&"true".into()));
+    let (_, name, json) = doctor(&["doctor"]);
+    assert_eq!((name, json), (None, false));
 }
 
 #[test]

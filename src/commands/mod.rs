@@ -1,6 +1,7 @@
 //! What distlock can be asked to do, one module each.
 
 mod completions;
+mod doctor;
 mod lookup;
 mod man;
 mod run;
@@ -9,7 +10,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Invocation, Surroundings};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::{exit, report};
 
 /// Understands the command line, does what it asks for, and says how it went.
@@ -18,7 +19,10 @@ pub fn main() -> ExitCode {
     match config::resolve(std::env::args_os(), &Surroundings::of_process()).and_then(dispatch) {
         Ok(code) => code,
         Err(failure) => {
-            report::failure(&failure);
+            match failure.kind {
+                Kind::Interrupted(signal) => run::die_as_the_command(signal),
+                _ => report::failure(&failure),
+            }
             ExitCode::from(exit::code(failure.kind))
         }
     }
@@ -27,6 +31,7 @@ pub fn main() -> ExitCode {
 fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {
     match invocation {
         Invocation::Run(run) => Ok(run::run(*run)),
+        Invocation::Doctor(doctor) => doctor::doctor(&doctor),
         Invocation::Completions(shell) => print(&completions::script(shell)),
         Invocation::Man => print(&man::page().map_err(|error| cannot_write(&error))?),
         Invocation::Help(text) => text.print().map(|()| ExitCode::SUCCESS).or_else(|error| unless_closed(&error)),

@@ -38,6 +38,8 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Invocation {
     /// Run a command under a lock.
     Run(Box<Run>),
+    /// Find out whether a lock could be had.
+    Doctor(Box<Doctor>),
     /// Print a completion script.
     Completions(Shell),
     /// Print the man page.
@@ -80,6 +82,23 @@ pub struct Run {
     /// How long to try when no server was ever reached.
     pub connect_timeout: Duration,
     /// What is printed.
+    pub output: Output,
+}
+
+/// Everything `doctor` needs, checked.
+#[derive(Debug)]
+pub struct Doctor {
+    /// The lock's name as the user gave it, if any.
+    pub name: Option<String>,
+    /// How the lock's backend is reached.
+    pub settings: Settings,
+    /// The lease time that `run` would ask for.
+    pub ttl: Duration,
+    /// How long each endpoint may take.
+    pub connect_timeout: Duration,
+    /// Whether to answer in JSON.
+    pub json: bool,
+    /// What else is printed.
     pub output: Output,
 }
 
@@ -166,27 +185,15 @@ pub fn resolve(line: impl IntoIterator<Item = OsString>, around: &Surroundings) 
         Request::Help(text) => Invocation::Help(text),
         Request::Completions(shell) => Invocation::Completions(shell),
         Request::Man => Invocation::Man,
+        Request::Doctor { flags, name, json } => Invocation::Doctor(Box::new(doctor(&flags, name, json, around)?)),
         Request::Run(flags, words) => Invocation::Run(Box::new(run(&flags, words, around)?)),
     })
 }
 
 fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failure> {
-    let mut layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
-    layers.file = read_file(&layers, around)?;
-    let unlocked = layers.is_on("no-lock")?;
-    if !unlocked {
-        layers.backend = Some(server::choose(&layers)?);
-    }
-    let ttl = parsed(&layers, "ttl", duration::parse)?.unwrap_or(DEFAULT_TTL);
-    let asked_grace = parsed(&layers, "grace", duration::parse)?;
-    let grace = asked_grace.unwrap_or_else(|| room::default_grace(ttl));
-    let settings = match layers.backend {
-        None => None,
-        Some(name) => Some(server::settings(&layers, name, ttl, around)?),
-    };
-    if let Some(settings) = &settings {
-        room::check(settings, ttl, asked_grace)?;
-    }
+    let mut layers = layers(flags, around)?;
+    let settings = if layers.is_on("no-lock")? { None } else { Some(settings(&mut layers, around)?) };
+    let ttl = ttl(&layers)?;
     let job = ci::job(around.environment).unwrap_or_default();
     let message = layers.text("message")?.unwrap_or(job.name);
     let shell = layers.is_on("shell")?;
@@ -196,7 +203,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         shell,
         settings,
         ttl,
-        grace,
+        grace: asked_grace(&layers)?.unwrap_or_else(|| room::default_grace(ttl)),
         wait: wait(&layers)?,
         signal: parsed(&layers, "signal", signal::parse)?.unwrap_or(Signal::SIGTERM),
         on_lost: on_lost(&layers)?,
@@ -205,9 +212,51 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         busy_exit: parsed(&layers, "busy-exit", exit_code)?,
         message: Some(message).filter(|message| !message.is_empty()),
         url: job.url,
-        connect_timeout: parsed(&layers, "connect-timeout", positive)?.unwrap_or(DEFAULT_CONNECT_TIMEOUT),
+        connect_timeout: connect_timeout(&layers)?,
         output: output(&layers)?,
     })
+}
+
+fn doctor(flags: &Flags, name: Option<String>, json: bool, around: &Surroundings) -> Result<Doctor, Failure> {
+    let mut layers = layers(flags, around)?;
+    let settings = settings(&mut layers, around)?;
+    Ok(Doctor {
+        name,
+        settings,
+        ttl: ttl(&layers)?,
+        connect_timeout: connect_timeout(&layers)?,
+        json,
+        output: output(&layers)?,
+    })
+}
+
+/// The layers, of which the backend is not chosen yet.
+fn layers<'a>(flags: &'a Flags, around: &Surroundings<'a>) -> Result<Layers<'a>, Failure> {
+    let mut layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
+    layers.file = read_file(&layers, around)?;
+    Ok(layers)
+}
+
+/// Chooses the backend; how it is reached, with terms of the lease that leave room to renew it.
+fn settings(layers: &mut Layers, around: &Surroundings) -> Result<Settings, Failure> {
+    let name = server::choose(layers)?;
+    layers.backend = Some(name);
+    let ttl = ttl(layers)?;
+    let settings = server::settings(layers, name, ttl, around)?;
+    room::check(&settings, ttl, asked_grace(layers)?)?;
+    Ok(settings)
+}
+
+fn ttl(layers: &Layers) -> Result<Duration, Failure> {
+    Ok(parsed(layers, "ttl", duration::parse)?.unwrap_or(DEFAULT_TTL))
+}
+
+fn asked_grace(layers: &Layers) -> Result<Option<Duration>, Failure> {
+    parsed(layers, "grace", duration::parse)
+}
+
+fn connect_timeout(layers: &Layers) -> Result<Duration, Failure> {
+    Ok(parsed(layers, "connect-timeout", positive)?.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
 }
 
 fn read_file(layers: &Layers, around: &Surroundings) -> Result<File, Failure> {

@@ -349,18 +349,19 @@ impl<'a> Keeper<'a> {
                     drop(ready);
                     return self.reap();
                 }
-                ready = self.link.readable() => {
+                // A closed link would stay readable for ever.
+                ready = self.link.readable(), if !self.orphaned => {
                     let mut ready = ready?;
                     match self.link.get_ref().receive()? {
                         Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
                         Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
                         Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),
-                        Received::Closed if !self.orphaned => {
+                        Received::Closed => {
                             drop(ready);
                             self.orphaned = true;
                             return Ok(Event::Orphaned);
                         }
-                        Received::Closed | Received::Nothing => ready.clear_ready(),
+                        Received::Nothing => ready.clear_ready(),
                     }
                 }
                 ready = self.link.writable(), if backlog => {

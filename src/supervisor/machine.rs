@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use crate::backend::Queue;
 use crate::clock::Instant;
 use crate::error::{Failure, Kind};
+use crate::keeper::machine::MAX_RELEASE;
 use crate::lease::{Deadlines, K};
 use crate::link::{FromKeeper, FromSupervisor, Step, Verdict};
 use crate::tree::Process;
@@ -53,6 +54,8 @@ pub enum Action {
     KillTree,
     /// Kill the keeper and everything below it.
     KillAll,
+    /// Kill the keeper alone.
+    KillKeeper,
     /// Give up the lease that the keeper left behind.
     Release,
     /// Close what is the command's own.
@@ -131,6 +134,11 @@ pub struct Machine {
     killing: Option<Kill>,
     stuck: Vec<Process>,
     verdict: Option<Verdict>,
+    /// The keeper has given up the lock, as far as it could.
+    released: bool,
+    /// It stays behind, to end a lease whose servers do not answer.
+    lingers: bool,
+    /// A keeper that is not gone by then is stopped or hangs.
     parted: Option<Instant>,
     actions: Vec<Action>,
 }
@@ -159,6 +167,8 @@ impl Machine {
             killing: None,
             stuck: Vec::new(),
             verdict: None,
+            released: false,
+            lingers: false,
             parted: None,
             actions: Vec::new(),
         }
@@ -208,6 +218,7 @@ impl Machine {
                 self.deadlines = Some(deadlines);
                 if matches!(self.phase, Phase::Waiting | Phase::Frozen) {
                     self.phase = Phase::Armed;
+                    self.parted = None;
                 }
                 if self.phase == Phase::Armed {
                     // From here on this process kills at the deadline, so the command may start.
@@ -235,13 +246,14 @@ impl Machine {
                 self.phase = Phase::Over;
                 self.killing = None;
                 self.verdict = Some(verdict);
+                self.parted = Some(now + MAX_RELEASE + PARTING);
             }
             FromKeeper::Left(processes) => self.show(Notice::Left(processes)),
             FromKeeper::Stuck(processes) => self.stuck(processes),
             FromKeeper::Note(text) => self.show(Notice::Note(text)),
             FromKeeper::Restarting(cause) => {
                 self.phase = Phase::Waiting;
-                (self.deadlines, self.killing) = (None, None);
+                (self.deadlines, self.killing, self.parted) = (None, None, None);
                 self.show(Notice::Restarting(cause));
             }
             FromKeeper::Relock(step) => {
@@ -256,6 +268,7 @@ impl Machine {
                 self.phase = Phase::Over;
                 self.killing = None;
                 self.verdict = Some(verdict);
+                (self.released, self.lingers) = (true, lingers);
                 self.parted = Some(if lingers { now } else { now + PARTING });
             }
         }
@@ -282,6 +295,9 @@ impl Machine {
         match (self.phase, signal) {
             (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
+                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
+                self.verdict = Some(Verdict::Failed(interrupted));
+                self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
@@ -307,7 +323,7 @@ impl Machine {
 
     fn keeper_ended(&mut self, now: Instant) {
         self.keeper = Keeper::Gone;
-        if self.parted.is_some() {
+        if self.released {
             return self.finish();
         }
         match self.phase {
@@ -354,7 +370,10 @@ impl Machine {
 
     fn check(&mut self, now: Instant) {
         if self.parted.is_some_and(|at| now >= at) {
-            return self.finish();
+            if !self.lingers {
+                self.actions.push(Action::KillKeeper);
+            }
+            return if self.released { self.finish() } else { self.abandoned() };
         }
         if matches!(self.phase, Phase::Armed | Phase::Running)
             && self.killing.is_none()

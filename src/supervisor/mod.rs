@@ -83,6 +83,7 @@ struct Supervisor<'a> {
 
 impl<'a> Supervisor<'a> {
     fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
+        process::await_children();
         let tree = Tree::adopt()?;
         let set = wanted(&job.inherited);
         // Blocked before the fork: a signal that comes now is handled once the loop runs.
@@ -215,6 +216,8 @@ impl<'a> Supervisor<'a> {
                 self.killed = true;
                 self.tree.kill(None);
             }
+            // Our child and not reaped, so the pid is its own.
+            Action::KillKeeper => drop(kill(self.keeper, Signal::SIGKILL)),
             Action::Release => self.release(),
             Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),
             Action::Show(notice) => {

@@ -1,6 +1,7 @@
 //! What the command gets under the lock, what distlock makes of its end, and what stands on the server meanwhile.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -132,6 +133,40 @@ fn other_descriptors_reach_the_command() {
         let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
         world.command("sh").args(["-c", script, "sh"]).args(argv).args([world.name("x")]).run().assert_code(0);
         assert_eq!(fs::read_to_string(world.path().join("output")).expect("the output"), "by hand");
+    });
+}
+
+#[test]
+fn the_command_starts_as_it_would_without_distlock() {
+    on_servers(|world, _| {
+        let around = r#"trap "" HUP; umask 027; ulimit -n 300; exec 5</dev/null; exec "$@""#;
+        let show = "umask; pwd; ulimit -n; nice; grep '^Sig[BI]' /proc/self/status; ls /proc/self/fd; \
+                    echo ${PPID:+parent} $0 $#; exit 76";
+        let command = ["sh", "-c", show, "zero", ""];
+        let run = |before: &[OsString]| {
+            let words = before.iter().cloned().chain(command.map(OsString::from));
+            world.command("sh").args(["-c", around, "sh"]).args(words).run().assert_code(76)
+        };
+        let distlock = world.distlock().args([world.name("x")]).into_command();
+        let before = [distlock.get_program()].into_iter().chain(distlock.get_args()).map(ToOwned::to_owned);
+        let (plain, locked) = (run(&[]), run(&before.collect::<Vec<_>>()));
+        assert_eq!(locked.stdout, plain.stdout);
+        assert_eq!(locked.stderr, "", "76 is the command's own here");
+    });
+}
+
+#[test]
+fn closed_streams_do_no_harm() {
+    everywhere(|world| {
+        let around = r#"exec <&- >&- 2>&-; exec "$@""#;
+        let distlock = world.distlock().args(["-v", &world.name("x")]).into_command();
+        let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
+        // What is written to where a stream was must not end up in a file of somebody else's, such as the lock's.
+        let write = ["sh", "-c", "echo out; echo err >&2; readlink /proc/self/fd/[012] >seen; exit 7"];
+        world.command("sh").args(["-c", around, "sh"]).args(argv).args(write).run().assert_code(7);
+        let seen = fs::read_to_string(world.path().join("seen")).expect("what the command saw");
+        assert!(seen.lines().all(|line| line == "/dev/null" || line.ends_with("/seen")), "{seen}");
+        world.distlock().args([&world.name("x"), "true"]).run().assert_code(0);
     });
 }
 

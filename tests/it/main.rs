@@ -42,11 +42,16 @@
 mod world;
 
 mod command;
+mod doctor;
 mod interop;
+mod loss;
+mod matrix;
 mod names;
 mod output;
+mod processes;
 mod readme;
 mod refused;
 mod security;
 mod servers;
+mod signals;
 mod waiting;

@@ -158,6 +158,12 @@ impl Refusal {
     }
 }
 
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join("; "))
+    }
+}
+
 /// What the server says when a key is not as the transaction demands.
 const CONTENTION: &[&str] =
     &["lock is already held", "due to lock delay", "\" exists", "index", "lock isn't held", "session"];
@@ -307,6 +313,12 @@ impl Api {
         Ok((pairs, next))
     }
 
+    /// Reads what the agent or the servers tell of themselves.
+    pub async fn get(&self, path: Vec<&str>) -> Outcome<Reply> {
+        let query = self.scope.clone();
+        self.http.send(Request { method: Method::GET, path, query, body: None, patience: ANSWER }).await
+    }
+
     async fn put_session(&self, path: Vec<&str>, body: &str) -> Outcome<Reply> {
         self.put(path, &[], body).await.map_err(|trouble| self.name_right(trouble, SESSION_RIGHT))
     }
@@ -331,9 +343,11 @@ impl Api {
         }
     }
 
-    fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
+    /// Reads an answer's JSON.
+    pub fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
         serde_json::from_str(&reply.body).map_err(|_| Trouble::Uncertain {
-            answered: true,
+            // By somebody, but not by Consul.
+            answered: false,
             cause: format!("{}: the answer is not Consul's", self.http.endpoint()),
         })
     }

@@ -41,6 +41,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The index from which to wait for the next change.
     pub index: Option<u64>,
+    /// The server's time, as it wrote it.
+    pub date: Option<String>,
     /// The body.
     pub body: String,
 }
@@ -120,9 +122,11 @@ impl Http {
             let response = self.prepare(&endpoint, request)?.send().await.map_err(|e| self.broken(&endpoint, &e))?;
             self.distrusted.end();
             let status = response.status();
-            let index = response.headers().get("X-Consul-Index").and_then(|index| index.to_str().ok()?.parse().ok());
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let index = header("X-Consul-Index").and_then(|index| index.parse().ok());
+            let date = header("Date").map(ToOwned::to_owned);
             let body = response.text().await.map_err(|e| self.broken(&endpoint, &e))?;
-            judge(&endpoint, Reply { status, index, body })
+            judge(&endpoint, Reply { status, index, date, body })
         };
         tokio::time::timeout(patience, answer).await.unwrap_or_else(|_| {
             let cause = format!("{endpoint}: no answer within {patience:?}");
@@ -242,13 +246,19 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
                 failure
             }))
         }
-        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+        status if passing(status) => {
             Err(Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {}: {said}", status.as_u16()) })
         }
         status => Err(Trouble::Fatal(
             fatal(Kind::Usage, &format!("the server refuses the request with {status}")).hint("is it a Consul server?"),
         )),
     }
+}
+
+/// Whether the next answer may be another one. Who has not implemented what was asked never will have.
+fn passing(status: StatusCode) -> bool {
+    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+    busy && status != StatusCode::NOT_IMPLEMENTED
 }
 
 /// Consul answers 500 to most of what it refuses for good.
@@ -283,7 +293,7 @@ mod tests {
     fn judged(status: u16, body: &str) -> Outcome<()> {
         let endpoint = Endpoint::Http { authority: "127.0.0.1:8500".into() };
         let status = StatusCode::from_u16(status).expect("a status");
-        judge(&endpoint, Reply { status, index: None, body: body.into() }).map(drop)
+        judge(&endpoint, Reply { status, index: None, date: None, body: body.into() }).map(drop)
     }
 
     fn kind(outcome: Outcome<()>) -> Option<Kind> {
@@ -312,6 +322,7 @@ mod tests {
         assert_eq!(kind(judged(403, "Permission denied")), Some(Kind::Denied));
         assert_eq!(kind(judged(401, "")), Some(Kind::Denied));
         assert_eq!(kind(judged(500, "Invalid Session TTL '5', must be between …")), Some(Kind::Usage));
+        assert_eq!(kind(judged(501, "Unsupported method ('PUT')")), Some(Kind::Usage));
         let tls = judged(400, "Client sent an HTTP request to an HTTPS server.");
         assert_eq!(kind(tls), Some(Kind::Unreachable));
     }

@@ -8,6 +8,7 @@
 //! | `api` | typed requests and answers |
 //! | `http`, `tls` | endpoints, connections, what their errors mean |
 //! | `keys`, `info` | names of keys; the holder record |
+//! | `probe` | what `distlock doctor` asks |
 //!
 //! Without contention a lock takes two round trips (session, transaction) and so does its release (transaction,
 //! session).
@@ -16,6 +17,7 @@ mod api;
 mod http;
 mod info;
 mod keys;
+pub mod probe;
 mod queue;
 mod tls;
 mod turn;

@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, Txn, TxnResponse};
+use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn, TxnResponse};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -261,6 +261,11 @@ impl Client {
     pub async fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
         let reply = self.ask(async |client| client.get(key, None).await).await?;
         Ok(reply.kvs().first().map(|kv| kv.value().to_vec()))
+    }
+
+    /// What the member at the present endpoint tells of itself and its cluster.
+    pub async fn status(&self) -> Outcome<StatusResponse> {
+        Ok(self.ask(async |client| client.status().await).await?)
     }
 
     /// Notes which member of which cluster answers, whenever that changes.

@@ -7,6 +7,7 @@ mod dial;
 mod discover;
 mod dns;
 mod fault;
+pub mod probe;
 mod queue;
 mod renew;
 mod view;
@@ -79,9 +80,7 @@ struct Entry {
 
 impl Entry {
     fn new() -> Result<Self, Failure> {
-        let random = getrandom::u64().map_err(|error| Failure::fault("no random number to be had").because(error))?;
-        // Positive, since etcd prints ids as signed numbers in places; zero would let the server choose.
-        Ok(Self::with_lease(i64::try_from(random >> 1).unwrap_or(i64::MAX).max(1)))
+        random_lease().map(Self::with_lease)
     }
 
     fn with_lease(lease: i64) -> Self {
@@ -361,6 +360,13 @@ impl Contender {
             entry.lost.get_or_insert_with(|| cause.clone());
         }
     }
+}
+
+/// An id of our own for a lease: positive, since etcd prints ids as signed numbers in places; zero would let the server
+/// choose.
+fn random_lease() -> Result<i64, Failure> {
+    let random = getrandom::u64().map_err(|error| Failure::fault("no random number to be had").because(error))?;
+    Ok(i64::try_from(random >> 1).unwrap_or(i64::MAX).max(1))
 }
 
 #[async_trait::async_trait(?Send)]

@@ -23,6 +23,12 @@ const SUFFIX: &str = ".lock";
 const NAME_MAX: usize = 255;
 /// How often a file may vanish or appear while it is being opened.
 const OPEN_TRIES: usize = 10;
+/// How the directory is opened: without needing a right to list it, and not through a link.
+pub(super) const DIRECTORY_FLAGS: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// How a lock file is opened.
+pub(super) const FILE_FLAGS: OFlag =
+    OFlag::O_RDWR.union(OFlag::O_NOFOLLOW).union(OFlag::O_NOCTTY).union(OFlag::O_CLOEXEC);
 /// The way out when a directory cannot be used.
 const ELSEWHERE: &str = "name another directory with `--endpoints file:///DIR`, the same for all who share the lock";
 
@@ -51,11 +57,7 @@ impl Directory {
     /// the whole process, no other thread should be creating files meanwhile.
     pub fn open(&self, name: &str) -> Result<LockFile, Failure> {
         let file_name = file_name(name)?;
-        // Without a slash at its end, which would follow a link.
-        let directory: PathBuf = std::path::absolute(&self.0)
-            .map_err(|e| Failure::usage("the directory for locks has no usable path").because(e).hint(ELSEWHERE))?
-            .components()
-            .collect();
+        let directory = self.absolute()?;
         let opened = open_directory(&directory)?;
         let stat = fstat(&opened).map_err(|e| failed("examine", &directory, e))?;
         check_directory(&stat, &directory)?;
@@ -67,6 +69,13 @@ impl Directory {
         let stat = fstat(&file).map_err(|e| failed("examine", &path, e))?;
         check_file(&stat, &path)?;
         Ok(LockFile { file: File::from(file), path })
+    }
+
+    /// Its path from the root, without a slash at its end, which would follow a link.
+    pub(super) fn absolute(&self) -> Result<PathBuf, Failure> {
+        std::path::absolute(&self.0)
+            .map(|path| path.components().collect())
+            .map_err(|e| Failure::usage("the directory for locks has no usable path").because(e).hint(ELSEWHERE))
     }
 }
 
@@ -137,7 +146,7 @@ pub(super) fn errno(error: &std::io::Error) -> Errno {
 
 /// The file name of a lock: one leading slash dropped; other slashes, `%` and control characters percent-encoded, so
 /// that no two locks share a file (but `x` and `/x`, which are one).
-fn file_name(name: &str) -> Result<String, Failure> {
+pub(super) fn file_name(name: &str) -> Result<String, Failure> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     if matches!(bare, "" | "." | "..") {
         return Err(Failure::usage(format!("`{name}` cannot be the name of a lock file")).hint("choose another name"));
@@ -164,20 +173,19 @@ fn file_name(name: &str) -> Result<String, Failure> {
 
 /// Opens the directory, after creating it where it does not exist.
 fn open_directory(path: &Path) -> Result<OwnedFd, Failure> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match open(path, flags, Mode::empty()) {
+    match open(path, DIRECTORY_FLAGS, Mode::empty()) {
         Err(Errno::ENOENT) => {}
         outcome => return outcome.map_err(|e| failed("open", path, e)),
     }
     match without_umask(|| mkdir(path, Mode::from_bits_truncate(0o1777))) {
-        Ok(()) | Err(Errno::EEXIST) => open(path, flags, Mode::empty()).map_err(|e| failed("open", path, e)),
+        Ok(()) | Err(Errno::EEXIST) => open(path, DIRECTORY_FLAGS, Mode::empty()).map_err(|e| failed("open", path, e)),
         Err(e @ (Errno::ENOENT | Errno::EACCES)) => Err(no_directory(path, e)),
         Err(e) => Err(failed("create", path, e)),
     }
 }
 
 /// Neither is the directory there nor can it be created.
-fn no_directory(path: &Path, errno: Errno) -> Failure {
+pub(super) fn no_directory(path: &Path, errno: Errno) -> Failure {
     let kind = if errno == Errno::EACCES { Kind::Denied } else { Kind::Usage };
     Failure::new(kind, format!("there is no directory {}, and it cannot be created", path.display()))
         .because(errno)
@@ -185,7 +193,7 @@ fn no_directory(path: &Path, errno: Errno) -> Failure {
 }
 
 /// Refuses a directory in which a stranger could remove the files of others.
-fn check_directory(stat: &FileStat, path: &Path) -> Result<(), Failure> {
+pub(super) fn check_directory(stat: &FileStat, path: &Path) -> Result<(), Failure> {
     let mode = Mode::from_bits_truncate(stat.st_mode);
     let sticky = mode.contains(Mode::S_ISVTX);
     if mode.contains(Mode::S_IWOTH) && !sticky {
@@ -206,13 +214,12 @@ fn check_directory(stat: &FileStat, path: &Path) -> Result<(), Failure> {
 /// Without `O_CREAT` first: in a sticky directory that all can write to, `fs.protected_regular` refuses it on a file of
 /// another user, even to root.
 fn open_file(directory: BorrowedFd, name: &str, mode: Mode) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     for _ in 0..OPEN_TRIES {
-        match openat(directory, name, flags, Mode::empty()) {
+        match openat(directory, name, FILE_FLAGS, Mode::empty()) {
             Err(Errno::ENOENT) => {}
             outcome => return outcome,
         }
-        match without_umask(|| openat(directory, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode)) {
+        match without_umask(|| openat(directory, name, FILE_FLAGS | OFlag::O_CREAT | OFlag::O_EXCL, mode)) {
             Err(Errno::EEXIST) => {}
             outcome => return outcome,
         }
@@ -221,7 +228,7 @@ fn open_file(directory: BorrowedFd, name: &str, mode: Mode) -> nix::Result<Owned
 }
 
 /// Refuses what only looks like a lock file: writing to it would change something else.
-fn check_file(stat: &FileStat, path: &Path) -> Result<(), Failure> {
+pub(super) fn check_file(stat: &FileStat, path: &Path) -> Result<(), Failure> {
     if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
         return Err(not_regular(&path.display()));
     }

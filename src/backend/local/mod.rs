@@ -4,6 +4,7 @@
 //! renew, and nothing is lost. `flock FILE command` of util-linux on the same file excludes us and is excluded.
 
 mod file;
+pub mod probe;
 mod slots;
 
 use std::cell::{Cell, RefCell};

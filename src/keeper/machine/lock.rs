@@ -26,7 +26,7 @@ impl Machine {
                     return self.conclude(Verdict::Failed(failure), now);
                 }
                 self.lease = terms.map(|terms| Lease::new(terms, granted.s));
-                if self.frozen.is_some() { self.replaced(place, now) } else { self.placed(place, now) }
+                if self.frozen.is_some() { self.replaced(&place, now) } else { self.placed(place, now) }
             }
             Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Enter, trouble, now),
             Err(trouble) => self.not_yet(Request::Enter, trouble, now),
@@ -40,7 +40,7 @@ impl Machine {
         match outcome {
             Ok(place) => {
                 self.calls.succeeded(Request::Wait);
-                if self.frozen.is_some() { self.replaced(place, now) } else { self.placed(place, now) }
+                if self.frozen.is_some() { self.replaced(&place, now) } else { self.placed(place, now) }
             }
             Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Wait, trouble, now),
             Err(trouble) => self.not_yet(Request::Wait, trouble, now),

@@ -236,7 +236,7 @@ impl Machine {
             Event::Renewed(outcome) => self.renewed(outcome, now),
             Event::News(trouble) => self.news(trouble, now),
             Event::Proved(outcome) => self.proved(outcome, now),
-            Event::Froze => self.stands_still(),
+            Event::Froze => self.stands_still(now),
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged => self.acknowledged(now),
             Event::Signal(signal) => self.signal(signal, now),
@@ -258,13 +258,12 @@ impl Machine {
     /// When [`Event::Tick`] is wanted next, at the latest.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
-        let seeking = [self.wait_until(), self.connect_until()].into_iter().flatten();
-        let seeking = seeking.filter(|_| self.phase == Phase::Seeking);
+        let seeking = self.seek_until().filter(|_| self.seeking());
         let running = self.alive() && !self.losing() && self.frozen.is_none();
         let soft = self.lease.as_ref().filter(|_| running).map(|lease| lease.deadlines().soft);
         let frozen = self.wake_frozen().filter(|_| self.alive() && self.stop.is_none());
         let stop = self.stop.as_ref().filter(|_| self.alive()).map(|stop| stop.kill_at.max(stop.next_pass));
-        seeking.chain(soft).chain(frozen).chain(stop).chain(self.calls.wake()).min()
+        seeking.into_iter().chain(soft).chain(frozen).chain(stop).chain(self.calls.wake()).min()
     }
 
     /// The command or something that it left may run.
@@ -278,6 +277,13 @@ impl Machine {
 
     fn seeking(&self) -> bool {
         matches!(self.phase, Phase::Seeking | Phase::Held { .. })
+    }
+
+    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it.
+    fn seek_until(&self) -> Option<Instant> {
+        let until = self.wait_until().into_iter().chain(self.connect_until()).min()?;
+        let usable = self.lease.as_ref().filter(|_| self.phase != Phase::Seeking).map(Lease::fresh_until);
+        Some(usable.map_or(until, |usable| usable.max(until)))
     }
 
     fn wait_until(&self) -> Option<Instant> {
@@ -301,7 +307,7 @@ impl Machine {
             self.check_stop(now);
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        if self.phase == Phase::Seeking && (over(self.wait_until()) || over(self.connect_until())) {
+        if self.seeking() && over(self.seek_until()) {
             self.give_up(now);
         }
     }

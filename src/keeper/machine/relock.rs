@@ -3,6 +3,8 @@
 //! Restart begins anew once nothing is left of the command. Relock freezes the command instead of ending it, and lets it
 //! go on only if the lease turns out to be alive, or the lock was taken again and nobody else can have held it meanwhile.
 
+use std::time::Duration;
+
 use super::{Action, KILL_AGAIN, Machine, Phase, Reason};
 use crate::backend::{Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
@@ -10,6 +12,11 @@ use crate::config::OnLost;
 use crate::keeper::calls::Request;
 use crate::lease::Lease;
 use crate::link::{FromKeeper, Step};
+
+/// The way back is given this much, even by `--try`.
+const MIN_FROZEN: Duration = Duration::from_secs(3);
+/// A command whose lock is known to be lost and that does not stand still by then is killed.
+const FREEZE_AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A command that is being kept from running while its lock is uncertain.
 #[derive(Clone, Debug)]
@@ -19,10 +26,13 @@ pub(super) struct Frozen {
     kill_at: Instant,
     next_pass: Instant,
     stage: Stage,
+    /// The lease that the command ran under is gone for good. No other counts before it is proved that nobody else held
+    /// the lock in between.
+    regaining: bool,
     cause: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// Not all of it has stopped yet.
     Stopping,
@@ -61,7 +71,8 @@ impl Machine {
 
     pub(super) fn freeze(&mut self, cause: String, kill_at: Instant, now: Instant) {
         if self.frozen.is_none() {
-            self.frozen = Some(Frozen { since: now, kill_at, next_pass: now, stage: Stage::Stopping, cause });
+            self.frozen =
+                Some(Frozen { since: now, kill_at, next_pass: now, stage: Stage::Stopping, regaining: false, cause });
             self.check_frozen(now);
         }
     }
@@ -69,7 +80,7 @@ impl Machine {
     /// When the frozen command needs attention.
     pub(super) fn wake_frozen(&self) -> Option<Instant> {
         let frozen = self.frozen.as_ref()?;
-        let waited = self.rules.wait.map(|wait| frozen.since + wait);
+        let waited = self.rules.wait.map(|wait| frozen.since + wait.max(MIN_FROZEN));
         let next = match frozen.stage {
             Stage::Stopping => Some(frozen.next_pass),
             Stage::Still => None,
@@ -81,7 +92,7 @@ impl Machine {
     pub(super) fn check_frozen(&mut self, now: Instant) {
         let wait = self.rules.wait;
         let Some(frozen) = &mut self.frozen else { return };
-        let too_long = wait.is_some_and(|wait| now >= frozen.since + wait.max(self.rules.grace));
+        let too_long = wait.is_some_and(|wait| now >= frozen.since + wait.max(MIN_FROZEN));
         let too_late = frozen.stage == Stage::Stopping && now >= frozen.kill_at;
         if self.stop.is_none() && (too_long || too_late) {
             let cause = frozen.cause.clone();
@@ -99,12 +110,14 @@ impl Machine {
     }
 
     /// All of the command has stopped.
-    pub(super) fn stands_still(&mut self) {
+    pub(super) fn stands_still(&mut self, now: Instant) {
         if let Some(frozen) = &mut self.frozen
             && frozen.stage == Stage::Stopping
         {
             frozen.stage = Stage::Still;
             self.tell(FromKeeper::Relock(Step::Frozen));
+            // The lock may be sure again already.
+            self.offer_thaw(now);
         }
     }
 
@@ -113,7 +126,7 @@ impl Machine {
         let ready = self.lease.as_ref().filter(|lease| lease.fresh(now)).map(Lease::deadlines);
         if let (Some(frozen), Some(deadlines)) = (&mut self.frozen, ready)
             && frozen.stage == Stage::Still
-            && self.calls.idle(Request::Prove)
+            && !frozen.regaining
         {
             frozen.stage = Stage::Offered;
             self.tell(FromKeeper::Deadlines(deadlines));
@@ -133,16 +146,21 @@ impl Machine {
     pub(super) fn reacquire(&mut self, cause: String, now: Instant) {
         self.abandon_all();
         self.lease = None;
-        self.freeze(cause, now + KILL_AGAIN * 50, now);
+        self.freeze(cause, now + FREEZE_AT_ONCE, now);
+        if let Some(frozen) = &mut self.frozen {
+            // What was offered before is void.
+            frozen.stage = frozen.stage.min(Stage::Still);
+            frozen.regaining = true;
+        }
         self.tell(FromKeeper::Relock(Step::Uncertain("the lease is gone; taking the lock again".into())));
         self.calls.schedule(Request::Enter, now);
     }
 
     /// Where the new contender stands. Behind somebody is too late: that one holds the lock, or will.
-    pub(super) fn replaced(&mut self, place: Place, now: Instant) {
+    pub(super) fn replaced(&mut self, place: &Place, now: Instant) {
         match place {
             Place::Held { token, .. } => {
-                self.token = token;
+                self.token = *token;
                 self.calls.schedule(Request::Prove, now);
                 self.calls.schedule(Request::Watch, now);
             }
@@ -160,6 +178,9 @@ impl Machine {
             Ok(true) => {
                 self.calls.succeeded(Request::Prove);
                 let token = self.token;
+                if let Some(frozen) = &mut self.frozen {
+                    frozen.regaining = false;
+                }
                 self.tell(FromKeeper::Relock(Step::Relocked { token }));
                 self.offer_thaw(now);
             }

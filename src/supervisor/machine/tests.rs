@@ -54,7 +54,32 @@ fn the_verdict_waits_for_the_keeper_to_be_gone_but_not_for_ever() {
     let mut machine = running(false);
     let _ = machine.on(Event::Message(done(7)), at(50));
     assert_eq!(machine.wake(), Some(at(1_050)));
-    assert_eq!(machine.on(Event::Tick, at(1_050)), [Action::Finish(Verdict::Exited(7))]);
+    assert_eq!(machine.on(Event::Tick, at(1_050)), [Action::KillKeeper, Action::Finish(Verdict::Exited(7))]);
+}
+
+#[test]
+fn a_keeper_that_hangs_in_the_release_is_killed_and_the_lease_is_given_up() {
+    let mut machine = running(false);
+    assert_eq!(machine.on(Event::Message(FromKeeper::Ended(Verdict::Exited(7))), at(50)), []);
+    assert_eq!(machine.wake(), Some(at(6_050)));
+    let end = [Action::KillKeeper, Action::Release, Action::Finish(Verdict::Exited(7))];
+    assert_eq!(machine.on(Event::Tick, at(6_050)), end);
+}
+
+#[test]
+fn a_keeper_that_hangs_in_the_queue_does_not_keep_the_user_there() {
+    let mut machine = waiting(false);
+    assert_eq!(machine.on(sent(Signal::SIGINT), at(100)), [forwarded(Signal::SIGINT)]);
+    assert_eq!(kind(&machine.on(Event::Tick, at(6_100))), Some(Kind::Interrupted(Signal::SIGINT as i32)));
+}
+
+#[test]
+fn a_signal_that_comes_with_the_lock_is_the_command_s() {
+    let mut machine = waiting(false);
+    let _ = machine.on(sent(Signal::SIGTERM), at(100));
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(20_000))), at(101));
+    let _ = machine.on(Event::Message(FromKeeper::Started), at(102));
+    assert_eq!(machine.on(Event::Tick, at(10_000)), []);
 }
 
 #[test]
@@ -117,7 +142,7 @@ fn a_keeper_that_dies_in_the_queue_is_a_fault() {
 fn a_keeper_that_dies_while_it_releases_leaves_the_command_s_status() {
     let mut machine = running(false);
     let _ = machine.on(Event::Message(FromKeeper::Ended(Verdict::Exited(3))), at(100));
-    assert_eq!(machine.wake(), None, "nothing runs, so no deadline counts");
+    assert_eq!(machine.wake(), Some(at(6_100)), "nothing runs, so only the time of a release counts");
     let actions = machine.on(Event::KeeperEnded, at(101));
     assert_eq!(actions, [Action::Release, Action::Finish(Verdict::Exited(3))]);
 }

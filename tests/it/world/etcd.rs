@@ -46,7 +46,12 @@ const ROOT_PASSWORD: &str = "root-password";
 impl Etcd {
     /// Starts a cluster of one.
     pub fn start(version: Version) -> Self {
-        cluster(version, 1).remove(0)
+        Self::start_with(version, &[])
+    }
+
+    /// Starts a cluster of one with options of etcd's own.
+    pub fn start_with(version: Version, options: &[&str]) -> Self {
+        cluster_with(version, 1, &options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>()).remove(0)
     }
 
     /// Starts a cluster of one that is reached by TLS, with a client certificate where `clients` are
@@ -221,6 +226,10 @@ impl Server for Etcd {
 
 /// Starts a cluster of so many members, which all serve when this returns.
 pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
+    cluster_with(version, size, &[])
+}
+
+fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> {
     start_on_free_ports(|| {
         let addresses: Vec<_> = (0..size).map(|_| Addresses::free()).collect();
         let urls: Vec<_> =
@@ -228,7 +237,7 @@ pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
         let members: Vec<_> = addresses
             .iter()
             .enumerate()
-            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(","), &[]))
+            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(","), options))
             .collect();
         members.iter().try_for_each(Etcd::wait_ready)?;
         Ok(members)

@@ -14,6 +14,8 @@ mod server;
 mod tls;
 
 use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -145,6 +147,21 @@ impl World {
     /// Any program, in the same bare environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Run {
         Run::new(program.as_ref(), self.path())
+    }
+
+    /// Writes a script of `sh`, executable, and returns its path.
+    pub fn script(&self, name: &str, text: &str) -> String {
+        let path = self.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script in the world");
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a script that can be executed");
+        path.display().to_string()
+    }
+
+    /// Waits until a file of this world holds something, and returns that.
+    #[track_caller]
+    pub fn wait_for_file(&self, name: &str) -> String {
+        let read = || fs::read_to_string(self.path().join(name)).ok().filter(|text| !text.is_empty());
+        poll_for(name, secs(10), read)
     }
 
     /// The processes that were started in this world and still exist, whoever their parent is now;

@@ -50,6 +50,12 @@ impl Run {
         self
     }
 
+    /// The same command line, started by another program that takes one, such as `nohup`.
+    pub fn through<A: AsRef<OsStr>>(self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
+        let outer = Self::new(program.as_ref(), &self.dir).args(args);
+        outer.args([self.command.get_program()]).args(self.command.get_args())
+    }
+
     /// Lets it read this text.
     pub fn stdin(mut self, text: &str) -> Self {
         let mut file = tempfile::tempfile_in(&self.dir).expect("a file for stdin");

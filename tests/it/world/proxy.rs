@@ -143,8 +143,8 @@ impl State {
     }
 
     fn accept(self: &Arc<Self>, client: TcpStream, upstream: SocketAddr) {
-        self.accepted.fetch_add(1, Ordering::Relaxed);
         let Ok(server) = TcpStream::connect(upstream) else {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
             return abort_on_close(&client);
         };
         for stream in [&client, &server] {
@@ -153,12 +153,15 @@ impl State {
         let flag = || AtomicBool::new(false);
         let connection = Arc::new(Connection { client, server, damaged: flag(), aborted: flag() });
         if *self.mode() == Mode::Cut {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
             return connection.abort();
         }
         let mut connections = self.connections();
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
         drop(connections);
+        // Whoever has seen the count grow can reset the connection.
+        self.accepted.fetch_add(1, Ordering::Relaxed);
         for direction in [Direction::ToServer, Direction::ToClient] {
             let (pieces, arriving) = channel();
             let (state, reading) = (Arc::clone(self), Arc::clone(&connection));

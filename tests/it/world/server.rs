@@ -1,5 +1,6 @@
 //! What the servers have in common: what tests ask of them, and how they live and die.
 
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
@@ -30,6 +31,12 @@ pub trait Server: Sync {
 
     /// The keys under a lock name or other prefix, in the order of the server.
     fn entries(&self, prefix: &str) -> Vec<Entry>;
+
+    /// How many contenders hold a lock or wait for it.
+    fn contenders(&self, name: &str) -> usize {
+        let leases: HashSet<_> = self.entries(name).into_iter().filter_map(|entry| entry.lease).collect();
+        leases.len()
+    }
 
     /// Deletes one key.
     fn delete(&self, key: &str);

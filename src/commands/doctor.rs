@@ -1,0 +1,46 @@
+//! `distlock doctor`: looks at everything that a lock needs, and says what is wrong and what to do about it.
+
+mod report;
+
+use std::cell::RefCell;
+use std::process::ExitCode;
+use std::rc::Rc;
+
+use super::print;
+use crate::backend::Note;
+use crate::backend::probe::{Findings, Inquiry};
+use crate::config::Doctor;
+use crate::error::Failure;
+use crate::exit;
+use crate::report::Reporter;
+use crate::supervisor::machine::Notice;
+use report::Report;
+
+/// Examines the backend and prints what it found; the exit code is that of the failure that a lock would meet.
+///
+/// # Errors
+///
+/// What is wrong before anything could be examined.
+pub fn doctor(doctor: &Doctor) -> Result<ExitCode, Failure> {
+    let reporter = Rc::new(RefCell::new(Reporter::new(doctor.output)));
+    let notes = Rc::clone(&reporter);
+    let findings = examine(doctor, Rc::new(move |text| notes.borrow_mut().notice(Notice::Note(text))))?;
+    let report = Report { backend: doctor.settings.name(), name: doctor.name.as_deref(), findings: &findings };
+    let printed = print(&if doctor.json { report.json() } else { report.text() }.into_bytes())?;
+    let Some(failure) = report.failure() else { return Ok(printed) };
+    reporter.borrow_mut().failure(&failure);
+    Ok(ExitCode::from(exit::code(failure.kind)))
+}
+
+fn examine(doctor: &Doctor, note: Note) -> Result<Findings, Failure> {
+    let inquiry = Inquiry { name: doctor.name.clone(), ttl: doctor.ttl, patience: doctor.connect_timeout };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| Failure::fault("cannot wait for several servers at once").because(error))?;
+    let findings = runtime.block_on(doctor.settings.probe(&inquiry, note));
+    // A look-up of a host name may still hang in a thread of the runtime's; the process ends all the same.
+    runtime.shutdown_background();
+    findings
+}

@@ -1,0 +1,263 @@
+//! `distlock doctor`: what it finds, what it says, and that it leaves nothing behind.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::world::{Authority, Consul, Etcd, Mode, Proxy, Run, Server, ServerTls, Version, World};
+use crate::world::{consul, etcd, poll_for, secs, shared};
+
+/// Runs doctor with `--json` and these arguments, and reads its answer, which its exit code has to agree with.
+#[track_caller]
+fn examine(run: Run, args: &[&str], code: i32) -> Value {
+    let done = run.args(["doctor", "--json"]).args(args).run().assert_code(code);
+    let report: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{}", done.describe()));
+    assert_eq!(done.stdout.lines().count(), 1, "{}", done.describe());
+    assert_eq!((&report["schema"], &report["exit"], &report["ok"]), (&1.into(), &code.into(), &(code == 0).into()));
+    assert_eq!(done.stderr.matches("distlock: error: ").count(), usize::from(code != 0), "{}", done.describe());
+    report
+}
+
+/// The state of a check, or of the endpoint with this address.
+fn state<'a>(report: &'a Value, what: &str) -> &'a str {
+    let lines = ["endpoints", "checks"].into_iter().flat_map(|part| report[part].as_array().expect("an array"));
+    let line = lines.into_iter().find(|line| line["name"] == what || line["url"] == what);
+    line.and_then(|line| line["state"].as_str()).unwrap_or("missing")
+}
+
+fn urls<S: Server>(servers: &[S]) -> String {
+    servers.iter().map(Server::url).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn a_sound_server_is_told_in_full_and_left_as_it_was() {
+    for server in shared::all() {
+        let world = World::on(server);
+        let name = world.name("jobs/doctor");
+        let report = examine(world.distlock(), &[&name], 0);
+        let endpoint = &report["endpoints"][0];
+        assert_eq!((&report["backend"], &report["name"]), (&server.backend().into(), &name.as_str().into()));
+        assert_eq!((&endpoint["url"], &endpoint["tls"]), (&server.url().into(), &"off".into()));
+        assert_eq!((&endpoint["state"], &endpoint["role"]), (&"ok".into(), &"leader".into()), "{report}");
+        assert!(endpoint["version"].as_str().is_some_and(|version| version.contains('.')), "{report}");
+        assert!(endpoint["latency_ms"].as_f64().is_some_and(|latency| latency > 0.0), "{report}");
+        let lease = if server.backend() == "etcd" { ("lease", "unknown") } else { ("session", "ok") };
+        assert_eq!((state(&report, lease.0), state(&report, "clock")), ("ok", lease.1), "{report}");
+        assert_eq!((state(&report, "cluster"), state(&report, "rights")), ("ok", "ok"), "{report}");
+        assert_eq!(server.entries(&name).len(), 0);
+
+        let table = world.distlock().args(["doctor"]).run().assert_code(0);
+        assert!(table.stdout.starts_with(&format!("ok       {}  ", server.url())), "{}", table.describe());
+        assert!(table.stdout.ends_with(" can be had\n") && !table.stdout.contains("rights"), "{}", table.describe());
+        assert_eq!(table.stderr, "");
+    }
+}
+
+#[test]
+fn nothing_is_left_on_the_server() {
+    let servers: [Box<dyn Server>; 3] =
+        [Box::new(Etcd::start(Version::V34)), Box::new(Etcd::start(Version::V35)), Box::new(Consul::start())];
+    for server in &servers {
+        let world = World::on(&**server);
+        world.distlock().args(["doctor", "/jobs/a"]).run().assert_code(0);
+        assert_eq!(server.leases(), Vec::<String>::new(), "{}", server.backend());
+        assert_eq!(server.entries("/jobs").len(), 0, "{}", server.backend());
+    }
+}
+
+#[test]
+fn a_holder_and_those_who_wait_are_not_disturbed() {
+    for server in shared::all() {
+        let world = World::on(server);
+        let name = world.name("busy");
+        let mut holder = world.distlock().args([&name, "sleep", "60"]).spawn();
+        poll_for("the lock", secs(10), || server.entries(&name).pop());
+        let before = server.entries(&name).len();
+        assert_eq!(state(&examine(world.distlock(), &[&name], 0), "rights"), "ok");
+        assert_eq!(server.entries(&name).len(), before);
+        assert!(holder.is_running());
+    }
+}
+
+#[test]
+fn a_dead_member_is_named_and_the_lock_can_be_had_still() {
+    let etcd = etcd::cluster(Version::V35, 3);
+    let dead = etcd::leader(&etcd);
+    let world = World::at("etcd", &urls(&etcd));
+    let report = examine(world.distlock(), &["/jobs/a"], 0);
+    let roles: Vec<_> = (0..3).map(|n| report["endpoints"][n]["role"].as_str().unwrap_or_default()).collect();
+    assert_eq!(roles.iter().filter(|role| **role == "leader").count(), 1, "{report}");
+    assert_eq!(roles[dead], "leader", "{report}");
+
+    etcd[dead].kill();
+    check_dead_member(&world, &etcd, dead);
+}
+
+#[test]
+fn a_dead_consul_server_is_named_and_the_lock_can_be_had_still() {
+    let servers = consul::cluster(3, 1);
+    let dead = consul::leader(&servers);
+    let world = World::at("consul", &urls(&servers));
+    examine(world.distlock(), &["jobs/a"], 0);
+
+    servers[dead].kill();
+    check_dead_member(&world, &servers, dead);
+}
+
+/// The rest of the cluster may have to elect a leader, and each of it to hear of that.
+#[track_caller]
+fn check_dead_member<S: Server>(world: &World, servers: &[S], dead: usize) {
+    let is_as_expected = |report: &Value| {
+        let expected = |n| if n == dead { "warning" } else { "ok" };
+        servers.iter().enumerate().all(|(n, server)| state(report, &server.url()) == expected(n))
+    };
+    let report: Value = poll_for("a lock that can be had from all but the dead one", secs(60), || {
+        let done = world.distlock().args(["doctor", "--json", "/jobs/a"]).run();
+        let report = serde_json::from_str(&done.stdout).expect("JSON");
+        (done.code() == Some(0) && is_as_expected(&report)).then_some(report)
+    });
+    let message = report["endpoints"][dead]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("refused"), "{report}");
+    assert!(report["endpoints"][dead]["hint"].is_string(), "{report}");
+}
+
+#[test]
+fn a_silent_endpoint_costs_no_more_than_the_connect_timeout() {
+    for server in shared::all() {
+        let proxies: Vec<_> = (0..3).map(|_| Proxy::to(server.address())).collect();
+        for proxy in &proxies {
+            proxy.set(Mode::Swallow);
+        }
+        let silent: Vec<_> = proxies.iter().map(Proxy::url).collect();
+        let world = World::at(server.backend(), &format!("{},{}", silent.join(","), server.url()));
+        let run = world.distlock().args(["--connect-timeout", "2s", "doctor", "--json"]).run().assert_code(0);
+        // All at once: three in turn would take six seconds.
+        assert!(run.elapsed >= secs(2) && run.elapsed < secs(5), "{}", run.describe());
+        let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
+        for url in silent {
+            assert_eq!(state(&report, &url), "warning", "{report}");
+        }
+        assert_eq!(state(&report, &server.url()), "ok", "{report}");
+    }
+}
+
+#[test]
+fn most_of_a_cluster_being_down_is_told() {
+    let etcd = etcd::cluster(Version::V34, 3);
+    etcd[0].kill();
+    etcd[1].kill();
+    let world = World::at("etcd", &urls(&etcd));
+    let run = || world.distlock().args(["--connect-timeout", "3s", "doctor"]).run();
+    // The last one takes a moment to notice.
+    let alone = poll_for("the loss of the majority", secs(30), || Some(run()).filter(|done| done.code() == Some(69)));
+    assert!(alone.stdout.ends_with(" cannot be had\n"), "{}", alone.describe());
+    assert!(alone.stderr.contains("no lock can be had"), "{}", alone.describe());
+}
+
+#[test]
+fn servers_of_two_clusters_are_refused() {
+    let etcd = [Etcd::start(Version::V35), Etcd::start(Version::V35)];
+    let world = World::at("etcd", &urls(&etcd));
+    let report = examine(world.distlock(), &[], 64);
+    assert_eq!(state(&report, "cluster"), "error", "{report}");
+}
+
+#[test]
+fn without_any_server_it_is_69() {
+    for backend in ["etcd", "consul"] {
+        let world = World::at(backend, "http://127.0.0.1:1,http://127.0.0.1:2");
+        let report = examine(world.distlock(), &["/jobs/a"], 69);
+        assert_eq!(state(&report, "http://127.0.0.1:1"), "error", "{report}");
+        let told = world.distlock().args(["doctor"]).run().assert_code(69);
+        assert!(told.stderr.contains("http://127.0.0.1:2: connection refused"), "{}", told.describe());
+        assert!(told.stderr.contains("hint: "), "{}", told.describe());
+    }
+}
+
+#[test]
+fn what_can_be_no_lock_is_64() {
+    let world = World::on(shared::consul());
+    let refused = world.distlock().args(["doctor", "a//b"]).run().assert_code(64);
+    assert!(refused.stderr.contains("a//b"), "{}", refused.describe());
+    world.distlock().env("DISTLOCK_TTL", "5s").args(["doctor"]).run().assert_code(64);
+    World::new().distlock().args(["doctor", "/x"]).run().assert_code(64);
+}
+
+#[test]
+fn certificates_are_checked() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let tls = ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None };
+    let servers: [Box<dyn Server>; 2] =
+        [Box::new(Etcd::start_secure(Version::V35, &tls, 300)), Box::new(Consul::start_open(&tls))];
+    for server in &servers {
+        let world = World::on(&**server);
+        let trusting = |authority: &Authority| world.distlock().args(["--cacert".into(), authority.cacert()]);
+        let report = examine(trusting(&authority), &["/jobs/a"], 0);
+        assert_eq!(report["endpoints"][0]["tls"], "verified", "{report}");
+        let report = examine(trusting(&stranger), &["/jobs/a"], 69);
+        assert!(report["endpoints"][0]["tls"].is_null(), "{report}");
+        assert!(report["endpoints"][0]["hint"].as_str().is_some_and(|hint| hint.contains("--cacert")), "{report}");
+        let report = examine(world.distlock().args(["--insecure-skip-tls-verify"]), &[], 0);
+        assert_eq!(report["endpoints"][0]["tls"], "unverified", "{report}");
+    }
+}
+
+#[test]
+fn etcd_s_passwords_and_rights_are_tried() {
+    for version in [Version::V34, Version::V35] {
+        let etcd = Etcd::start(version);
+        etcd.add_user("joe", "right", &["/locks/"]);
+        etcd.enable_auth();
+        let world = World::on(&etcd);
+        let joe = |password: &str| world.distlock().args(["--user", "joe"]).env("ETCDCTL_PASSWORD", password);
+        assert_eq!(state(&examine(joe("right"), &["/locks/a"], 0), "rights"), "ok");
+        assert_eq!(state(&examine(joe("right"), &[], 0), "login"), "ok");
+        let denied = examine(joe("right"), &["/other/a"], 77);
+        assert_eq!(state(&denied, "rights"), "error", "{denied}");
+        assert!(denied.to_string().contains("readwrite on the prefix /other/a/"), "{denied}");
+        assert_eq!(state(&examine(joe("wrong"), &["/locks/a"], 77), &etcd.url()), "error");
+        assert_eq!(state(&examine(world.distlock(), &[], 77), "login"), "error");
+        assert_eq!(state(&examine(world.distlock(), &["/locks/a"], 77), "rights"), "error");
+        assert_eq!(etcd.leases(), Vec::<String>::new());
+        assert_eq!(etcd.entries("/").len(), 0);
+    }
+}
+
+#[test]
+fn consul_s_rights_are_tried() {
+    let authority = Authority::new();
+    let consul = Consul::start_secure(&ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None });
+    let world = World::on(&consul);
+    let with = |rules: &str| {
+        fs::write(world.path().join("token"), consul.token(rules)).expect("a file");
+        world.distlock().args(["--cacert".into(), authority.cacert()]).args(["--token-file", "token"])
+    };
+    let (sessions, keys) = (r#"session_prefix "" { policy = "write" }"#, r#"key_prefix "locks/" { policy = "write" }"#);
+    let least = format!("{sessions}\n{keys}");
+    let report = examine(with(&least), &["locks/a"], 0);
+    assert!(report["endpoints"][0]["version"].is_null(), "a lock needs no agent:read: {report}");
+    assert_eq!(state(&examine(with(&least), &["other/a"], 77), "rights"), "error");
+    assert_eq!(state(&examine(with(sessions), &[], 0), "session"), "ok");
+    let denied = examine(with(keys), &["locks/a"], 77);
+    assert_eq!(state(&denied, "session"), "error", "{denied}");
+    assert!(denied.to_string().contains("session:write"), "{denied}");
+    assert_eq!(consul.leases(), Vec::<String>::new());
+    assert_eq!(consul.entries("").len(), 0);
+}
+
+#[test]
+fn a_directory_is_examined_and_left_as_it_was() {
+    let world = World::local();
+    let locks = world.path().join("locks");
+    assert_eq!(state(&examine(world.distlock(), &["a"], 0), "flock"), "unknown");
+    assert!(!locks.exists());
+    fs::create_dir(&locks).expect("a directory");
+    let report = examine(world.distlock(), &["a"], 0);
+    for check in ["directory", "space", "flock", "rights"] {
+        assert_eq!(state(&report, check), "ok", "{report}");
+    }
+    assert_eq!(fs::read_dir(&locks).expect("a directory").count(), 0);
+    fs::write(world.path().join("file"), "").expect("a file");
+    let file = format!("file://{}/file", world.path().display());
+    examine(world.distlock(), &["-e", &file], 64);
+}

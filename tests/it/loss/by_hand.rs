@@ -1,0 +1,110 @@
+//! Somebody ends the lease or deletes the key.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::{Lease, assert_error, assert_told, await_held, await_nothing_left, await_ready, locked, on_each};
+use crate::world::{Entry, Server, World, children, poll_for, poll_until, secs, shared, state};
+
+/// Everything that a shell can leave below itself, and none of it minds TERM.
+const FAMILY: &str = r#"
+trap "" TERM HUP INT
+setsid -f sleep 300
+(sleep 300 &)
+sleep 300 &
+echo ready
+sleep 300
+"#;
+
+#[test]
+fn a_lease_that_is_ended_by_hand_kills_the_command_within_a_second() {
+    on_each(|server| dead_within_a_second(server, |held| server.end_lease(held.lease.as_ref().expect("a lease"))));
+}
+
+#[test]
+fn a_key_that_is_deleted_by_hand_kills_the_command_within_a_second() {
+    on_each(|server| dead_within_a_second(server, |held| server.delete(&held.key)));
+}
+
+#[test]
+fn a_key_that_somebody_overwrites_kills_the_command_within_a_second() {
+    for server in [shared::etcd34(), shared::etcd35()] {
+        dead_within_a_second(server, |held| {
+            // etcd takes the key from its lease by this.
+            server.put(&held.key, "somebody's");
+            server.delete(&held.key);
+        });
+    }
+}
+
+fn dead_within_a_second(server: &dyn Server, harm: impl FnOnce(&Entry)) {
+    let world = World::on(server);
+    let name = world.name("jobs/backup");
+    // A long lease: its deadline and its renewals have no part in this.
+    let lease = Lease { ttl: secs(60), grace: secs(5) };
+    let job = locked(&world, lease, &name).args(["sh", "-c", FAMILY]).spawn();
+    await_ready(&job);
+    let held = await_held(server, &name);
+    harm(&held);
+    // The promise is a second until nothing of the command runs; distlock itself is gone by then, too.
+    poll_until("the end of all processes", secs(1), || world.processes().is_empty());
+    let job = job.wait().assert_code(76);
+    assert_told(&job, &name);
+    await_nothing_left(server, &name, &[held.lease.expect("a lease")], secs(2));
+}
+
+#[test]
+fn a_lease_that_ended_just_before_the_command_is_found_at_the_release() {
+    on_each(|server| lost_before_the_end(server, |held| server.end_lease(held.lease.as_ref().expect("a lease"))));
+}
+
+#[test]
+fn a_key_that_was_deleted_just_before_the_end_of_the_command_is_found_at_the_release() {
+    on_each(|server| lost_before_the_end(server, |held| server.delete(&held.key)));
+}
+
+/// The keeper is stopped while the lock is lost and the command returns 0: when it goes on it learns of the command
+/// first, and of the loss only by what the release finds.
+fn lost_before_the_end(server: &dyn Server, harm: impl FnOnce(&Entry)) {
+    let world = World::on(server);
+    let name = world.name("jobs/backup");
+    let lease = Lease { ttl: secs(60), grace: secs(5) };
+    let job = locked(&world, lease, &name).args(["sh", "-c", "until [ -e done ]; do sleep 0.01; done"]).spawn();
+    let held = await_held(server, &name);
+    let keeper = job.keeper();
+    let command = poll_for("the command", secs(5), || children(keeper).pop());
+    kill(keeper, Signal::SIGSTOP).expect("the keeper takes a signal");
+    harm(&held);
+    fs::write(world.path().join("done"), "").expect("a file in the world");
+    poll_until("the end of the command", secs(5), || state(command) == Some('Z'));
+    kill(keeper, Signal::SIGCONT).expect("the keeper takes a signal");
+    let job = job.wait_within(secs(5)).assert_code(76);
+    assert_error(&job, &format!("the lock {name} was lost before the command ended"));
+    await_nothing_left(server, &name, &[held.lease.expect("a lease")], secs(2));
+}
+
+#[test]
+fn a_waiter_whose_lease_is_ended_by_hand_queues_again() {
+    on_each(|server| {
+        let world = World::on(server);
+        let name = world.name("jobs/backup");
+        let lease = Lease::short(server);
+        let holder = locked(&world, lease, &name).args(["sleep", "300"]).spawn();
+        let held = await_held(server, &name);
+        let waiter = locked(&world, lease, &name).args(["echo", "mine"]).spawn();
+        let another = |than: &[&Option<String>]| {
+            poll_for("a place in the queue", secs(10), || {
+                let leases = server.entries(&name).into_iter().map(|entry| entry.lease);
+                leases.into_iter().find(|lease| lease.is_some() && !than.contains(&lease))
+            })
+        };
+        let first = another(&[&held.lease]);
+        server.end_lease(first.as_ref().expect("a lease"));
+        let second = another(&[&held.lease, &first]);
+        holder.signal(Signal::SIGTERM);
+        let waiter = waiter.wait_within(secs(30)).assert_code(0);
+        assert_eq!((&*waiter.stdout, &*waiter.stderr), ("mine\n", ""));
+        await_nothing_left(server, &name, &[first, second].map(|lease| lease.expect("a lease")), secs(5));
+    });
+}

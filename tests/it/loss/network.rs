@@ -1,0 +1,154 @@
+//! The way to the server is disturbed or gone.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use distlock::clock::Instant;
+use nix::sys::signal::Signal;
+
+use super::{
+    K, Lease, Loss, READY, Stubborn, assert_told, await_held, await_nothing_left, await_ready, locked, on_each,
+};
+use crate::world::{Mode, Proxy, Server, World, millis, poll_for, poll_until, secs};
+
+/// The rule under test: a deadline starts at the last renewal, and nothing else renews. The lock is acquired when the
+/// last renewal is so old.
+const AGE: Duration = secs(2);
+
+#[test]
+fn the_deadline_of_one_who_waited_starts_at_the_last_renewal() {
+    on_each(|server| {
+        let lease = Lease { ttl: secs(10), grace: secs(1) };
+        let proxy = Proxy::to(server.address());
+        let (first, world) = (World::on(server), World::at(server.backend(), &proxy.url()));
+        let name = world.name("jobs/backup");
+        let holder = locked(&first, lease, &name).args(["sleep", "300"]).spawn();
+        let held = await_held(server, &name);
+        let waiter = Stubborn::start(&world, lease, &name);
+        let own = poll_for("the waiter", secs(10), || {
+            let lease = server.entries(&name).into_iter().rev().find_map(|entry| entry.lease);
+            lease.filter(|lease| Some(lease) != held.lease.as_ref())
+        });
+
+        // Consul ends a session after twice its TTL at the latest.
+        let enough = if server.backend() == "consul" { lease.ttl * 2 } else { lease.ttl } + secs(2);
+        let queued = Instant::now();
+        poll_until("more than a TTL", enough + secs(5), || {
+            assert!(server.leases().contains(&own), "the lease of the waiter ended");
+            Instant::now().since(queued) > enough
+        });
+
+        let before = proxy.bytes();
+        poll_until("a renewal", lease.ttl, || proxy.bytes() != before);
+        let renewed = Instant::now();
+        poll_until("the renewal to age", AGE + secs(1), || Instant::now().since(renewed) >= AGE);
+        holder.signal(Signal::SIGTERM);
+        let started = waiter.await_start();
+        proxy.set(Mode::Cut);
+        assert!(Instant::now().since(renewed) < lease.interval(), "too late: the next renewal may have come through");
+        assert!(started.since(renewed) >= AGE);
+
+        let Loss { soft, last, .. } = waiter.await_loss(&world, &name, secs(30));
+        // A request is seen here later than it was sent, and a proof of life is 10 ms old at most.
+        assert!(last <= renewed + lease.hard(), "alive {:?} after the deadline", last.since(renewed + lease.hard()));
+        let late = (soft + millis(10)).since(renewed + lease.soft());
+        assert!(late < AGE / 2, "the soft signal came {late:?} late: the acquiring has renewed");
+        let early = (renewed + lease.soft()).since(soft);
+        assert!(early < millis(500), "the soft signal came {early:?} early");
+        drop(holder);
+        await_nothing_left(server, &name, &[own], lease.ttl * 3);
+    });
+}
+
+#[test]
+fn a_stubborn_command_is_dead_before_the_next_one_starts_whatever_the_network_does() {
+    // All at once: on Consul each takes two TTLs and the lock-delay.
+    thread::scope(|scope| {
+        for mode in [Mode::Swallow, Mode::Freeze, Mode::Cut] {
+            scope.spawn(move || on_each(|server| no_overlap(server, mode)));
+        }
+    });
+}
+
+fn no_overlap(server: &dyn Server, mode: Mode) {
+    let lease = Lease::short(server);
+    let proxy = Proxy::to(server.address());
+    let (world, direct) = (World::at(server.backend(), &proxy.url()), World::on(server));
+    let name = world.name("jobs/backup");
+    let stubborn = Stubborn::start(&world, lease, &name);
+    let started = stubborn.await_start();
+    let held = await_held(server, &name);
+    let next = locked(&direct, lease, &name).args(stubborn.ledger.command(millis(200))).spawn();
+    poll_until("the next contender", secs(10), || {
+        server.entries(&name).iter().any(|e| e.lease != held.lease && e.lease.is_some())
+    });
+    // The deadline is to come from a renewal, not from the grant.
+    poll_until("a renewal", lease.ttl, || Instant::now().since(started) > lease.interval() + millis(500));
+
+    let sure = Instant::now();
+    proxy.set(mode);
+    let cut = Instant::now();
+    let ledger = crate::world::Ledger::new(&world);
+    let Loss { soft, last, finished } = stubborn.await_loss(&world, &name, lease.ttl + secs(10));
+    assert!(last <= cut + lease.hard(), "alive {:?} after the deadline", last.since(cut + lease.hard()));
+    // No false alarm: while all was well the last renewal was no older than the interval, and a little.
+    let earliest = sure + lease.soft() - lease.interval() - secs(1);
+    assert!(soft >= earliest, "the soft signal came {:?} early", earliest.since(soft));
+    assert!(soft <= cut + lease.soft() + millis(300), "the soft signal came {:?} late", soft.since(cut + lease.soft()));
+    let grace = last.since(soft);
+    assert!(grace + millis(50) >= lease.grace && grace <= lease.grace + K, "{grace:?} from soft to dead");
+    assert!(finished.stderr.contains("no renewal was confirmed"), "{}", finished.describe());
+    assert!(finished.stderr.contains(&proxy.address().to_string()), "{}", finished.describe());
+    assert_eq!(world.processes(), []);
+
+    next.wait_within(lease.ttl * 4).assert_code(0);
+    ledger.assert_exclusive(2);
+    await_nothing_left(server, &name, &[held.lease.expect("a lease")], lease.ttl * 3);
+}
+
+#[test]
+fn connections_that_break_again_and_again_are_no_loss() {
+    on_each(|server| {
+        let lease = Lease::short(server);
+        let proxy = Proxy::to(server.address());
+        let world = World::at(server.backend(), &proxy.url());
+        let name = world.name("jobs/backup");
+        let mut job = locked(&world, lease, &name).args(["sh", "-c", "until [ -e done ]; do sleep 0.05; done"]).spawn();
+        await_held(server, &name);
+        let started = Instant::now();
+        // Without renewals it would be lost by then.
+        while Instant::now().since(started) < lease.ttl + secs(2) {
+            proxy.reset();
+            thread::sleep(millis(700));
+            assert!(job.is_running(), "{}", job.stderr());
+        }
+        fs::write(world.path().join("done"), "").expect("a file in the world");
+        let job = job.wait_within(secs(5)).assert_code(0);
+        assert_eq!(job.stderr, "");
+        assert!(proxy.connections() > 4, "{} connections", proxy.connections());
+        assert_eq!(server.entries(&name).len(), 0);
+    });
+}
+
+#[test]
+fn a_watch_that_broke_is_set_up_again() {
+    on_each(|server| {
+        let lease = Lease { ttl: secs(30), grace: secs(1) };
+        let proxy = Proxy::to(server.address());
+        let world = World::at(server.backend(), &proxy.url());
+        let name = world.name("jobs/backup");
+        let job = locked(&world, lease, &name).args(["sh", "-c", READY]).spawn();
+        await_ready(&job);
+        let held = await_held(server, &name);
+        for _ in 0..3 {
+            let before = proxy.connections();
+            proxy.reset();
+            poll_until("another connection", secs(5), || proxy.connections() > before);
+        }
+        // No renewal is due before seconds have passed: only the watch can tell.
+        server.delete(&held.key);
+        let job = job.wait_within(secs(1)).assert_code(76);
+        assert_told(&job, &name);
+    });
+}

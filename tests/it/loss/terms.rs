@@ -1,0 +1,85 @@
+//! The arithmetic of a lease, as users meet it.
+
+use std::fs;
+use std::thread;
+
+use distlock::clock::Instant;
+
+use super::{Lease, READY, assert_told, await_ready, locked};
+use crate::world::{Etcd, Mode, Proxy, Server, Version, World, poll_until, secs};
+
+/// Nothing listens there, and nothing is asked.
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+#[test]
+fn a_lease_without_room_is_refused_with_its_arithmetic() {
+    for backend in ["etcd", "consul"] {
+        let world = World::at(backend, NOWHERE);
+        let job = world.distlock().args(["-t", "10s", "--grace", "9s", "/x", "touch", "ran"]).run().assert_code(64);
+        for part in [
+            "10s",
+            "9s",
+            "1 %",
+            "100ms",
+            "500ms",
+            "300ms",
+            "caused by: ",
+            "--ttl 11s or more",
+            "--grace 8300ms or less",
+        ] {
+            assert!(job.stderr.contains(part), "{part}: {}", job.describe());
+        }
+        assert!(job.stderr.starts_with("distlock: error: "), "{}", job.describe());
+        assert!(!world.path().join("ran").exists());
+    }
+}
+
+#[test]
+fn a_lock_delay_without_room_is_refused() {
+    let world = World::at("consul", NOWHERE);
+    fs::write(world.path().join("config.toml"), "[consul]\nlock_delay = \"3s\"\n").expect("a file in the world");
+    let job =
+        world.distlock().args(["--config", "config.toml", "-t", "15s", "/x", "touch", "ran"]).run().assert_code(64);
+    assert!(job.stderr.contains("lock_delay"), "{}", job.describe());
+    assert!(!world.path().join("ran").exists());
+}
+
+#[test]
+fn a_ttl_below_consul_s_least_is_refused() {
+    let world = World::at("consul", NOWHERE);
+    let job = world.distlock().args(["-t", "9s", "/x", "touch", "ran"]).run().assert_code(64);
+    assert!(job.stderr.contains("10s"), "{}", job.describe());
+    assert!(!world.path().join("ran").exists());
+}
+
+#[test]
+fn the_ttl_that_etcd_grants_is_used_and_reported() {
+    let test = |version| {
+        // etcd grants no less than one and a half times its election timeout: six seconds.
+        let server = Etcd::start_with(version, &["--heartbeat-interval=400", "--election-timeout=4000"]);
+        let (asked, granted) = (Lease { ttl: secs(4), grace: secs(1) }, Lease { ttl: secs(6), grace: secs(1) });
+        let proxy = Proxy::to(server.address());
+        let world = World::at("etcd", &proxy.url());
+        let (name, another) = (world.name("jobs/backup"), world.name("jobs/restore"));
+        let job = world.distlock().args(["-v"]).args(asked.options()).args([&*name, "sh", "-c", READY]).spawn();
+        let told = "granted a TTL of 6s, the least of the server, instead of 4s";
+        poll_until("the report", secs(5), || job.stderr().contains(told));
+        drop(job);
+
+        let job = locked(&world, asked, &another).args(["sh", "-c", READY]).spawn();
+        await_ready(&job);
+        let cut = Instant::now();
+        proxy.set(Mode::Cut);
+        let job = job.wait_within(granted.ttl + secs(5)).assert_code(76);
+        assert_told(&job, &another);
+        // The one asked for would have ended it at the latest by now.
+        assert!(Instant::now().since(cut) > asked.soft(), "{}", job.describe());
+        let room = format!("no renewal was confirmed in {:.1?}", granted.soft());
+        assert!(job.stderr.contains(&room), "{room}: {}", job.describe());
+    };
+    thread::scope(|scope| {
+        for version in [Version::V34, Version::V35] {
+            scope.spawn(move || test(version));
+        }
+    });
+}

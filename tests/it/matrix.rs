@@ -1,0 +1,242 @@
+//! Either process killed, stopped or crashed at a random moment, while another contender waits.
+//!
+//! `DISTLOCK_TEST_RUNS` sets the number of runs (40), `DISTLOCK_TEST_SEED` replays a failure.
+
+use std::fmt::{self, Display};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+use std::{env, fs};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{Ledger, Mode, Proxy, Running, Server, World, millis, poll_until, secs, shared};
+
+/// Runs that go on at the same time.
+const LANES: usize = 8;
+/// From TERM to KILL of a daemon that ignores TERM.
+const GRACE: Duration = millis(800);
+
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Supervisor,
+    Keeper,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    Waiting,
+    JustAcquired,
+    Running,
+    InGrace,
+    Releasing,
+}
+
+const SIGNALS: [Signal; 3] = [Signal::SIGKILL, Signal::SIGSTOP, Signal::SIGABRT];
+const VICTIMS: [Victim; 2] = [Victim::Supervisor, Victim::Keeper];
+const MOMENTS: [Moment; 5] =
+    [Moment::Waiting, Moment::JustAcquired, Moment::Running, Moment::InGrace, Moment::Releasing];
+
+/// What happens in one run.
+struct Fate {
+    server: &'static dyn Server,
+    signal: Signal,
+    victim: Victim,
+    moment: Moment,
+    /// From 0 to 1: when within the moment.
+    when: f64,
+}
+
+impl Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, signal, victim, moment, when } = self;
+        write!(f, "{} {signal} {victim:?} {moment:?} {when:.3}", server.backend())
+    }
+}
+
+/// Splitmix64: small, and the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next() % bound as u64).expect("less than a usize")
+    }
+
+    fn unit(&mut self) -> f64 {
+        f64::from(u32::try_from(self.next() >> 32).expect("32 bits")) / f64::from(u32::MAX)
+    }
+}
+
+/// Every combination equally often, in any order.
+fn fates(seed: u64, runs: usize) -> Vec<Fate> {
+    let mut random = Random(seed);
+    let mut fates: Vec<_> = (0..runs)
+        .map(|n| Fate {
+            server: shared::all()[random.below(3)],
+            signal: SIGNALS[n % 3],
+            victim: VICTIMS[n / 3 % 2],
+            moment: MOMENTS[n / 6 % 5],
+            when: random.unit(),
+        })
+        .collect();
+    for n in (1..fates.len()).rev() {
+        fates.swap(n, random.below(n + 1));
+    }
+    fates
+}
+
+fn setting(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn whoever_dies_or_stops_whenever_the_lock_excludes_and_nothing_is_left() {
+    let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::from(time.subsec_nanos()));
+    let seed = setting("DISTLOCK_TEST_SEED").unwrap_or_else(clock);
+    let runs = setting("DISTLOCK_TEST_RUNS").unwrap_or(40).try_into().expect("a number of runs");
+    println!("DISTLOCK_TEST_SEED={seed} DISTLOCK_TEST_RUNS={runs}");
+    let fates = fates(seed, runs);
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    thread::scope(|scope| {
+        for _ in 0..LANES {
+            scope.spawn(|| {
+                while let Some(fate) = fates.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (started, outcome) = (Instant::now(), catch_unwind(AssertUnwindSafe(|| suffer(fate))));
+                    println!(
+                        "{fate}: {} after {:.1?}",
+                        if outcome.is_ok() { "ok" } else { "FAILED" },
+                        started.elapsed()
+                    );
+                    if outcome.is_err() {
+                        failed.lock().expect("nobody panics with the lock").push(fate.to_string());
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().expect("nobody panics with the lock");
+    assert!(failed.is_empty(), "{} of {runs} runs, DISTLOCK_TEST_SEED={seed}: {failed:#?}", failed.len());
+}
+
+/// One run: a holder, the one that is hit, and a contender, in this order.
+fn suffer(fate: &Fate) {
+    let proxy = Proxy::to(fate.server.address());
+    let [first, world, last] =
+        [fate.server.url(), proxy.url(), fate.server.url()].map(|endpoint| World::at(fate.server.backend(), &endpoint));
+    let (name, ledger) = (world.name("fate"), Ledger::new(&world));
+    let ttl = if fate.server.backend() == "consul" { 10 } else { 3 };
+    let spawn = |world: &World, command: &[String]| {
+        let lock = ["-t", &ttl.to_string(), "--grace", "800ms", &name, "--"];
+        world.distlock().args(lock).args(command).spawn()
+    };
+    let queue = |length| poll_until("the queue", secs(20), || fate.server.contenders(&name) == length);
+
+    let mut holder = spawn(&first, &until_told(&ledger));
+    queue(1);
+    let unlucky = spawn(&world, &doomed(fate.moment, &ledger));
+    queue(2);
+    let contender = spawn(&last, &ledger.command(millis(50)));
+    queue(3);
+    let pid = match fate.victim {
+        Victim::Supervisor => unlucky.pid(),
+        Victim::Keeper => unlucky.keeper(),
+    };
+    let go = || fs::write(first.path().join("go"), "").expect("a file in the world");
+    if !matches!(fate.moment, Moment::Waiting) {
+        go();
+    }
+    await_moment(fate, &mut holder, &ledger, &proxy);
+    // It may have ended by now, if the moment was late.
+    let _ = kill(pid, fate.signal);
+    go();
+    holder.wait().assert_code(0);
+    settle(fate, pid, unlucky, contender, secs(ttl));
+
+    let holders = ledger.holds().len();
+    assert!((2..=3).contains(&holders), "{:#?}", ledger.holds());
+    ledger.assert_exclusive(holders);
+    // Consul may let a session live for twice its TTL.
+    poll_until("an empty queue", secs(ttl) * 2 + secs(2), || fate.server.contenders(&name) == 0);
+    for world in [first, world, last] {
+        poll_until("the end of all processes", secs(5), || world.processes().is_empty());
+    }
+}
+
+/// Holds the lock until there is a file `go`.
+fn until_told(ledger: &Ledger) -> Vec<String> {
+    let shell = ["sh", "-c", r#"while [ ! -e go ]; do "$@" || exit; done"#, "sh"].map(str::to_owned);
+    shell.into_iter().chain(ledger.command(millis(100))).collect()
+}
+
+/// What the one that is hit runs.
+fn doomed(moment: Moment, ledger: &Ledger) -> Vec<String> {
+    match moment {
+        Moment::Waiting | Moment::JustAcquired | Moment::Running => ledger.command(millis(600)),
+        Moment::InGrace => {
+            let leave = r#"trap "" TERM; setsid -f "$@"; touch gone"#;
+            let shell = ["sh", "-c", leave, "sh"].map(str::to_owned);
+            shell.into_iter().chain(ledger.command(secs(60))).collect()
+        }
+        Moment::Releasing => ledger.command(millis(100)),
+    }
+}
+
+/// Waits for the moment at which the blow falls.
+fn await_moment(fate: &Fate, holder: &mut Running, ledger: &Ledger, proxy: &Proxy) {
+    let second = || poll_until("the second holder", secs(20), || ledger.holds().len() == 2);
+    let window = match fate.moment {
+        Moment::Waiting => millis(500),
+        Moment::JustAcquired => {
+            poll_until("the end of the holder", secs(20), || !holder.is_running());
+            millis(60)
+        }
+        Moment::Running => {
+            second();
+            millis(500)
+        }
+        Moment::InGrace => {
+            second();
+            GRACE
+        }
+        Moment::Releasing => {
+            second();
+            // Stretches what would take a millisecond.
+            proxy.set(Mode::Delay(millis(30)));
+            millis(250)
+        }
+    };
+    thread::sleep(window.mul_f64(fate.when));
+}
+
+/// Sees all to their ends; whoever was stopped is thawed when all that can be has been.
+fn settle(fate: &Fate, pid: Pid, unlucky: Running, mut contender: Running, ttl: Duration) {
+    let began = Instant::now();
+    let last = match (fate.signal, fate.victim, fate.moment) {
+        // The keeper goes on alone, and has the lock until the supervisor is there to start the command.
+        (Signal::SIGSTOP, Victim::Supervisor, Moment::Waiting | Moment::JustAcquired) => {
+            poll_until("the expiry of a lease that is not renewed", ttl * 2, || began.elapsed() > ttl * 3 / 2);
+            let _ = kill(pid, Signal::SIGCONT);
+            ttl * 3
+        }
+        // Consul may let a session live for twice its TTL, and keeps its lock closed for the lock-delay.
+        (Signal::SIGSTOP, Victim::Keeper, _) if fate.server.backend() == "consul" => ttl * 3 + secs(2),
+        // The keeper of a release that was stopped is given 6 s.
+        (Signal::SIGSTOP, Victim::Keeper, _) => ttl + secs(4),
+        // The other process frees the lock at once, and not when the lease has run out.
+        _ => millis(2500),
+    };
+    poll_until("the contender's turn", last, || !contender.is_running());
+    contender.wait().assert_code(0);
+    let _ = kill(pid, Signal::SIGCONT);
+    unlucky.wait_within(ttl * 3 + secs(10));
+}

@@ -1,0 +1,314 @@
+//! The command never outlives the lock, whoever of the two processes is killed or stopped.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::Stdio;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, poll_until, secs, shared};
+
+/// The least TTL, in seconds, that serves these tests on this server.
+fn ttl(server: &dyn Server) -> u64 {
+    if server.backend() == "consul" { 10 } else { 3 }
+}
+
+/// A command that ignores what it can ignore, with a daemon below it that has its own session, no
+/// descriptors and no environment, and processes that fork twice and exit all the time.
+fn stubborn(world: &World) -> String {
+    world.script("storm", r#"( "$0" & )"#);
+    let text = r#"
+trap "" HUP INT QUIT USR1 USR2 ALRM TERM TSTP TTIN TTOU
+setsid -f env -i sh -c "exec sleep 1000 <&- >&- 2>&-"
+./storm
+./storm
+echo ready >ready
+while :; do sleep 1000; done"#;
+    world.script("stubborn", text)
+}
+
+/// A stubborn command that holds a lock, and a contender in another world that waits for it.
+struct Scene {
+    server: &'static dyn Server,
+    name: String,
+    world: World,
+    holder: Running,
+    keeper: Pid,
+    waiting: (World, Running),
+}
+
+impl Scene {
+    fn set(server: &'static dyn Server) -> Self {
+        let world = World::on(server);
+        let name = world.name("stubborn");
+        let holder = world.distlock().args(["-t", &ttl(server).to_string(), &name, &stubborn(&world)]).spawn();
+        let keeper = holder.keeper();
+        world.wait_for_file("ready");
+        let elsewhere = World::on(server);
+        let waiting = elsewhere.distlock().args([&name, "--", "true"]).spawn();
+        poll_until("two contenders", secs(10), || server.contenders(&name) == 2);
+        Self { server, name, world, holder, keeper, waiting: (elsewhere, waiting) }
+    }
+
+    /// Asserts that the tree is gone half a second after `hit`, and that the contender has had the
+    /// lock within a second.
+    #[track_caller]
+    fn assert_cleared(self, hit: Instant) -> (World, Running) {
+        assert_gone(&self.world, &[self.holder.pid()], hit, millis(500));
+        let contender = self.waiting.1.wait_within(secs(20)).assert_code(0);
+        let waited = hit.elapsed();
+        // The bound of the promise: at once, and not when the lease has run out.
+        assert!(
+            waited < secs(1),
+            "{}: the lock was free after {waited:?}\n{}",
+            self.server.backend(),
+            contender.describe()
+        );
+        assert_eq!(self.server.contenders(&self.name), 0);
+        (self.world, self.holder)
+    }
+}
+
+/// Asserts that the world's processes, but these, were gone for good so long after `since`.
+///
+/// One that forks and exits all the time can slip through one look: it takes many in a row.
+#[track_caller]
+fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
+    let mut last = (since, Vec::new());
+    while last.0.elapsed() < millis(100) {
+        let left: Vec<_> = world.processes().into_iter().filter(|pid| !spared.contains(pid)).map(name).collect();
+        if !left.is_empty() {
+            last = (Instant::now(), left);
+        }
+        let (seen, left) = (last.0 - since, &last.1);
+        assert!(seen <= bound, "{left:?} still run after {seen:?}, and the bound is {bound:?}");
+    }
+    println!("everything was gone after {:?}", last.0 - since);
+}
+
+fn name(pid: Pid) -> String {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("{pid} {}", name.trim())
+}
+
+fn hit(pid: Pid, signal: Signal) -> Instant {
+    let now = Instant::now();
+    kill(pid, signal).expect("the process is there");
+    now
+}
+
+#[test]
+fn a_killed_supervisor_takes_everything_with_it_and_frees_the_lock_at_once() {
+    for signal in [Signal::SIGKILL, Signal::SIGABRT] {
+        for server in shared::all() {
+            let scene = Scene::set(server);
+            let hit = hit(scene.holder.pid(), signal);
+            let (_, holder) = scene.assert_cleared(hit);
+            holder.wait_within(secs(1)).assert_signal(signal);
+        }
+    }
+}
+
+#[test]
+fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
+    for signal in [Signal::SIGKILL, Signal::SIGABRT] {
+        for server in shared::all() {
+            let scene = Scene::set(server);
+            let hit = hit(scene.keeper, signal);
+            let (_world, holder) = scene.assert_cleared(hit);
+            let holder = holder.wait_within(secs(2)).assert_code(76);
+            assert!(holder.stderr.contains("distlock: error: "), "{}", holder.describe());
+        }
+    }
+}
+
+#[test]
+fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
+    for server in shared::all() {
+        let scene = Scene::set(server);
+        let key = server.entries(&scene.name).into_iter().min_by_key(|entry| entry.revision);
+        let since = Instant::now();
+        server.end_lease(&key.and_then(|entry| entry.lease).expect("the holder's lease"));
+        // The keeper lives until it has told the server; the tree has K from the news of the loss.
+        assert_gone(&scene.world, &[scene.holder.pid(), scene.keeper], since, millis(1000));
+        scene.holder.wait_within(secs(10)).assert_code(76);
+    }
+}
+
+/// Runs `fault` on a holder that keeps a ledger and ignores TERM, while another waits; both must have
+/// excluded each other, whatever became of the first.
+fn exclude(server: &'static dyn Server, endpoint: &str, fault: impl FnOnce(&World, Running, &str)) {
+    let world = World::at(server.backend(), endpoint);
+    let (name, ledger) = (world.name("fault"), Ledger::new(&world));
+    let deaf = ["-t", &ttl(server).to_string(), &name, "sh", "-c", r#"trap "" TERM; "$@"; exit"#, "sh"];
+    let holder = world.distlock().args(deaf).args(ledger.command(secs(100))).spawn();
+    poll_until("the holder", secs(10), || ledger.holds().len() == 1);
+    let elsewhere = World::on(server);
+    let contender = elsewhere.distlock().args([&name, "--"]).args(ledger.command(millis(100))).spawn();
+    poll_until("two contenders", secs(10), || server.contenders(&name) == 2);
+    fault(&world, holder, &name);
+    contender.wait().assert_code(0);
+    ledger.assert_exclusive(2);
+}
+
+#[test]
+fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
+    for server in shared::all() {
+        exclude(server, &server.url(), |world, holder, _| {
+            let stopped = hit(holder.keeper(), Signal::SIGSTOP);
+            // D counts from the last renewal, which was sent before the stop.
+            assert_gone(world, &[holder.pid()], stopped, secs(ttl(server)));
+            let holder = holder.wait_within(secs(6)).assert_code(76);
+            assert!(holder.stderr.contains("was lost"), "{}", holder.describe());
+        });
+    }
+}
+
+#[test]
+fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
+    for server in shared::all() {
+        let proxy = Proxy::to(server.address());
+        exclude(server, &proxy.url(), |world, holder, name| {
+            let keeper = holder.keeper();
+            let lease =
+                server.entries(name).into_iter().min_by_key(|entry| entry.revision).and_then(|entry| entry.lease);
+            let stopped = hit(holder.pid(), Signal::SIGSTOP);
+            while stopped.elapsed() < secs(ttl(server)) * 3 / 2 {
+                assert!(server.entries(name).iter().any(|entry| entry.lease == lease), "the lock is held");
+                thread::sleep(millis(100));
+            }
+            proxy.set(Mode::Swallow);
+            // D counts from the last renewal that was confirmed, before this moment.
+            assert_gone(world, &[holder.pid(), keeper], Instant::now(), secs(ttl(server)));
+            holder.signal(Signal::SIGCONT);
+            holder.wait_within(secs(10)).assert_code(76);
+        });
+    }
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_delays_no_deadline() {
+    for server in shared::all() {
+        let proxy = Proxy::to(server.address());
+        let world = World::at(server.backend(), &proxy.url());
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let name = world.name("deaf");
+        let verbose = ["-v", "--log-format", "json", "-t", &ttl(server).to_string(), &name];
+        let mut command = world.distlock().args(verbose).args([&*stubborn(&world)]).into_command();
+        fill(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        let mut job = command.stderr(writer).spawn().expect("distlock starts");
+        drop(command);
+        world.wait_for_file("ready");
+        let supervisor = Pid::from_raw(job.id().cast_signed());
+        let keeper = children(supervisor)[0];
+        proxy.set(Mode::Cut);
+        // The keeper goes on trying to tell the server.
+        assert_gone(&world, &[supervisor, keeper], Instant::now(), secs(ttl(server)));
+        poll_until("the end of distlock", secs(5), || job.try_wait().expect("a child").is_some());
+        assert_eq!(job.wait().expect("a child").code(), Some(76));
+        drop(reader);
+    }
+}
+
+/// Fills a pipe, without changing how others write to it.
+fn fill(pipe: &str) {
+    let mut pipe =
+        OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(pipe).expect("the pipe opens");
+    while pipe.write(b"x").is_ok() {}
+}
+
+#[test]
+fn a_reader_sees_the_end_when_the_command_closes_its_output() {
+    for server in shared::all() {
+        let world = World::on(server);
+        let name = world.name("streams");
+        let closes = ["sh", "-c", "echo out; echo err >&2; exec sleep 1000 >&- 2>&-"];
+        let mut command = world.distlock().args([&name]).args(closes).into_command();
+        let mut job = command.stdout(Stdio::piped()).spawn().expect("distlock starts");
+        let mut output = String::new();
+        job.stdout.take().expect("a pipe was asked for").read_to_string(&mut output).expect("text");
+        assert_eq!(output, "out\n");
+        assert_eq!(server.contenders(&name), 1, "the lock is still held");
+        kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGTERM).expect("distlock runs");
+        job.wait().expect("a child can be waited for");
+    }
+}
+
+/// How often all threads of a process were woken up.
+fn wakes(pid: Pid) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs").flatten();
+    let status = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+    let count = |status: String| {
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t")?.parse::<u64>().ok())
+    };
+    status.filter_map(count).sum::<u64>()
+}
+
+/// Asserts that for so long neither process of this job wakes up but when something comes or goes on
+/// the network, and that not more often than `renewals` times.
+#[track_caller]
+fn assert_idle(job: &Running, proxy: &Proxy, span: Duration, renewals: u64) -> String {
+    let (supervisor, keeper) = (job.pid(), job.keeper());
+    let look = || ((wakes(supervisor), wakes(keeper)), proxy.bytes());
+    let (start, began) = (look(), Instant::now());
+    let (mut before, mut bursts, mut since) = (start, 0, None);
+    while began.elapsed() < span {
+        thread::sleep(millis(50));
+        let now = look();
+        if now != before {
+            // What belongs to one renewal may fall into several looks.
+            bursts += u64::from(since.is_none_or(|since: Instant| since.elapsed() > millis(500)));
+            since = Some(Instant::now());
+        }
+        before = now;
+    }
+    let (supervisor, keeper) = (before.0.0 - start.0.0, before.0.1 - start.0.1);
+    let text = format!("{bursts} bursts, {supervisor} wakes of the supervisor, {keeper} of the keeper in {span:?}");
+    assert!(bursts <= renewals, "{text}; {renewals} renewals");
+    assert!(supervisor <= 2 * renewals && keeper <= 20 * renewals, "{text}; {renewals} renewals");
+    text
+}
+
+#[test]
+fn an_idle_holder_and_an_idle_waiter_wake_up_for_renewals_only() {
+    thread::scope(|scope| {
+        for server in shared::all() {
+            let name = World::new().name("idle");
+            let job = || {
+                let proxy = Proxy::to(server.address());
+                let world = World::at(server.backend(), &proxy.url());
+                let job = world.distlock().args(["-t", "30", &name, "sleep", "1000"]).spawn();
+                (proxy, world, job)
+            };
+            let holder = job();
+            poll_until("the holder", secs(10), || server.contenders(&name) == 1);
+            let waiter = job();
+            poll_until("the waiter", secs(10), || server.contenders(&name) == 2);
+            for (proxy, world, job) in [holder, waiter] {
+                scope.spawn(move || {
+                    // A renewal every 10 s.
+                    println!("{}: {}", server.backend(), assert_idle(&job, &proxy, secs(24), 3));
+                    drop((job, world));
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn what_the_command_left_behind_is_gone_when_distlock_is() {
+    for server in shared::all() {
+        let world = World::on(server);
+        let name = world.name("leftover");
+        let daemon = r#"trap "" TERM; setsid -f sleep 1000; exit 7"#;
+        world.distlock().args(["--grace", "200ms", &name, "sh", "-c", daemon]).run().assert_code(7);
+        assert_eq!(world.processes(), []);
+        assert_eq!(server.contenders(&name), 0);
+    }
+}

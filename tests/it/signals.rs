@@ -1,0 +1,207 @@
+//! Each signal reaches the command once, and the command starts as if nothing stood before it.
+
+use std::fs;
+use std::thread;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::world::{Run, Running, World, children, millis, on_servers, poll_until, secs};
+
+/// A command that notes the signals that it gets, and goes on until there is a file `stop`.
+const NOTES: &str = r#"
+for signal in HUP INT QUIT USR1 USR2 TERM WINCH CONT; do trap "echo $signal >>signals" $signal; done
+echo ready >ready
+while [ ! -e stop ]; do sleep 0.05; done"#;
+
+fn noted(world: &World) -> Vec<String> {
+    let text = fs::read_to_string(world.path().join("signals")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Waits until so many signals were noted, and a moment longer, in case there are more.
+#[track_caller]
+fn assert_noted(world: &World, expected: &[&str]) {
+    poll_until(&format!("{expected:?}"), secs(10), || noted(world).len() >= expected.len());
+    let until = Instant::now() + millis(300);
+    while Instant::now() < until {
+        assert_eq!(noted(world), expected);
+        thread::sleep(millis(20));
+    }
+}
+
+fn under(world: &World, options: &[&str], command: &[&str]) -> Run {
+    world.distlock().args(options).args([&*world.name("signals"), "--"]).args(command)
+}
+
+fn started(world: &World, run: Run) -> Running {
+    let job = run.spawn();
+    world.wait_for_file("ready");
+    job
+}
+
+#[test]
+fn every_signal_reaches_the_command_once() {
+    let world = &World::local();
+    let script = world.script("notes", NOTES);
+    let job = started(world, under(world, &[], &[&script]));
+    let mut expected = Vec::new();
+    for name in ["USR1", "USR2", "HUP", "WINCH", "CONT", "QUIT", "TERM"] {
+        job.signal(format!("SIG{name}").parse().expect("a signal"));
+        expected.push(name);
+        assert_noted(world, &expected);
+    }
+}
+
+#[test]
+fn an_int_reaches_the_command_once() {
+    let world = &World::local();
+    let script = world.script("notes", NOTES);
+    let job = started(world, under(world, &[], &[&script]));
+    job.signal(Signal::SIGINT);
+    assert_noted(world, &["INT"]);
+}
+
+#[test]
+fn a_term_that_comes_twice_at_once_is_one() {
+    let world = &World::local();
+    let script = world.script("notes", NOTES);
+    let job = started(world, under(world, &[], &[&script]));
+    job.signal(Signal::SIGTERM);
+    poll_until("the first", secs(5), || noted(world).len() == 1);
+    job.signal(Signal::SIGTERM);
+    assert_noted(world, &["TERM"]);
+}
+
+#[test]
+fn timeout_sends_the_command_one_term() {
+    let world = &World::local();
+    let script = world.script("notes", NOTES);
+    let job = started(world, under(world, &[], &[&script]).through("timeout", ["-s", "TERM", "1"]));
+    // It sends a CONT as well, for a command that was stopped.
+    assert_noted(world, &["TERM", "CONT"]);
+    fs::write(world.path().join("stop"), "").expect("a file in the world");
+    job.wait_within(secs(5)).assert_code(124);
+}
+
+#[test]
+fn a_clean_up_that_takes_longer_than_grace_and_ttl_has_its_time_under_the_lock() {
+    on_servers(|world, server| {
+        // The exit of the shell goes by the signal, as a program does that cleans up and then lets go.
+        let clean = r#"trap "echo cleaning >cleaning; sleep 8; echo done >done; trap - TERM; kill -TERM \$\$" TERM
+            echo ready >ready; while :; do sleep 0.05; done"#;
+        let script = world.script("clean", clean);
+        let ttl = if server.backend() == "consul" { "10" } else { "4" };
+        let mut job = started(world, under(world, &["-t", ttl, "--grace", "1"], &[&script]));
+        job.signal(Signal::SIGTERM);
+        world.wait_for_file("cleaning");
+        let (name, began) = (world.name("signals"), Instant::now());
+        while !world.path().join("done").exists() {
+            assert_eq!(server.contenders(&name), 1, "the lock is held");
+            assert!(job.is_running() && began.elapsed() < secs(15));
+            thread::sleep(millis(50));
+        }
+        job.wait_within(secs(3)).assert_signal(Signal::SIGTERM);
+        assert_eq!(server.contenders(&name), 0);
+    });
+}
+
+#[test]
+fn a_second_term_after_a_second_kills() {
+    let world = &World::local();
+    let script = world.script("notes", NOTES);
+    let job = started(world, under(world, &["--grace", "3"], &[&script]));
+    job.signal(Signal::SIGTERM);
+    assert_noted(world, &["TERM"]);
+    // The user's second thoughts: the time between is what is tested.
+    thread::sleep(secs(2));
+    let second = Instant::now();
+    job.signal(Signal::SIGTERM);
+    job.wait_within(secs(1)).assert_code(137);
+    assert!(second.elapsed() < secs(1), "killed at once, without the grace");
+    assert_eq!(noted(world), ["TERM"]);
+}
+
+#[test]
+fn where_the_command_died_of_a_signal_distlock_does_too() {
+    let world = &World::local();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        let suicide = format!("kill -{} $$", signal as i32);
+        under(world, &[], &["sh", "-c", &suicide]).run().assert_signal(signal);
+    }
+    under(world, &[], &["sh", "-c", "kill -KILL $$"]).run().assert_code(137);
+    under(world, &[], &["sh", "-c", "kill -USR1 $$"]).run().assert_code(138);
+}
+
+/// The pending, blocked, ignored and caught signals that /proc/PID/status tells, but the two that
+/// the C library keeps for itself.
+fn dispositions(status: &str) -> Vec<u64> {
+    const INTERNAL: u64 = 0b11 << 31;
+    let masks = ["SigPnd:\t", "SigBlk:\t", "SigIgn:\t", "SigCgt:\t"];
+    let mask = |name| status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(name)?, 16).ok());
+    masks.into_iter().map(|name| mask(name).expect("a mask") & !INTERNAL).collect()
+}
+
+#[test]
+fn the_command_starts_with_clean_masks_and_dispositions() {
+    let world = &World::local();
+    let status = ["cat", "/proc/self/status"];
+    let sloppy = ["--block-signal", "--ignore-signal=PIPE,CHLD,TERM,USR1,TSTP,TTOU,RTMIN+3"];
+    let run = under(world, &[], &status).through("env", sloppy);
+    assert_eq!(dispositions(&run.run().assert_code(0).stdout), [0; 4]);
+}
+
+#[test]
+fn what_nohup_ignores_stays_ignored() {
+    let world = &World::local();
+    let run = under(world, &[], &["sh", "-c", "cat /proc/self/status; echo ready >ready; sleep 1"]);
+    let job = run.through("nohup", [""; 0]).spawn();
+    world.wait_for_file("ready");
+    job.signal(Signal::SIGHUP);
+    let job = job.wait_within(secs(10)).assert_code(0);
+    assert_eq!(dispositions(&job.stdout)[2], 1, "HUP alone is ignored");
+}
+
+#[test]
+fn it_works_as_the_leader_of_a_session() {
+    let world = &World::local();
+    let run = under(world, &[], &["sh", "-c", "echo out; exit 7"]);
+    let job = run.through("setsid", ["-w"]).run().assert_code(7);
+    assert_eq!(job.stdout, "out\n");
+}
+
+#[test]
+fn it_works_in_the_environment_of_cron() {
+    let world = &World::local();
+    let run = under(world, &[], &["sh", "-c", "echo out; exit 7"]);
+    let cron = ["-i", "HOME=/", "LOGNAME=root", "PATH=/usr/bin:/bin", "SHELL=/bin/sh"];
+    let job = run.through("env", cron).run().assert_code(7);
+    assert_eq!((&*job.stdout, &*job.stderr), ("out\n", ""));
+}
+
+/// Starts distlock as the first process of a namespace; `None` where that is not allowed.
+fn as_pid_1(world: &World, run: Run) -> Option<Run> {
+    let namespace = ["--pid", "--fork", "--mount-proc"];
+    let allowed = world.command("unshare").args(namespace).args(["true"]).run().code() == Some(0);
+    allowed.then(|| run.through("unshare", namespace))
+}
+
+#[test]
+fn as_pid_1_it_reaps_whatever_ends() {
+    let world = &World::local();
+    let orphans = r#"for i in 1 2 3; do setsid -f sh -c "sleep 0.1 & exit"; done; sleep 0.5
+        grep -l "^State:.Z" /proc/[0-9]*/status; echo $PPID; exit 7"#;
+    let Some(run) = as_pid_1(world, under(world, &[], &["sh", "-c", orphans])) else { return };
+    let job = run.run().assert_code(7);
+    assert_eq!(job.stdout, "2\n", "the keeper alone is above the command");
+}
+
+#[test]
+fn as_pid_1_it_exits_with_what_it_cannot_die_of() {
+    let world = &World::local();
+    let script = world.script("sleeper", "echo ready >ready; exec sleep 1000");
+    let Some(run) = as_pid_1(world, under(world, &[], &[&script])) else { return };
+    let job = started(world, run);
+    kill(children(job.pid())[0], Signal::SIGTERM).expect("distlock runs");
+    job.wait_within(secs(5)).assert_code(143);
+}
