@@ -103,8 +103,8 @@ pub fn failure(url: &(impl Display + ?Sized), error: &rustls::Error) -> Failure 
         _ => (Kind::Unreachable, "the server may want other versions of TLS, or a certificate: --cert and --key"),
     };
     let message = match kind {
-        Kind::Denied => format!("{url} does not accept this client's certificate, or the lack of one"),
-        _ => format!("{url} cannot be trusted"),
+        Kind::Denied => format!("{url}: the server does not accept this client's certificate, or the lack of one"),
+        _ => format!("{url}: the server cannot be trusted"),
     };
     Failure::new(kind, message).because(words(error)).hint(hint)
 }
@@ -117,7 +117,7 @@ pub fn wrong_scheme(url: &(impl Display + ?Sized), speaks_tls: bool) -> Failure 
     } else {
         ("does not speak TLS", "write http:// in its address if it is to be reached without")
     };
-    Failure::new(Kind::Unreachable, format!("the server at {url} {what}")).hint(hint)
+    Failure::new(Kind::Unreachable, format!("{url}: the server {what}")).hint(hint)
 }
 
 fn way_out(error: &CertificateError) -> &'static str {

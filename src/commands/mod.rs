@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Invocation, Surroundings};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::{exit, report};
 
 /// Understands the command line, does what it asks for, and says how it went.
@@ -19,7 +19,10 @@ pub fn main() -> ExitCode {
     match config::resolve(std::env::args_os(), &Surroundings::of_process()).and_then(dispatch) {
         Ok(code) => code,
         Err(failure) => {
-            report::failure(&failure);
+            match failure.kind {
+                Kind::Interrupted(signal) => run::die_as_the_command(signal),
+                _ => report::failure(&failure),
+            }
             ExitCode::from(exit::code(failure.kind))
         }
     }

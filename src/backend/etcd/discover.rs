@@ -61,6 +61,15 @@ fn dial(servers: &[Endpoint], tls: &Tls) -> Result<Vec<Dial>, Failure> {
     servers.iter().map(|server| Dial::new(server, tls)).collect()
 }
 
+/// The same settings with the servers named that are to be looked up.
+pub async fn named(server: &Server) -> Outcome<Server> {
+    let endpoints = match server.endpoints.as_slice() {
+        [Endpoint::Discovered { domain, secure }] => lookup(domain, *secure).await?,
+        named => named.to_vec(),
+    };
+    Ok(Server { endpoints, ..server.clone() })
+}
+
 /// Servers with TLS where there are any: etcdctl takes those without along, which is no way to keep a password.
 async fn lookup(domain: &str, only_secure: bool) -> Outcome<Vec<Endpoint>> {
     let name = |service| format!("_{service}._tcp.{domain}");

@@ -135,14 +135,14 @@ fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
     let mut terminal = Terminal::open(&world);
     terminal.send(&format!("{distlock} </dev/null | cat; stty -a | grep -o ' echo '\n"));
     terminal.expect("Password of joe on etcd: ");
-    terminal.send(&format!("{PASSWORD}\n"));
+    terminal.send_hidden(&format!("{PASSWORD}\n"));
     let mut shown = terminal.expect("held");
     // The terminal shows again what is typed.
     shown += &terminal.expect(" echo ");
     shown += &terminal.prompt();
     terminal.send(&format!("{distlock}; echo status $?\n"));
     terminal.expect("Password of joe on etcd: ");
-    terminal.send("wrong-s3cr3t\n");
+    terminal.send_hidden("wrong-s3cr3t\n");
     shown += &terminal.expect("status 77");
     assert!(!shown.contains(PASSWORD) && !shown.contains("wrong-s3cr3t"), "{shown}");
     // Nobody to ask.
@@ -151,6 +151,20 @@ fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
     let job = job.into_command();
     command = command.args(["--wait"]).args([job.get_program()]).args(job.get_args());
     super::assert_told(&command.run().assert_code(64), &["--password-file"]);
+}
+
+#[test]
+fn ctrl_c_at_the_prompt_ends_a_shell_s_loop() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    let distlock = format!("{} -b etcd -e http://127.0.0.1:1 --user joe /x true", env!("CARGO_BIN_EXE_distlock"));
+    terminal.send(&format!("for i in 1 2; do {distlock}; echo went-on; done\n"));
+    terminal.expect("Password of joe on etcd: ");
+    terminal.send_hidden("\x03");
+    let shown = terminal.prompt();
+    terminal.line("echo status $?");
+    terminal.expect("status 130");
+    assert!(!shown.contains("went-on") && !shown.contains("error"), "{shown}");
 }
 
 #[test]
