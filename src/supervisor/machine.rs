@@ -174,9 +174,11 @@ impl Machine {
         }
     }
 
-    /// Takes in one event; the deadline goes first.
+    /// Takes in one event. What the keeper said is followed by [`Event::Tick`] once all of it was read: a newer deadline
+    /// may stand behind an older one that passed while this process was stopped.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let more_to_come = matches!(event, Event::Message(_));
         match event {
             Event::Message(message) => self.message(message, now),
             Event::LinkClosed => self.keeper = self.keeper.max(Keeper::Unlinked),
@@ -185,7 +187,9 @@ impl Machine {
             Event::Signal { signal, keyboard } => self.signal(signal, keyboard, now),
             Event::Tick => {}
         }
-        self.check(now);
+        if !more_to_come {
+            self.check(now);
+        }
         std::mem::take(&mut self.actions)
     }
 

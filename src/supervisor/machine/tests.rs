@@ -159,6 +159,16 @@ fn at_the_deadline_the_tree_is_killed_and_a_silent_keeper_too() {
 }
 
 #[test]
+fn what_the_keeper_said_while_this_process_was_stopped_counts_before_a_deadline_that_passed() {
+    let mut machine = running(false);
+    for kill in [20_000, 40_000] {
+        assert_eq!(machine.on(Event::Message(FromKeeper::Deadlines(deadlines(kill))), at(35_000)), []);
+    }
+    assert_eq!(machine.on(Event::Tick, at(35_000)), []);
+    assert_eq!(machine.wake(), Some(at(40_000)));
+}
+
+#[test]
 fn a_keeper_that_reports_is_left_to_finish() {
     let mut machine = running(false);
     let _ = machine.on(Event::Tick, at(10_000));
