@@ -14,8 +14,6 @@ use crate::tree::Process;
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
-/// A process that runs is at its deadline sooner than this, and has read in this time what waits in the link.
-const LATE: Duration = Duration::from_millis(100);
 /// How long the witness may take to tell of a signal.
 const TESTIMONY: Duration = Duration::from_millis(20);
 /// How often the tree is killed again while it dies.
@@ -200,9 +198,11 @@ impl Machine {
         }
     }
 
-    /// Takes in one event; the deadline goes first.
+    /// Takes in one event. What the keeper said is followed by [`Event::Tick`] once all of it was read: a newer deadline
+    /// may stand behind an older one that passed while this process was stopped.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let more_to_come = matches!(event, Event::Message(_));
         match event {
             Event::Message(message) => self.message(message, now),
             Event::LinkClosed => self.keeper = self.keeper.max(Keeper::Unlinked),
@@ -214,7 +214,9 @@ impl Machine {
             Event::Tick => {}
         }
         self.decide(now);
-        self.check(now);
+        if !more_to_come {
+            self.check(now);
+        }
         std::mem::take(&mut self.actions)
     }
 
@@ -450,10 +452,7 @@ impl Machine {
             && let Some(deadlines) = self.deadlines
             && now >= deadlines.kill
         {
-            // Who comes late was stopped. What the keeper has told meanwhile goes first: it has kept the deadline.
-            let late = self.keeper == Keeper::Linked && now.since(deadlines.kill) > LATE;
-            let next = if late { now + LATE } else { now };
-            self.killing = Some(Kill { since: now, next });
+            self.killing = Some(Kill { since: now, next: now });
         }
         let Some(kill) = &mut self.killing else { return };
         if now < kill.next {

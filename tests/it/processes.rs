@@ -203,6 +203,21 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
 }
 
 #[test]
+fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
+    let world = World::on(shared::etcd35());
+    let name = world.name("stopped");
+    let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
+    let started = Instant::now();
+    poll_until("the command", secs(5), || !children(job.keeper()).is_empty());
+    job.signal(Signal::SIGSTOP);
+    // Longer than the TTL, which is what this is about: time has to pass.
+    thread::sleep(secs(7));
+    job.signal(Signal::SIGCONT);
+    job.wait_within(secs(10)).assert_code(7);
+    assert!(started.elapsed() > secs(8));
+}
+
+#[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
     on_each(|server| {
         let proxy = Proxy::to(server.address());
