@@ -1,7 +1,7 @@
 //! Trust between the two ends of a connection.
 
 use super::{assert_told, servers, servers_with, trusting};
-use crate::world::{Authority, Proxy, Server, ServerTls, World, secs, shared};
+use crate::world::{Authority, Proxy, ServerTls, World, secs, shared};
 
 /// An untrusted server is known at the first handshake; nobody waits for a timeout then.
 const AT_ONCE: std::time::Duration = secs(5);

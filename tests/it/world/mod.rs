@@ -1,5 +1,6 @@
 //! What a test needs around the binary: servers, faults, terminals, and eyes.
 
+mod cluster;
 pub mod consul;
 pub mod etcd;
 mod http;
@@ -23,6 +24,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+pub use cluster::{Blow, Cluster, Member};
 pub use consul::Consul;
 pub use etcd::{Etcd, Version};
 pub use ledger::Ledger;
