@@ -12,7 +12,9 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_for, poll_until, secs, shared};
+use crate::world::{
+    Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_for, poll_until, secs, shared,
+};
 
 /// The least TTL, in seconds, that serves these tests on this server.
 fn ttl(server: &dyn Server) -> u64 {

@@ -65,6 +65,6 @@ fn soaks() -> bool {
 
 /// How long a fault lasts that a lease must outlive by renewals elsewhere.
 fn length(lease: Lease) -> Duration {
-    let least = lease.ttl + secs(2);
-    if soaks() { least.max(secs(30)) } else { least }
+    let shortest = lease.ttl + secs(2);
+    if soaks() { shortest.max(secs(30)) } else { shortest }
 }
