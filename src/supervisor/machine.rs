@@ -326,6 +326,8 @@ impl Machine {
     fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
         match (self.phase, signal) {
             (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf(signal as i32)),
+            // Whose end comes already needs no other.
+            (Phase::Waiting, _) if self.keeper == Keeper::Gone => {}
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
                 let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
                 self.verdict = Some(Verdict::Failed(interrupted));
@@ -392,25 +394,25 @@ impl Machine {
     }
 
     fn keeper_ended(&mut self, now: Instant) {
-        self.keeper = Keeper::Gone;
+        (self.keeper, self.parted) = (Keeper::Gone, None);
         if self.released {
             return self.finish();
         }
         match self.phase {
-            Phase::Over => self.abandoned(),
+            Phase::Over => return self.abandoned(),
             Phase::Waiting => {
-                self.verdict =
-                    Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
-                self.abandoned();
+                let fault = || Verdict::Failed(Failure::fault("the process that kept the place in the queue died"));
+                self.verdict.get_or_insert_with(fault);
             }
             Phase::Armed | Phase::Running | Phase::Frozen => {
                 if !self.silenced {
                     self.show(Notice::KeeperLost("the process that kept the lock died"));
                     self.verdict = Some(self.lost("the process that kept it died"));
                 }
-                self.killing = Some(Kill { since: now, next: now });
             }
         }
+        // Even where it was not heard that a command started: it may have.
+        self.killing = Some(Kill { since: now, next: now });
     }
 
     /// The keeper left something on the server.
@@ -442,10 +444,14 @@ impl Machine {
 
     fn check(&mut self, now: Instant) {
         if self.parted.is_some_and(|at| now >= at) {
+            self.parted = None;
             if !self.lingers {
                 self.actions.push(Action::KillKeeper);
             }
-            return if self.released { self.finish() } else { self.abandoned() };
+            // What it left undone is for later, once it has ended.
+            if self.released {
+                return self.finish();
+            }
         }
         if matches!(self.phase, Phase::Armed | Phase::Running)
             && self.killing.is_none()
