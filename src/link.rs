@@ -50,6 +50,8 @@ pub enum FromKeeper {
     Relock(Step),
     /// The command is being ended, and why.
     Ending(String),
+    /// It is being killed and not dead yet: the keeper is at it.
+    Killing,
     /// Nothing is left of the command; this is the verdict unless the release tells of a loss.
     Ended(Verdict),
     /// These processes run on without the lock, as the user asked for.
@@ -131,7 +133,12 @@ trait Message: Serialize {
 
 impl Message for FromKeeper {
     fn replaces(&self, older: &Self) -> bool {
-        matches!((self, older), (Self::Deadlines(_), Self::Deadlines(_)) | (Self::Waiting(_), Self::Waiting(_)))
+        matches!(
+            (self, older),
+            (Self::Deadlines(_), Self::Deadlines(_))
+                | (Self::Waiting(_), Self::Waiting(_))
+                | (Self::Killing, Self::Killing)
+        )
     }
     fn droppable(&self) -> bool {
         matches!(self, Self::Note(_))

@@ -220,6 +220,17 @@ pub fn die_of(signal: Signal) {
     let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
 }
 
+/// Stops this process by `signal`, which is shown by shells and told in their `$?`. Returns once it goes on.
+pub fn stop_by(signal: Signal) {
+    set_handler(signal, SigHandler::SigDfl);
+    let _ = nix::sys::signal::kill(getpid(), signal);
+    let mut only = SigSet::empty();
+    only.add(signal);
+    let mut before = SigSet::empty();
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), Some(&mut before));
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+}
+
 /// Objects that own one descriptor from their creation to their end, and never exchange it.
 pub trait FixedDescriptor: AsRawFd {}
 impl FixedDescriptor for crate::clock::Alarm {}

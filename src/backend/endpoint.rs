@@ -46,6 +46,13 @@ pub enum Endpoint {
         /// The socket.
         path: PathBuf,
     },
+    /// The servers of which DNS tells in SRV records (etcd only).
+    Discovered {
+        /// The domain that they serve.
+        domain: String,
+        /// Servers without TLS are passed over.
+        secure: bool,
+    },
 }
 
 impl fmt::Display for Endpoint {
@@ -54,6 +61,7 @@ impl fmt::Display for Endpoint {
             Self::Http { authority } => write!(f, "http://{authority}"),
             Self::Https { authority } => write!(f, "https://{authority}"),
             Self::Unix { path } => write!(f, "unix://{}", path.display()),
+            Self::Discovered { domain, .. } => write!(f, "_etcd-client._tcp.{domain}"),
         }
     }
 }

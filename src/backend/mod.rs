@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod etcd;
 pub mod local;
 pub mod probe;
+pub mod tls;
 pub mod unlocked;
 
 use std::time::Duration;
@@ -202,7 +203,7 @@ impl Settings {
     pub async fn probe(&self, inquiry: &probe::Inquiry, note: Note) -> Result<probe::Findings, Failure> {
         install_tls();
         match self {
-            Self::Etcd(server) => etcd::probe::probe(server, inquiry, note).await,
+            Self::Etcd(server) => Box::pin(etcd::probe::probe(server, inquiry, note)).await,
             Self::Consul(server, options) => consul::probe::probe(server, options, inquiry, note).await,
             Self::Local(directory) => local::probe::probe(directory, inquiry),
         }

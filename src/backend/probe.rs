@@ -128,7 +128,10 @@ impl Tls {
         match endpoint {
             endpoint::Endpoint::Https { .. } if server.tls.insecure_skip_verify => Self::Unverified,
             endpoint::Endpoint::Https { .. } => Self::Verified,
-            endpoint::Endpoint::Http { .. } | endpoint::Endpoint::Unix { .. } => Self::Off,
+            // Those of a domain have been looked up by now.
+            endpoint::Endpoint::Http { .. }
+            | endpoint::Endpoint::Unix { .. }
+            | endpoint::Endpoint::Discovered { .. } => Self::Off,
         }
     }
 }

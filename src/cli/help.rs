@@ -64,7 +64,7 @@ pub const SECTIONS: &[Section] = &[
             ("DISTLOCK_...", "the options marked [env: ...] above"),
             (
                 "ETCDCTL_...",
-                "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT",
+                "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT, DISCOVERY_SRV",
             ),
             (
                 "CONSUL_...",

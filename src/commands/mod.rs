@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Invocation, Surroundings, Target};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::link::Verdict;
 use crate::report::Report;
 use crate::supervisor::tally::Facts;
@@ -23,17 +23,26 @@ pub fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
         Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure)),
-        Err(failure) => {
-            let code = fail(&failure);
-            report_refusal(&line, failure);
-            code
-        }
+        Err(failure) => refuse(&line, failure),
     }
 }
 
 fn fail(failure: &Failure) -> ExitCode {
     report::failure(failure);
     ExitCode::from(exit::code(failure.kind))
+}
+
+/// Ends with what is wrong about a command line or its configuration.
+fn refuse(line: &[OsString], failure: Failure) -> ExitCode {
+    let kind = failure.kind;
+    if !matches!(kind, Kind::Interrupted(_)) {
+        report::failure(&failure);
+    }
+    report_refusal(line, failure);
+    if let Kind::Interrupted(signal) = kind {
+        run::die_as_the_command(signal);
+    }
+    ExitCode::from(exit::code(kind))
 }
 
 /// Whoever relies on a report gets one of a refused command line, too.

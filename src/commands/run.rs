@@ -157,7 +157,7 @@ fn exit_code(verdict: &Verdict, busy_exit: Option<u8>) -> u8 {
 }
 
 /// A shell that reads a script stops at a command that *died* of Ctrl-C, and goes on after one that exited with 130.
-fn die_as_the_command(signal: i32) {
+pub fn die_as_the_command(signal: i32) {
     let told = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
     if let Some(signal) = told.into_iter().find(|known| *known as i32 == signal) {
         process::die_of(signal);

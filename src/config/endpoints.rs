@@ -50,6 +50,23 @@ pub fn parse(list: &str, backend: Name, plain: Plain) -> Result<Vec<Address>, St
     list.split(',').map(|one| address(one.trim(), backend, plain)).collect()
 }
 
+/// Reads a domain whose servers DNS tells of.
+///
+/// # Errors
+///
+/// Why it is none, to follow the name of the setting.
+pub fn domain(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    // A longer label or name is not to be had in DNS; the services' names take their share.
+    if name.len() > 220
+        || name.split('.').any(|label| label.is_empty() || label.len() > 63 || !label.chars().all(allowed))
+    {
+        return Err(format!("`{text}` is not the name of a domain"));
+    }
+    Ok(name.to_owned())
+}
+
 fn address(text: &str, backend: Name, plain: Plain) -> Result<Address, String> {
     let expected = || {
         let expected = match backend {
@@ -176,6 +193,15 @@ mod tests {
             ("file://host/dir", Name::Local),
         ] {
             assert!(parse(list, backend, Plain::Http).is_err(), "{list} on {backend}");
+        }
+    }
+
+    #[test]
+    fn domains_are_names() {
+        assert_eq!(domain("example.com."), Ok("example.com".into()));
+        assert_eq!(domain("lan"), Ok("lan".into()));
+        for text in ["", ".", "a..b", "https://example.com", "a b", "a:2379", &"x".repeat(64), &"x.".repeat(120)] {
+            assert!(domain(text).is_err(), "{text}");
         }
     }
 

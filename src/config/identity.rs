@@ -1,11 +1,15 @@
 //! Who we are to the servers. Secrets come from files, from the backends' own variables, or from a prompt: never from
 //! the command line, which everybody on the host can read.
 
+use std::io;
+
+use nix::sys::signal::Signal;
+
 use super::Surroundings;
 use super::layers::{Layers, Value};
 use crate::backend::Name;
 use crate::backend::endpoint::{Identity, Secret};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 
 /// The identity for the chosen backend.
 pub fn resolve(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
@@ -39,13 +43,21 @@ fn login(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity,
     let password = match (layers.get("password-file"), own.password.filter(|_| !of_another)) {
         (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file)?,
         (_, Some(own)) => own,
-        (_, None) => (around.ask)(&format!("Password of {user} on {name}: ")).map_err(|error| {
-            Failure::usage(format!("the user {user} has no password, and there is no terminal to ask for it"))
-                .because(error)
-                .hint("name a file that holds it with --password-file")
-        })?,
+        (_, None) => {
+            (around.ask)(&format!("Password of {user} on {name}: ")).map_err(|error| unasked(&user, &error))?
+        }
     };
     Ok(Identity { user: Some(user), password: Some(password), ..Identity::default() })
+}
+
+fn unasked(user: &str, error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::Interrupted {
+        // Ctrl-C, which the prompt reads as a character.
+        return Failure::new(Kind::Interrupted(Signal::SIGINT as i32), "interrupted at the prompt");
+    }
+    Failure::usage(format!("the user {user} has no password, and there is no terminal to ask for it"))
+        .because(error)
+        .hint("name a file that holds it with --password-file")
 }
 
 fn user_name(value: &Value) -> Result<String, Failure> {

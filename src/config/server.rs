@@ -92,27 +92,32 @@ fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Fa
         || on(layers, name, Name::Etcd, "ETCDCTL_INSECURE_TRANSPORT", false)?;
     let plain = if forced || *tls != Tls::default() { Plain::Https } else { Plain::Http };
     let parse = |list: &str, plain| endpoints::parse(list, name, plain);
-    let addresses = match (layers.get("endpoints"), name) {
+    let named = layers.get("endpoints");
+    // As etcdctl has it: of its two variables, this is the stronger.
+    if let Some(value) = layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd)
+        && named.as_ref().is_none_or(|named| named.layer >= Layer::Own)
+    {
+        let secure = plain == Plain::Https;
+        return Ok(vec![Endpoint::Discovered { domain: value.parse(endpoints::domain)?, secure }]);
+    }
+    let addresses = match (named, name) {
         (Some(value), Name::Consul) if forced && value.layer == Layer::Own => {
             value.parse(|list| parse(list, Plain::AlwaysHttps))?
         }
         (Some(value), _) => value.parse(|list| parse(list, plain))?,
         (None, Name::Consul) => parse(CONSUL_AGENT, plain).map_err(Failure::fault)?,
-        (None, _) => return Err(no_address(layers)),
+        (None, _) => {
+            return Err(Failure::usage("etcd has no address: there is no default").hint(
+                "name the servers with -e https://HOST:2379,... (also DISTLOCK_ENDPOINTS, ETCDCTL_ENDPOINTS, \
+                 ETCDCTL_DISCOVERY_SRV)",
+            ));
+        }
     };
     let endpoint = |address| match address {
         Address::Server(endpoint) => Some(endpoint),
         Address::Directory(_) => None,
     };
     Ok(addresses.into_iter().filter_map(endpoint).collect())
-}
-
-fn no_address(layers: &Layers) -> Failure {
-    let failure = match layers.variable("ETCDCTL_DISCOVERY_SRV") {
-        Some(value) => value.refuse("servers are not looked up in DNS by this version"),
-        None => Failure::usage("etcd has no address: there is no default"),
-    };
-    failure.hint("name the servers with -e https://HOST:2379,... (also DISTLOCK_ENDPOINTS, ETCDCTL_ENDPOINTS)")
 }
 
 /// Whether a backend's own switch is set to `state`, where that backend is the chosen one.

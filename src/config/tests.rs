@@ -255,11 +255,23 @@ fn addresses_and_the_scheme_of_plain_ones() {
     let file = World::new().config("[etcd]\nendpoints = [\"a:1\", \"b:2\"]");
     assert_eq!(endpoints(&file.server("")), "http://a:1 http://b:2");
     assert!(World::new().refuses("-b etcd").contains("etcd has no address"));
-    let discovery = World::with(&[("ETCDCTL_DISCOVERY_SRV", "example.org")]);
-    assert!(discovery.refuses("").contains("ETCDCTL_DISCOVERY_SRV: servers are not looked up in DNS"));
-    assert_eq!(endpoints(&discovery.server("-e a:1")), "http://a:1");
     assert!(World::new().refuses("-b etcd -e unix:///s").contains("is not an address for the backend etcd"));
     assert!(World::new().refuses("-b local -e file:///a,file:///b").contains("two would be two locks"));
+}
+
+#[test]
+fn the_servers_of_a_domain_are_left_to_dns() {
+    let found = |variables: &[(&str, &str)], options: &str| {
+        World::with(&[variables, &[("ETCDCTL_DISCOVERY_SRV", "a.org.")]].concat()).server(options).endpoints
+    };
+    let discovered = |secure| vec![Endpoint::Discovered { domain: "a.org".into(), secure }];
+    assert_eq!(found(&[("ETCDCTL_ENDPOINTS", "a:1")], ""), discovered(false));
+    assert_eq!(found(&[("ETCDCTL_INSECURE_TRANSPORT", "false")], ""), discovered(true));
+    assert_eq!(found(&[], "--insecure-skip-tls-verify"), discovered(true));
+    assert_ne!(found(&[], "-e a:1"), discovered(false));
+    assert_ne!(found(&[("DISTLOCK_ENDPOINTS", "a:1")], ""), discovered(false));
+    let refusal = World::with(&[("ETCDCTL_DISCOVERY_SRV", "https://a.org")]).refuses("");
+    assert!(refusal.contains("ETCDCTL_DISCOVERY_SRV: `https://a.org` is not the name of a domain"), "{refusal}");
 }
 
 #[test]

@@ -127,6 +127,8 @@ struct Keeper<'a> {
     lease: Option<String>,
     place: Option<(u64, String)>,
     orphaned: bool,
+    /// What was inherited is the command's alone by now, or nobody's.
+    detached: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -160,6 +162,7 @@ impl<'a> Keeper<'a> {
             lease: None,
             place: None,
             orphaned: false,
+            detached: false,
         })
     }
 
@@ -193,6 +196,8 @@ impl<'a> Keeper<'a> {
             self.link.get_mut().flush();
         }
         if lingers {
+            // Whoever reads what distlock printed is not to wait for this process.
+            self.detach();
             // Nobody forwards signals any more.
             heed(&[Signal::SIGINT, Signal::SIGTERM]);
             let forsaken = &mut self.forsaken;
@@ -293,11 +298,18 @@ impl<'a> Keeper<'a> {
             Ok(pid) => {
                 self.command = Some(pid);
                 if !self.job.reruns {
-                    self.job.inherited.close(&[]);
+                    self.detach();
                 }
                 Event::Started
             }
             Err(error) => Event::NotStarted(not_started(&self.job.argv, &error)),
+        }
+    }
+
+    /// Closes what was inherited, once: the numbers may be others' afterwards.
+    fn detach(&mut self) {
+        if !std::mem::replace(&mut self.detached, true) {
+            self.job.inherited.close(&[]);
         }
     }
 

@@ -1,5 +1,7 @@
 //! The supervisor's decisions: pure. Events come in with the moment at which they are handled; what to do comes out.
 
+mod signals;
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -65,8 +67,8 @@ pub enum Group {
 pub enum Action {
     /// Tell the keeper.
     Post(FromSupervisor),
-    /// Stop this process, as the command was stopped.
-    StopSelf,
+    /// Stop this process by the signal that stopped the command.
+    StopSelf(i32),
     /// Kill everything below but the keeper.
     KillTree,
     /// Kill the keeper and everything below it.
@@ -154,6 +156,8 @@ pub struct Machine {
     killing: Option<Kill>,
     stuck: Vec<Process>,
     verdict: Option<Verdict>,
+    /// The keeper was killed because it did not answer.
+    silenced: bool,
     /// The keeper has given up the lock, as far as it could.
     released: bool,
     /// It stays behind, to end a lease whose servers do not answer.
@@ -188,6 +192,7 @@ impl Machine {
             killing: None,
             stuck: Vec::new(),
             verdict: None,
+            silenced: false,
             released: false,
             lingers: false,
             parted: None,
@@ -195,9 +200,11 @@ impl Machine {
         }
     }
 
-    /// Takes in one event; the deadline goes first.
+    /// Takes in one event. What the keeper said is followed by [`Event::Tick`] once all of it was read: a newer deadline
+    /// may stand behind an older one that passed while this process was stopped.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let more_to_come = matches!(event, Event::Message(_));
         match event {
             Event::Message(message) => self.message(message, now),
             Event::LinkClosed => self.keeper = self.keeper.max(Keeper::Unlinked),
@@ -209,7 +216,9 @@ impl Machine {
             Event::Tick => {}
         }
         self.decide(now);
-        self.check(now);
+        if !more_to_come {
+            self.check(now);
+        }
         std::mem::take(&mut self.actions)
     }
 
@@ -265,7 +274,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued | FromKeeper::Account(_) => {}
+            FromKeeper::Continued | FromKeeper::Killing | FromKeeper::Account(_) => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;
@@ -307,101 +316,26 @@ impl Machine {
         }
     }
 
-    /// The shell is to see the job stopped. Where the command has a group of its own, only a stop that came through here
-    /// is the shell's business.
-    fn command_stopped(&mut self, signal: i32) {
-        let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
-        if self.group != Group::Own || by_terminal {
-            self.actions.push(Action::StopSelf);
-        }
-    }
-
-    fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
-        match (self.phase, signal) {
-            (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf),
-            (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
-                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
-                self.verdict = Some(Verdict::Failed(interrupted));
-                self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
-                self.forward(signal, now);
-            }
-            (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {}
-            (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
-                if take(&mut self.witnessed, signal) {
-                    // The command has it already; it counts all the same.
-                    let _ = self.counts(signal, now);
-                } else {
-                    self.undecided.push((signal, now + TESTIMONY));
-                }
-            }
-            (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
-        }
-    }
-
-    /// The whole group got the signal, so the command has it.
-    fn testified(&mut self, signal: Signal, now: Instant) {
-        if take(&mut self.undecided, signal) {
-            let _ = self.counts(signal, now);
-        } else {
-            self.witnessed.push((signal, now + TESTIMONY));
-        }
-    }
-
-    /// What the witness does not speak of in time was sent to this process alone.
-    fn decide(&mut self, now: Instant) {
-        self.witnessed.retain(|(_, until)| now < *until);
-        let over = self.group != Group::Witnessed;
-        while let Some((signal, _)) = self.undecided.first().copied().filter(|(_, until)| over || now >= *until) {
-            self.undecided.remove(0);
-            self.forward(signal, now);
-        }
-    }
-
-    fn forward(&mut self, signal: Signal, now: Instant) {
-        if self.counts(signal, now) {
-            self.actions.push(Action::Post(FromSupervisor::Signal(signal as i32)));
-        }
-    }
-
-    /// Counts INT and TERM: the first is the command's, the same again within a second is the same, and a later one
-    /// kills. Whether the command is to have it.
-    fn counts(&mut self, signal: Signal, now: Instant) -> bool {
-        if !matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
-            return true;
-        }
-        match self.first {
-            Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
-                self.actions.push(Action::Post(FromSupervisor::Kill));
-                false
-            }
-            Some((first, _)) => first != signal,
-            None => {
-                self.first = Some((signal, now));
-                true
-            }
-        }
-    }
-
     fn keeper_ended(&mut self, now: Instant) {
-        self.keeper = Keeper::Gone;
+        (self.keeper, self.parted) = (Keeper::Gone, None);
         if self.released {
             return self.finish();
         }
         match self.phase {
-            Phase::Over => self.abandoned(),
+            Phase::Over => return self.abandoned(),
             Phase::Waiting => {
-                self.verdict =
-                    Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
-                self.abandoned();
+                let fault = || Verdict::Failed(Failure::fault("the process that kept the place in the queue died"));
+                self.verdict.get_or_insert_with(fault);
             }
             Phase::Armed | Phase::Running | Phase::Frozen => {
-                self.show(Notice::KeeperLost("the process that kept the lock died"));
-                self.verdict = Some(self.lost("the process that kept it died"));
-                self.killing = Some(Kill { since: now, next: now });
+                if !self.silenced {
+                    self.show(Notice::KeeperLost("the process that kept the lock died"));
+                    self.verdict = Some(self.lost("the process that kept it died"));
+                }
             }
         }
+        // Even where it was not heard that a command started: it may have.
+        self.killing = Some(Kill { since: now, next: now });
     }
 
     /// The keeper left something on the server.
@@ -433,10 +367,14 @@ impl Machine {
 
     fn check(&mut self, now: Instant) {
         if self.parted.is_some_and(|at| now >= at) {
+            self.parted = None;
             if !self.lingers {
                 self.actions.push(Action::KillKeeper);
             }
-            return if self.released { self.finish() } else { self.abandoned() };
+            // What it left undone is for later, once it has ended.
+            if self.released {
+                return self.finish();
+            }
         }
         if matches!(self.phase, Phase::Armed | Phase::Running)
             && self.killing.is_none()
@@ -458,18 +396,16 @@ impl Machine {
         if renewed {
             // A deadline that came late: what was killed is the keeper's to report.
             self.killing = None;
-        } else if silent {
-            self.verdict = Some(self.lost("the process that kept it did not answer"));
+        } else if silent || self.silenced {
+            if !std::mem::replace(&mut self.silenced, true) {
+                self.show(Notice::KeeperLost("the process that kept the lock did not answer"));
+                self.verdict = Some(self.lost("the process that kept it did not answer"));
+            }
             self.actions.push(Action::KillAll);
         } else {
             self.actions.push(if alive { Action::KillTree } else { Action::KillAll });
         }
     }
-}
-
-fn take(signals: &mut Vec<(Signal, Instant)>, signal: Signal) -> bool {
-    let found = signals.iter().position(|(known, _)| *known == signal);
-    found.map(|index| signals.remove(index)).is_some()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, getpgrp, getpid};
+use nix::unistd::{Pid, getpgrp};
 
 use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind};
@@ -135,11 +135,13 @@ impl<'a> Supervisor<'a> {
         loop {
             self.alarm.set(self.machine.wake())?;
             self.wait()?;
-            // The deadline before anything else: the machine may have been asleep.
-            let mut events = vec![Event::Tick];
+            let mut events = Vec::new();
             self.alarm.clear();
             self.link.flush();
             self.read_link(&mut events)?;
+            // The deadline before any signal: the machine may have been asleep. Not before the keeper's news, which may
+            // have moved it since this process was stopped.
+            events.push(Event::Tick);
             self.read_signals(&mut events)?;
             self.hear_witness(&mut events);
             for event in events {
@@ -242,7 +244,7 @@ impl<'a> Supervisor<'a> {
     fn perform(&mut self, action: Action, show: &mut dyn FnMut(Notice)) {
         match action {
             Action::Post(message) => self.link.post(message),
-            Action::StopSelf => drop(kill(getpid(), Signal::SIGSTOP)),
+            Action::StopSelf(signal) => process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP)),
             Action::KillTree => {
                 self.killed = true;
                 self.tree.kill(Some(self.keeper));

@@ -134,7 +134,7 @@ fn suffer(fate: &Fate) {
     let [first, world, last] =
         [fate.server.url(), proxy.url(), fate.server.url()].map(|endpoint| World::at(fate.server.backend(), &endpoint));
     let (name, ledger) = (world.name("fate"), Ledger::new(&world));
-    let ttl = if fate.server.backend() == "consul" { 10 } else { 3 };
+    let ttl = if fate.server.backend() == "consul" { 10 } else { 6 };
     let spawn = |world: &World, command: &[String]| {
         let lock = ["-t", &ttl.to_string(), "--grace", "800ms", &name, "--"];
         world.distlock().args(lock).args(command).spawn()
@@ -142,7 +142,7 @@ fn suffer(fate: &Fate) {
     let queue = |length| poll_until("the queue", secs(20), || fate.server.contenders(&name) == length);
 
     let mut holder = spawn(&first, &until_told(&ledger));
-    queue(1);
+    poll_until("the holder", secs(20), || ledger.holds().len() == 1);
     let unlucky = spawn(&world, &doomed(fate.moment, &ledger));
     queue(2);
     let contender = spawn(&last, &ledger.command(millis(50)));
@@ -232,8 +232,8 @@ fn settle(fate: &Fate, pid: Pid, unlucky: Running, mut contender: Running, ttl: 
         (Signal::SIGSTOP, Victim::Keeper, _) if fate.server.backend() == "consul" => ttl * 3 + secs(2),
         // The keeper of a release that was stopped is given 6 s.
         (Signal::SIGSTOP, Victim::Keeper, _) => ttl + secs(4),
-        // The other process frees the lock at once, and not when the lease has run out.
-        _ => millis(2500),
+        // The other process frees the lock at once, before the lease can run out.
+        _ => secs(4),
     };
     poll_until("the contender's turn", last, || !contender.is_running());
     contender.wait().assert_code(0);

@@ -12,11 +12,23 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, poll_until, secs, shared};
+use crate::world::{
+    Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_for, poll_until, secs, shared,
+};
 
 /// The least TTL, in seconds, that serves these tests on this server.
 fn ttl(server: &dyn Server) -> u64 {
     if server.backend() == "consul" { 10 } else { 3 }
+}
+
+/// Runs a test that takes some TTLs on all servers at the same time.
+fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
+    let test = &test;
+    thread::scope(|scope| {
+        for server in shared::all() {
+            scope.spawn(move || test(server));
+        }
+    });
 }
 
 /// A command that ignores what it can ignore, with a daemon below it that has its own session, no
@@ -82,7 +94,12 @@ impl Scene {
 fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
     let mut last = (since, Vec::new());
     while last.0.elapsed() < millis(100) {
-        let left: Vec<_> = world.processes().into_iter().filter(|pid| !spared.contains(pid)).map(name).collect();
+        let left: Vec<_> = world
+            .processes()
+            .into_iter()
+            .filter(|pid| !spared.contains(pid))
+            .map(|pid| format!("{pid} {}", name(pid)))
+            .collect();
         if !left.is_empty() {
             last = (Instant::now(), left);
         }
@@ -90,11 +107,6 @@ fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
         assert!(seen <= bound, "{left:?} still run after {seen:?}, and the bound is {bound:?}");
     }
     println!("everything was gone after {:?}", last.0 - since);
-}
-
-fn name(pid: Pid) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    format!("{pid} {}", name.trim())
 }
 
 fn hit(pid: Pid, signal: Signal) -> Instant {
@@ -159,7 +171,7 @@ fn exclude(server: &'static dyn Server, endpoint: &str, fault: impl FnOnce(&Worl
 
 #[test]
 fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
-    for server in shared::all() {
+    on_each(|server| {
         exclude(server, &server.url(), |world, holder, _| {
             let stopped = hit(holder.keeper(), Signal::SIGSTOP);
             // D counts from the last renewal, which was sent before the stop.
@@ -167,12 +179,12 @@ fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
             let holder = holder.wait_within(secs(6)).assert_code(76);
             assert!(holder.stderr.contains("was lost"), "{}", holder.describe());
         });
-    }
+    });
 }
 
 #[test]
 fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
-    for server in shared::all() {
+    on_each(|server| {
         let proxy = Proxy::to(server.address());
         exclude(server, &proxy.url(), |world, holder, name| {
             let keeper = holder.keeper();
@@ -189,12 +201,27 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
             holder.signal(Signal::SIGCONT);
             holder.wait_within(secs(10)).assert_code(76);
         });
-    }
+    });
+}
+
+#[test]
+fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
+    let world = World::on(shared::etcd35());
+    let name = world.name("stopped");
+    let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
+    let started = Instant::now();
+    poll_until("the command", secs(5), || !children(job.keeper()).is_empty());
+    job.signal(Signal::SIGSTOP);
+    // Longer than the TTL, which is what this is about: time has to pass.
+    thread::sleep(secs(7));
+    job.signal(Signal::SIGCONT);
+    job.wait_within(secs(10)).assert_code(7);
+    assert!(started.elapsed() > secs(8));
 }
 
 #[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
-    for server in shared::all() {
+    on_each(|server| {
         let proxy = Proxy::to(server.address());
         let world = World::at(server.backend(), &proxy.url());
         let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -213,7 +240,7 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         poll_until("the end of distlock", secs(5), || job.try_wait().expect("a child").is_some());
         assert_eq!(job.wait().expect("a child").code(), Some(76));
         drop(reader);
-    }
+    });
 }
 
 /// Fills a pipe, without changing how others write to it.
@@ -237,6 +264,28 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
         assert_eq!(server.contenders(&name), 1, "the lock is still held");
         kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGTERM).expect("distlock runs");
         job.wait().expect("a child can be waited for");
+    }
+}
+
+#[test]
+fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
+    let proxy = Proxy::to(shared::etcd35().address());
+    for options in [&["-t", "3"][..], &["-t", "3", "--on-lost", "restart", "--restarts", "0"]] {
+        let world = World::at("etcd", &proxy.url());
+        let name = world.name("lingers");
+        let mut command = world.distlock().args(options).args([&name, "sleep", "1000"]).into_command();
+        let mut job = command.stderr(Stdio::piped()).spawn().expect("distlock starts");
+        let pid = Pid::from_raw(job.id().cast_signed());
+        let keeper =
+            poll_for("the command", secs(10), || children(pid).pop().filter(|keeper| !children(*keeper).is_empty()));
+        proxy.set(Mode::Swallow);
+        let mut output = String::new();
+        job.stderr.take().expect("a pipe was asked for").read_to_string(&mut output).expect("text");
+        assert!(output.contains("was lost"), "{output}");
+        assert!(world.processes().contains(&keeper), "the keeper still tries to reach the server");
+        assert_eq!(job.wait().expect("a child can be waited for").code(), Some(76));
+        proxy.set(Mode::Pass);
+        poll_until("the keeper's end", secs(15), || world.processes().is_empty());
     }
 }
 

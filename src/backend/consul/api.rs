@@ -190,8 +190,8 @@ pub struct NewSession<'a> {
     pub node_checks: &'a [String],
 }
 
-/// What the token must allow for sessions.
-const SESSION_RIGHT: &str = "the token needs session:write on the agent's node";
+/// What is needed for sessions.
+const SESSION_RIGHT: &str = "session:write on the agent's node";
 
 /// Consul's HTTP API as far as a lock needs it.
 pub struct Api {
@@ -200,8 +200,9 @@ pub struct Api {
     scope: Vec<(&'static str, String)>,
     namespace: Option<String>,
     partition: Option<String>,
-    /// What the token must allow for the lock's keys, to tell those whom the server denies access.
+    /// What is needed for the lock's keys, to tell those whom the server denies access.
     key_right: String,
+    has_token: bool,
 }
 
 impl Api {
@@ -214,7 +215,8 @@ impl Api {
             scope: scope.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
             namespace: identity.namespace.clone(),
             partition: identity.partition.clone(),
-            key_right: format!("the token needs key:write on the prefix {name}/"),
+            key_right: format!("key:write on the prefix {name}/"),
+            has_token: identity.token.is_some(),
         })
     }
 
@@ -232,7 +234,12 @@ impl Api {
     /// Renews a session. False: the server does not know it.
     pub async fn renew_session(&self, id: &str) -> Outcome<bool> {
         let reply = self.put_session(vec!["session", "renew", id], "").await?;
-        Ok(reply.status.is_success())
+        match reply.status {
+            status if status.is_success() => Ok(true),
+            // A gateway can say "not found" of a path; only Consul says it of the session.
+            StatusCode::NOT_FOUND if reply.body.contains(&format!("Session id '{id}' not found")) => Ok(false),
+            _ => Err(self.foreign()),
+        }
     }
 
     /// Destroys a session, if it is there.
@@ -269,7 +276,7 @@ impl Api {
         }
         let body = json(&ops.into_iter().map(|kv| Entry { kv }).collect::<Vec<_>>());
         let reply = self.put(vec!["txn"], &[("consistent", String::new())], &body).await;
-        let reply = reply.map_err(|trouble| name_right(trouble, &self.key_right))?;
+        let reply = reply.map_err(|trouble| self.name_right(trouble, &self.key_right))?;
         let answer: Answer = self.parse(&reply)?;
         if reply.status.is_success() {
             return Ok(Txn::Applied(answer.results.unwrap_or_default().into_iter().map(|entry| entry.kv).collect()));
@@ -277,7 +284,7 @@ impl Api {
         let errors = answer.errors.unwrap_or_default().into_iter();
         let refusal = Refusal(errors.map(|error| error.what).collect());
         match refusal.trouble(&self.http.endpoint().to_string()) {
-            Some(trouble) => Err(name_right(trouble, &self.key_right)),
+            Some(trouble) => Err(self.name_right(trouble, &self.key_right)),
             None => Ok(Txn::Refused(refusal)),
         }
     }
@@ -305,8 +312,13 @@ impl Api {
         query.extend(self.scope.iter().cloned());
         let path = ["kv"].into_iter().chain(key.split('/')).collect();
         let request = Request { method: Method::GET, path, query, body: None, patience };
-        let reply = self.http.send(request).await.map_err(|trouble| name_right(trouble, &self.key_right))?;
-        let pairs = if reply.status == StatusCode::NOT_FOUND { Vec::new() } else { self.parse(&reply)? };
+        let reply = self.http.send(request).await.map_err(|trouble| self.name_right(trouble, &self.key_right))?;
+        let pairs = match (reply.status, reply.index) {
+            (StatusCode::NOT_FOUND, Some(_)) => Vec::new(),
+            // Consul tells an index whatever it has found, a gateway does not.
+            (StatusCode::NOT_FOUND, None) => return Err(self.foreign()),
+            _ => self.parse(&reply)?,
+        };
         // An index that goes back is another history's (a snapshot was restored).
         let next = reply.index.filter(|next| *next > 0 && index.is_none_or(|index| *next >= index));
         Ok((pairs, next))
@@ -320,7 +332,7 @@ impl Api {
     }
 
     async fn put_session(&self, path: Vec<&str>, body: &str) -> Outcome<Reply> {
-        self.put(path, &[], body).await.map_err(|trouble| name_right(trouble, SESSION_RIGHT))
+        self.put(path, &[], body).await.map_err(|trouble| self.name_right(trouble, SESSION_RIGHT))
     }
 
     async fn put(&self, path: Vec<&str>, query: &[(&'static str, String)], body: &str) -> Outcome<Reply> {
@@ -329,19 +341,30 @@ impl Api {
         self.http.send(request).await
     }
 
-    fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
-        serde_json::from_str(&reply.body).map_err(|_| Trouble::Uncertain {
-            // By somebody, but not by Consul.
-            answered: false,
-            cause: format!("{}: the answer is not Consul's", self.http.endpoint()),
-        })
+    fn name_right(&self, trouble: Trouble, right: &str) -> Trouble {
+        match trouble {
+            Trouble::Fatal(failure) if failure.kind == Kind::Denied && failure.hint.is_none() => {
+                let unknown = failure.causes.iter().any(|cause| cause.contains("ACL not found"));
+                Trouble::Fatal(failure.hint(match (self.has_token, unknown) {
+                    (false, _) => format!("--token-file or CONSUL_HTTP_TOKEN gives a token; it needs {right}"),
+                    (true, true) => "the servers know no such token: check --token-file or CONSUL_HTTP_TOKEN".into(),
+                    (true, false) => format!("the token needs {right}"),
+                }))
+            }
+            other => other,
+        }
     }
-}
 
-fn name_right(trouble: Trouble, right: &str) -> Trouble {
-    match trouble {
-        Trouble::Fatal(failure) if failure.kind == Kind::Denied => Trouble::Fatal(failure.hint(right)),
-        other => other,
+    /// Reads an answer's JSON.
+    pub fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
+        serde_json::from_str(&reply.body).map_err(|_| self.foreign())
+    }
+
+    /// Somebody has answered, but not Consul, and knows nothing of the lock: another endpoint may.
+    fn foreign(&self) -> Trouble {
+        let cause = format!("{}: the answer is not Consul's", self.http.endpoint());
+        self.http.next_endpoint();
+        Trouble::Uncertain { answered: false, cause }
     }
 }
 

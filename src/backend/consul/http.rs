@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode, Url};
 use tokio::sync::Notify;
 
-use super::tls::{self, Trust};
+use super::tls::{Trust, sensitive};
 use crate::backend::endpoint::{Endpoint, Rotation, Secret, Server};
+use crate::backend::tls::{self, Distrusted};
 use crate::backend::{Outcome, Trouble};
 use crate::error::{Failure, Kind};
 
@@ -49,7 +50,9 @@ pub struct Reply {
 /// The endpoints and the way to them.
 pub struct Http {
     server: Server,
-    trust: Trust,
+    /// None where no endpoint speaks TLS.
+    trust: Option<Trust>,
+    distrusted: Distrusted,
     rotation: Rotation,
     /// A client per endpoint, dropped with its connections when it failed to answer.
     clients: RefCell<Vec<Option<Client>>>,
@@ -59,12 +62,14 @@ pub struct Http {
 impl Http {
     /// Reads the TLS files; connects to nothing.
     pub fn new(server: &Server) -> Result<Self, Failure> {
-        let trust = Trust::read(&server.tls)?;
+        let secure = server.endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Https { .. }));
+        let trust = secure.then(|| Trust::read(&server.tls)).transpose()?;
         // What is wrong with the settings is to be known now, not at the first request.
         let clients: Result<_, Failure> =
-            server.endpoints.iter().map(|endpoint| build(endpoint, &trust).map(Some)).collect();
+            server.endpoints.iter().map(|endpoint| build(endpoint, trust.as_ref()).map(Some)).collect();
         Ok(Self {
             trust,
+            distrusted: Distrusted::default(),
             server: server.clone(),
             rotation: Rotation::default(),
             clients: RefCell::new(clients?),
@@ -115,6 +120,7 @@ impl Http {
         let patience = request.patience;
         let answer = async {
             let response = self.prepare(&endpoint, request)?.send().await.map_err(|e| self.broken(&endpoint, &e))?;
+            self.distrusted.end();
             let status = response.status();
             let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
             let index = header("X-Consul-Index").and_then(|index| index.parse().ok());
@@ -133,7 +139,7 @@ impl Http {
         let mut builder = self.client(endpoint).map_err(Trouble::Fatal)?.request(request.method.clone(), url);
         let identity = &self.server.identity;
         if let Some(token) = &identity.token {
-            builder = builder.header("X-Consul-Token", tls::sensitive(token).map_err(Trouble::Fatal)?);
+            builder = builder.header("X-Consul-Token", sensitive(token).map_err(Trouble::Fatal)?);
         }
         if let Some(user) = &identity.user {
             builder = builder.basic_auth(user, identity.password.as_ref().map(Secret::reveal));
@@ -147,8 +153,11 @@ impl Http {
     fn url(&self, endpoint: &Endpoint, path: &[&str], query: &[(&str, String)]) -> Result<Url, Failure> {
         let base = match endpoint {
             Endpoint::Unix { .. } => "http://localhost".to_owned(),
-            Endpoint::Http { .. } => endpoint.to_string(),
-            Endpoint::Https { authority } => self.trust.base(authority),
+            Endpoint::Http { .. } | Endpoint::Discovered { .. } => endpoint.to_string(),
+            Endpoint::Https { authority } => match &self.trust {
+                Some(trust) => trust.base(authority),
+                None => endpoint.to_string(),
+            },
         };
         let refused = || Failure::usage(format!("{endpoint} is not the address of a server"));
         let mut url = Url::parse(&base).map_err(|_| refused())?;
@@ -164,25 +173,26 @@ impl Http {
         if let Some(client) = &self.clients.borrow()[current] {
             return Ok(client.clone());
         }
-        let client = build(endpoint, &self.trust)?;
+        let client = build(endpoint, self.trust.as_ref())?;
         self.clients.borrow_mut()[current] = Some(client.clone());
         Ok(client)
     }
 
     /// What a connection that failed says: nothing about the lock.
     fn broken(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Trouble {
-        if let Some(untrusted) = tls::untrusted(error) {
-            // Of several endpoints another may be sound.
-            if self.server.endpoints.len() == 1 {
-                return Trouble::Fatal(untrusted_server(endpoint, untrusted));
-            }
+        let Some(distrust) = tls::cause(error).map(|error| tls::failure(endpoint, error)) else {
+            return Trouble::Uncertain { answered: false, cause: format!("{endpoint}: {}", reason(error)) };
+        };
+        let count = self.server.endpoints.len();
+        if self.distrusted.add(self.rotation.current(count), count) {
+            return Trouble::Fatal(distrust);
         }
-        Trouble::Uncertain { answered: false, cause: format!("{endpoint}: {}", reason(error)) }
+        Trouble::Uncertain { answered: false, cause: Trouble::Fatal(distrust).into_cause() }
     }
 }
 
 /// A client that has connected to nothing yet.
-fn build(endpoint: &Endpoint, trust: &Trust) -> Result<Client, Failure> {
+fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> {
     let builder = Client::builder()
         .user_agent(concat!("distlock/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
@@ -195,8 +205,11 @@ fn build(endpoint: &Endpoint, trust: &Trust) -> Result<Client, Failure> {
     let builder = match endpoint {
         // Without TLS nobody is trusted; loading the system's authorities would take longer than the lock.
         Endpoint::Unix { path } => builder.tls_certs_only([]).unix_socket(path.as_path()),
-        Endpoint::Http { .. } => builder.tls_certs_only([]),
-        Endpoint::Https { authority } => trust.apply(builder, authority),
+        Endpoint::Http { .. } | Endpoint::Discovered { .. } => builder.tls_certs_only([]),
+        Endpoint::Https { authority } => match trust {
+            Some(trust) => trust.apply(builder, authority),
+            None => builder.tls_certs_only([]),
+        },
     };
     builder.build().map_err(|e| {
         let failure = Failure::usage(format!("the TLS settings for {endpoint} are refused"));
@@ -204,16 +217,8 @@ fn build(endpoint: &Endpoint, trust: &Trust) -> Result<Client, Failure> {
     })
 }
 
-fn untrusted_server(endpoint: &Endpoint, error: &rustls::Error) -> Failure {
-    let failure = Failure::new(Kind::Unreachable, format!("{endpoint} cannot be trusted")).because(error);
-    match error {
-        rustls::Error::InvalidMessage(_) => failure.hint("the server seems to speak no TLS: try http:// instead"),
-        rustls::Error::AlertReceived(_) => {
-            failure.hint("the server refuses this client: --cert and --key name its certificate")
-        }
-        _ => failure.hint("--cacert names the authority to trust, --tls-server-name the name to expect"),
-    }
-}
+/// What a server says of a datacenter that it has not heard of.
+const NO_DATACENTER: &str = "No path to datacenter";
 
 /// Sorts answers: the ones to go on with, and what the others mean.
 fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
@@ -230,11 +235,16 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             Err(Trouble::Fatal(fatal(Kind::Denied, "the server denies access")))
         }
-        StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => Err(Trouble::Fatal(
-            fatal(Kind::Unreachable, "the server speaks only TLS").hint("use https:// in its address"),
-        )),
+        StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => {
+            Err(Trouble::Fatal(tls::wrong_scheme(endpoint, true)))
+        }
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
-            Err(Trouble::Fatal(fatal(Kind::Usage, "the server refuses the request")))
+            let failure = fatal(Kind::Usage, "the server refuses the request");
+            Err(Trouble::Fatal(if said.contains(NO_DATACENTER) {
+                failure.hint("--datacenter names one that the servers know")
+            } else {
+                failure
+            }))
         }
         status if passing(status) => {
             Err(Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {}: {said}", status.as_u16()) })
@@ -253,7 +263,7 @@ fn passing(status: StatusCode) -> bool {
 
 /// Consul answers 500 to most of what it refuses for good.
 fn permanent(said: &str) -> bool {
-    ["Invalid Session TTL", "Missing check", "Invalid LockDelay", "No path to datacenter"]
+    ["Invalid Session TTL", "Missing check", "Invalid LockDelay", NO_DATACENTER]
         .iter()
         .any(|refusal| said.contains(refusal))
 }

@@ -250,13 +250,19 @@ impl Contender {
         Ok(freed)
     }
 
-    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`.
+    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`; of a
+    /// session that only releases its keys, the place itself would be left.
     async fn leave_queue(&self, session: &str) -> Outcome<()> {
         let keys = &self.keys;
+        let place = || Op::delete(&keys.place(session));
         if self.life.borrow().next {
-            let place = Op::delete(&keys.place(session));
-            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place];
-            self.api.txn(ops).await?;
+            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place()];
+            if let Txn::Applied(_) = self.api.txn(ops).await? {
+                return Ok(());
+            }
+        }
+        if self.want.relock {
+            self.api.txn(vec![place()]).await?;
         }
         Ok(())
     }
@@ -268,6 +274,27 @@ impl Contender {
             self.leave_queue(session).await?;
         }
         Ok(queued)
+    }
+
+    /// Gives up what the session has. Its end alone would leave a lock-delay.
+    async fn let_go(&self, session: &str) -> Outcome<()> {
+        match self.stand() {
+            Stand::Holding => {
+                let lost = !self.unlock(session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Contending => {
+                if !self.life.borrow().in_doubt || !self.unlock(session).await? {
+                    self.leave_queue(session).await?;
+                }
+            }
+            Stand::Adopted => {
+                let lost = !self.unlock(session).await? && !self.leave_if_queued(session).await?;
+                self.life.borrow_mut().stand = Stand::Left { lost };
+            }
+            Stand::Outside | Stand::Left { .. } => {}
+        }
+        Ok(())
     }
 
     fn stand(&self) -> Stand {
@@ -324,21 +351,12 @@ impl Backend for Contender {
 
     async fn release(&self) -> Outcome<()> {
         let Ok(session) = self.session_id() else { return Ok(()) };
-        match self.stand() {
-            Stand::Holding => {
-                let lost = !self.unlock(&session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
+        match self.let_go(&session).await {
+            // Keys that the token may not touch go with the session, if it may end that.
+            Err(Trouble::Fatal(failure)) => {
+                (self.note)(format!("consul: the lock's keys are left to the session's end: {failure}"));
             }
-            Stand::Contending => {
-                if !self.life.borrow().in_doubt || !self.unlock(&session).await? {
-                    self.leave_queue(&session).await?;
-                }
-            }
-            Stand::Adopted => {
-                let lost = !self.unlock(&session).await? && !self.leave_if_queued(&session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
-            }
-            Stand::Outside | Stand::Left { .. } => {}
+            outcome => outcome?,
         }
         self.api.destroy_session(&session).await?;
         let lost = self.stand() == Stand::Left { lost: true };

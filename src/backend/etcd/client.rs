@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::dial::Dial;
+use super::discover::Dials;
 use super::fault::Fault;
 use crate::backend::endpoint::{Secret, Server};
+use crate::backend::tls::{self, Distrusted};
 use crate::backend::{Note, Outcome, Trouble};
 use crate::error::{Failure, Kind};
 
@@ -21,7 +23,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A client of one cluster.
 pub struct Client {
-    dials: Vec<Dial>,
+    dials: Dials,
     user: Option<String>,
     password: Option<Secret>,
     /// The keys that we need access to, for the words of a refusal.
@@ -29,8 +31,7 @@ pub struct Client {
     /// Grows whenever a connection is given up; its remainder is the present endpoint.
     turn: watch::Sender<usize>,
     link: RefCell<Option<Link>>,
-    /// Endpoints in a row that could not be trusted, until the first connection.
-    distrusted: Cell<Option<usize>>,
+    distrusted: Distrusted,
     /// The member that answered last.
     member: Cell<u64>,
     note: Note,
@@ -58,16 +59,14 @@ pub enum Refusal {
 impl Client {
     /// A client that has not connected yet; `scope` is the prefix of the keys that it is going to need.
     pub fn new(server: &Server, scope: &str, note: Note) -> Result<Self, Failure> {
-        let dials: Result<Vec<Dial>, Failure> =
-            server.endpoints.iter().map(|endpoint| Dial::new(endpoint, &server.tls)).collect();
         Ok(Self {
-            dials: dials?,
+            dials: Dials::new(server)?,
             user: server.identity.user.clone(),
             password: server.identity.password.clone(),
             scope: scope.to_owned(),
             turn: watch::Sender::new(0),
             link: RefCell::new(None),
-            distrusted: Cell::new(Some(0)),
+            distrusted: Distrusted::default(),
             member: Cell::new(0),
             note,
         })
@@ -84,16 +83,18 @@ impl Client {
             return Ok(link.clone());
         }
         let turn = *self.turn.borrow();
-        let dial = &self.dials[turn % self.dials.len()];
+        self.dials.find().await?;
+        let Some(dial) = self.dials.at(turn) else {
+            return Err(Trouble::Fatal(Failure::fault("there is no server to connect to")));
+        };
         let connecting = Box::pin(self.connect(dial));
-        let connected = if self.dials.len() == 1 {
+        let connected = if self.dials.count() == 1 {
             connecting.await
         } else {
             let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
             timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(late()))
         };
         let client = connected.map_err(|fault| Trouble::from(self.refusal(turn, fault)))?;
-        self.distrusted.set(None);
         (self.note)(format!("etcd: connected to {}", dial.url));
         let link = Link { client, turn };
         // Somebody may have turned away from this endpoint meanwhile.
@@ -104,7 +105,7 @@ impl Client {
     }
 
     async fn connect(&self, dial: &Dial) -> Result<etcd_client::Client, Fault> {
-        let channel = dial.endpoint.connect().await.map_err(|error| Fault::of_transport(&error))?;
+        let channel = dial.connect().await?;
         // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
         let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
         let Some(user) = &self.user else { return open(channel, options).await };
@@ -114,13 +115,13 @@ impl Client {
                 (self.note)(format!("etcd: {} knows no users", dial.url));
                 open(channel, options).await
             }
-            opened => opened,
+            opened => opened.map_err(|fault| dial.judge(fault)),
         }
     }
 
     /// The endpoint whose turn it is.
     pub fn endpoint(&self) -> &str {
-        &self.dials[*self.turn.borrow() % self.dials.len()].url
+        self.dials.url(*self.turn.borrow())
     }
 
     /// Gives the present connection up: the next request goes to the next endpoint.
@@ -149,7 +150,14 @@ impl Client {
 
     /// What an error on `link` means; the next endpoint's turn comes where it may help.
     pub fn judge(&self, link: &Link, error: &etcd_client::Error) -> Refusal {
-        self.refusal(link.turn, Fault::of(error))
+        let fault = Fault::of(error);
+        self.refusal(
+            link.turn,
+            match self.dials.at(link.turn) {
+                Some(dial) => dial.judge(fault),
+                None => fault,
+            },
+        )
     }
 
     /// No verdict, on `link`, for a reason that only the reader of its replies knows.
@@ -158,7 +166,7 @@ impl Client {
     }
 
     fn refusal(&self, turn: usize, fault: Fault) -> Refusal {
-        let url = &self.dials[turn % self.dials.len()].url;
+        let url = self.dials.url(turn);
         Refusal::Trouble(match fault {
             Fault::NoLease => return Refusal::NoLease,
             Fault::LeaseExists => return Refusal::LeaseExists,
@@ -166,7 +174,8 @@ impl Client {
             Fault::Refused(words) => {
                 Trouble::Fatal(Failure::usage(format!("etcd at {url} refused the request")).because(words))
             }
-            Fault::Untrusted { cause, hint } => self.distrust(turn, &cause, hint),
+            Fault::Untrusted(error) => self.distrust(turn, tls::failure(url, &error)),
+            Fault::WrongScheme { speaks_tls } => self.distrust(turn, tls::wrong_scheme(url, speaks_tls)),
             Fault::AuthDisabled => self.passing(turn, true, "authentication is not enabled"),
             Fault::Passing { answered, cause } => self.passing(turn, answered, &cause),
         })
@@ -174,21 +183,15 @@ impl Client {
 
     fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
         self.leave(turn);
-        let url = &self.dials[turn % self.dials.len()].url;
-        Trouble::Uncertain { answered, cause: format!("{url}: {cause}") }
+        Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dials.url(turn)) }
     }
 
-    /// It is fatal only when it was so from the start and with all endpoints: a certificate that expires on one of them
-    /// must not end a command whose lock the others keep.
-    fn distrust(&self, turn: usize, cause: &str, hint: &str) -> Trouble {
-        let distrusted = self.distrusted.get().map(|count| count + 1);
-        self.distrusted.set(distrusted);
-        if distrusted.is_some_and(|count| count >= self.dials.len()) {
-            let url = &self.dials[turn % self.dials.len()].url;
-            let failure = Failure::new(Kind::Unreachable, format!("no trusted connection to {url}"));
-            return Trouble::Fatal(failure.because(cause).hint(hint));
+    fn distrust(&self, turn: usize, failure: Failure) -> Trouble {
+        if self.distrusted.add(turn % self.dials.count(), self.dials.count()) {
+            return Trouble::Fatal(failure);
         }
-        self.passing(turn, false, cause)
+        self.leave(turn);
+        Trouble::Uncertain { answered: false, cause: Trouble::Fatal(failure).into_cause() }
     }
 
     fn denied(&self, url: &str, words: String) -> Failure {
@@ -212,7 +215,9 @@ impl Client {
     ) -> Result<T, Refusal> {
         let mut link = self.link().await?;
         // Boxed, since the client's futures are large and callers nest.
-        Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))
+        let answer = Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))?;
+        self.distrusted.end();
+        Ok(answer)
     }
 
     /// Grants a lease under an id of our own. Returns the TTL in seconds, or None where the server has that lease already.

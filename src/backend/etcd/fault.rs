@@ -5,8 +5,10 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use crate::backend::tls;
+
 /// The meaning of an error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// The server knows no such lease.
     NoLease,
@@ -19,11 +21,11 @@ pub enum Fault {
     /// The request itself is wrong; the server's words.
     Refused(String),
     /// No trust between us and the server.
-    Untrusted {
-        /// What TLS complains of.
-        cause: String,
-        /// The way out.
-        hint: &'static str,
+    Untrusted(rustls::Error),
+    /// The address has the wrong scheme.
+    WrongScheme {
+        /// What the server does speak.
+        speaks_tls: bool,
     },
     /// It may work a moment later or elsewhere.
     Passing {
@@ -48,15 +50,13 @@ impl Fault {
 
     /// Reads why no connection came about, or why one broke.
     pub fn of_transport(error: &(dyn StdError + 'static)) -> Self {
+        if let Some(error) = tls::cause(error) {
+            return Self::Untrusted(error.clone());
+        }
         let mut next = Some(error);
         // The farthest cause says most; those before it name layers of the client.
         let mut cause = String::new();
         while let Some(error) = next {
-            // io::Error hides what it wraps from the chain of sources.
-            let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-            if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                return Self::of_tls(tls);
-            }
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 return Self::Passing { answered: false, cause: in_few_words(error) };
             }
@@ -64,18 +64,6 @@ impl Fault {
             next = error.source();
         }
         Self::Passing { answered: false, cause }
-    }
-
-    fn of_tls(error: &rustls::Error) -> Self {
-        let hint = match error {
-            rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForNameContext { .. }) => {
-                "--tls-server-name gives the name that the server's certificate is for"
-            }
-            rustls::Error::InvalidCertificate(_) => "--cacert FILE names the authority to trust",
-            rustls::Error::InvalidMessage(_) => "the server may speak plain http://",
-            _ => "the server may want a client certificate: --cert FILE and --key FILE",
-        };
-        Self::Untrusted { cause: error.to_string(), hint }
     }
 
     fn of_status(status: &Status) -> Self {
@@ -161,9 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn distrust_comes_with_its_way_out() {
+    fn distrust_is_found_below_the_layers_of_the_client() {
         let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-        let fault = Fault::of_transport(&io::Error::new(io::ErrorKind::InvalidData, unknown));
-        assert!(matches!(fault, Fault::Untrusted { hint, .. } if hint.contains("--cacert")));
+        let fault = Fault::of_transport(&io::Error::new(io::ErrorKind::InvalidData, unknown.clone()));
+        assert_eq!(fault, Fault::Untrusted(unknown));
     }
 }

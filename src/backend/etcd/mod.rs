@@ -4,6 +4,8 @@
 
 mod client;
 mod dial;
+mod discover;
+mod dns;
 mod fault;
 pub mod probe;
 mod queue;
@@ -322,11 +324,11 @@ impl Contender {
     }
 
     async fn try_release(&self) -> Outcome<()> {
-        let Entry { lease, sent, created, held, revoking, .. } = self.entry.borrow().clone();
+        let Entry { lease, sent, created, held, lost, revoking, .. } = self.entry.borrow().clone();
         if sent.is_none() {
             return Ok(());
         }
-        if held && created.is_some() && !revoking {
+        if held && created.is_some() && lost.is_none() && !revoking {
             self.check_held().await;
         }
         self.client.link().await?;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use etcd_client::{Compare, CompareOp, GetOptions, StatusResponse, Txn, TxnOp};
 
 use super::client::Client;
+use super::discover;
 use super::queue::{Prefix, check_name};
 use super::random_lease;
 use crate::backend::probe::{self, Answer, Check, Findings, Inquiry, Role, Verdict};
@@ -21,6 +22,7 @@ const NOBODYS: &str = "distlock-doctor";
 /// Examines every endpoint, then asks those that are of use for what a lock needs.
 pub async fn probe(server: &Server, inquiry: &Inquiry, note: Note) -> Result<Findings, Failure> {
     inquiry.name.as_deref().map(check_name).transpose()?;
+    let server = &probe::within(inquiry.patience, Box::pin(discover::named(server))).await?;
     // What is wrong with the settings is wrong with all endpoints.
     let prefix = Prefix::new(inquiry.name.as_deref().unwrap_or(NOBODYS));
     Client::new(server, prefix.as_str(), Rc::clone(&note))?;

@@ -334,9 +334,7 @@ impl Machine {
         let overdue = now >= stop.kill_at + K;
         let first = stop.next_pass <= stop.kill_at;
         stop.next_pass = now + if overdue { KILL_AGAIN_STUCK } else { KILL_AGAIN };
-        if first {
-            self.tell(FromKeeper::Ending("killed".into()));
-        }
+        self.tell(if first { FromKeeper::Ending("killed".into()) } else { FromKeeper::Killing });
         self.actions.push(Action::KillTree { overdue });
     }
 

@@ -5,6 +5,8 @@ mod relock;
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::*;
 use crate::backend::Queue;
 use crate::error::Kind;
@@ -133,6 +135,35 @@ fn leftovers_that_are_waited_for_hold_the_lock_until_a_signal_comes() {
     assert_eq!(machine.on(Event::Signal(15), at(200)), [Action::EndTree]);
     let actions = machine.on(Event::Reaped { command: None, empty: true }, at(300));
     assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn a_signal_that_asks_nobody_to_end_ends_neither_a_wait_nor_leftovers() {
+    for signal in [Signal::SIGCONT, Signal::SIGWINCH, Signal::SIGUSR1, Signal::SIGTSTP] {
+        let mut machine = Machine::new(rules(), at(0));
+        let _ = machine.on(Event::Tick, at(0));
+        let _ = machine.on(held(0), at(5));
+        assert_eq!(machine.on(Event::Signal(signal as i32), at(6)), [], "{signal}");
+        let mut machine = running();
+        machine.rules.leftover = Leftover::Wait;
+        let _ = machine.on(exited(0, false), at(100));
+        assert_eq!(machine.on(Event::Signal(signal as i32), at(200)), [], "{signal}");
+    }
+}
+
+#[test]
+fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() {
+    let told = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Tell(FromKeeper::Ended(_))));
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    assert!(told(&machine.on(Event::Signal(15), at(6))), "interrupted");
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let _ = machine.on(Event::Acknowledged, at(6));
+    let failure = Failure::new(Kind::NotExecutable, "gone");
+    assert!(told(&machine.on(Event::NotStarted(failure), at(7))), "not started");
 }
 
 #[test]

@@ -16,46 +16,46 @@ const K: Duration = millis(500);
 
 /// A lease under which a command runs, and the deadlines that follow from it by the design's formulas.
 #[derive(Clone, Copy)]
-struct Lease {
-    ttl: Duration,
-    grace: Duration,
+pub(crate) struct Lease {
+    pub(crate) ttl: Duration,
+    pub(crate) grace: Duration,
 }
 
 impl Lease {
     /// The shortest that is worth testing: Consul grants no less than ten seconds.
-    fn short(server: &dyn Server) -> Self {
+    pub(crate) fn short(server: &dyn Server) -> Self {
         match server.backend() {
             "consul" => Self { ttl: secs(10), grace: secs(2) },
             _ => Self { ttl: secs(5), grace: secs(1) },
         }
     }
 
-    fn options(self) -> [String; 4] {
+    pub(crate) fn options(self) -> [String; 4] {
         ["-t".into(), format!("{}s", self.ttl.as_secs()), "--grace".into(), format!("{}s", self.grace.as_secs())]
     }
 
     /// From the sending of the last confirmed renewal to the moment by which nothing is left.
-    fn hard(self) -> Duration {
+    pub(crate) fn hard(self) -> Duration {
         (self.ttl * 99 / 100).saturating_sub(millis(100))
     }
 
     /// From the sending of the last confirmed renewal to the soft signal.
-    fn soft(self) -> Duration {
+    pub(crate) fn soft(self) -> Duration {
         self.hard().saturating_sub(K + self.grace)
     }
 
     /// How old the last confirmed renewal may be while all is well.
-    fn interval(self) -> Duration {
+    pub(crate) fn interval(self) -> Duration {
         (self.ttl / 3).min(self.soft() / 2)
     }
 }
 
 /// Runs the test on all servers at once.
-fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
+pub(crate) fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
     on_these(&shared::all(), test);
 }
 
-fn on_these(servers: &[&'static dyn Server], test: impl Fn(&'static dyn Server) + Sync) {
+pub(crate) fn on_these(servers: &[&'static dyn Server], test: impl Fn(&'static dyn Server) + Sync) {
     thread::scope(|scope| {
         for (n, &server) in servers.iter().enumerate() {
             let test = &test;
@@ -116,20 +116,20 @@ struct Loss {
 }
 
 /// Tells that it runs.
-const READY: &str = "echo ready; sleep 300";
+pub(crate) const READY: &str = "echo ready; sleep 300";
 
 /// Waits until the command says that it runs. The key shows sooner.
 #[track_caller]
-fn await_ready(job: &Running) {
+pub(crate) fn await_ready(job: &Running) {
     poll_until("the command", secs(30), || job.stdout() == "ready\n");
 }
 
 /// A command line that lacks only the command.
-fn locked(world: &World, lease: Lease, name: &str) -> Run {
+pub(crate) fn locked(world: &World, lease: Lease, name: &str) -> Run {
     world.distlock().args(lease.options()).args([name])
 }
 
-fn from_boot(nanos: u64) -> Instant {
+pub(crate) fn from_boot(nanos: u64) -> Instant {
     Instant::from_boot(Duration::from_nanos(nanos))
 }
 
@@ -150,7 +150,7 @@ fn assert_error(job: &Finished, message: &str) {
 
 /// Waits for the key that stands for the held lock, among those that a lock may have.
 #[track_caller]
-fn await_held(server: &dyn Server, name: &str) -> Entry {
+pub(crate) fn await_held(server: &dyn Server, name: &str) -> Entry {
     poll_for("the held lock", secs(30), || {
         let stands = |entry: &Entry| server.backend() == "etcd" || entry.key.ends_with("/.lock");
         server.entries(name).into_iter().find(|entry| stands(entry) && entry.lease.is_some())
@@ -159,9 +159,14 @@ fn await_held(server: &dyn Server, name: &str) -> Entry {
 
 /// Waits until nothing of this lock, nor these leases, is left on the server.
 #[track_caller]
-fn await_nothing_left(server: &dyn Server, name: &str, leases: &[String], bound: Duration) {
-    poll_for(&format!("the end of {leases:?} and of all keys of {name}"), bound, || {
-        let left = server.leases();
-        (server.entries(name).is_empty() && leases.iter().all(|lease| !left.contains(lease))).then_some(())
-    });
+pub(crate) fn await_nothing_left(server: &dyn Server, name: &str, leases: &[String], bound: Duration) {
+    let started = Instant::now();
+    let left = || {
+        let leases: Vec<_> = server.leases().into_iter().filter(|lease| leases.contains(lease)).collect();
+        (server.entries(name), leases)
+    };
+    while left() != (Vec::new(), Vec::new()) {
+        assert!(Instant::now().since(started) < bound, "left after {bound:?}: {:#?}", left());
+        thread::sleep(millis(5));
+    }
 }

@@ -1,6 +1,8 @@
 //! The way to the server is disturbed or gone.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
@@ -10,14 +12,14 @@ use nix::sys::signal::Signal;
 use super::{
     K, Lease, Loss, READY, Stubborn, assert_told, await_held, await_nothing_left, await_ready, locked, on_each,
 };
-use crate::world::{Mode, Proxy, Server, World, millis, poll_for, poll_until, secs};
+use crate::world::{Mode, Proxy, Server, World, millis, poll_for, poll_until, secs, shared};
 
 /// The rule under test: a deadline starts at the last renewal, and nothing else renews. The lock is acquired when the
 /// last renewal is so old.
 const AGE: Duration = secs(2);
 
 #[test]
-fn the_deadline_of_one_who_waited_starts_at_the_last_renewal() {
+fn a_deadline_starts_at_the_last_renewal_even_after_a_long_wait() {
     on_each(|server| {
         let lease = Lease { ttl: secs(10), grace: secs(1) };
         let proxy = Proxy::to(server.address());
@@ -100,11 +102,34 @@ fn no_overlap(server: &dyn Server, mode: Mode) {
     assert!(grace + millis(50) >= lease.grace && grace <= lease.grace + K, "{grace:?} from soft to dead");
     assert!(finished.stderr.contains("no renewal was confirmed"), "{}", finished.describe());
     assert!(finished.stderr.contains(&proxy.address().to_string()), "{}", finished.describe());
-    assert_eq!(world.processes(), []);
 
     next.wait_within(lease.ttl * 4).assert_code(0);
     ledger.assert_exclusive(2);
+    // The keeper has stayed to end the lease, and needs the servers for it.
+    proxy.set(Mode::Pass);
+    poll_until("the keeper's end", secs(2), || world.processes().is_empty());
     await_nothing_left(server, &name, &[held.lease.expect("a lease")], lease.ttl * 3);
+}
+
+#[test]
+fn an_abandoned_lease_ends_as_soon_as_the_server_is_reached_again() {
+    on_each(|server| {
+        // The command ends at the soft signal, so that there is time before the lease would end by itself.
+        let lease = Lease { ttl: secs(15), grace: secs(8) };
+        let proxy = Proxy::to(server.address());
+        let world = World::at(server.backend(), &proxy.url());
+        let name = world.name("jobs/backup");
+        let job = locked(&world, lease, &name).args(["sh", "-c", READY]).spawn();
+        await_ready(&job);
+        let held = await_held(server, &name).lease.expect("a lease");
+        proxy.set(Mode::Cut);
+        let job = job.wait_within(lease.ttl).assert_code(76);
+        assert_told(&job, &name);
+        assert!(server.leases().contains(&held), "{held} has ended by itself");
+        proxy.set(Mode::Pass);
+        await_nothing_left(server, &name, &[held], millis(1500));
+        poll_until("the end of all processes", secs(2), || world.processes().is_empty());
+    });
 }
 
 #[test]
@@ -118,7 +143,7 @@ fn connections_that_break_again_and_again_are_no_loss() {
         await_held(server, &name);
         let started = Instant::now();
         // Without renewals it would be lost by then.
-        while Instant::now().since(started) < lease.ttl + secs(2) {
+        while Instant::now().since(started) < lease.soft() + secs(1) {
             proxy.reset();
             thread::sleep(millis(700));
             assert!(job.is_running(), "{}", job.stderr());
@@ -151,4 +176,40 @@ fn a_watch_that_broke_is_set_up_again() {
         let job = job.wait_within(secs(1)).assert_code(76);
         assert_told(&job, &name);
     });
+}
+
+/// Something between us and the servers that answers whatever is asked with "not found", as long as the test runs.
+fn gateway_without_routes() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("the address of a listener");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ =
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\nConnection: close\r\n\r\nno route");
+        }
+    });
+    address
+}
+
+#[test]
+fn a_gateway_that_finds_nothing_is_no_proof_of_a_loss() {
+    let server = shared::consul();
+    let lease = Lease { ttl: secs(10), grace: secs(1) };
+    let proxy = Proxy::to(server.address());
+    let world = World::at("consul", &format!("{},http://{}", proxy.url(), gateway_without_routes()));
+    let name = world.name("jobs/backup");
+    let mut job =
+        locked(&world, lease, &name).args(["sh", "-c", "echo ready; until [ -e done ]; do sleep 0.05; done"]).spawn();
+    await_ready(&job);
+    let started = Instant::now();
+    while Instant::now().since(started) < lease.soft() + secs(1) {
+        // What is asked next is asked of the gateway.
+        proxy.reset();
+        thread::sleep(millis(700));
+        assert!(job.is_running(), "{}", job.stderr());
+    }
+    fs::write(world.path().join("done"), "").expect("a file in the world");
+    job.wait_within(secs(5)).assert_code(0);
+    assert_eq!(server.entries(&name).len(), 0);
 }

@@ -1,6 +1,9 @@
 //! Who may talk to whom, what is said of it when they may not, and that secrets stay secret.
 
 mod access;
+mod discovery;
+mod scope;
+mod secrets;
 mod tls;
 
 use std::path::PathBuf;

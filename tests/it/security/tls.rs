@@ -1,7 +1,7 @@
 //! Trust between the two ends of a connection.
 
 use super::{assert_told, servers, servers_with, trusting};
-use crate::world::{Authority, Proxy, Server, ServerTls, World, secs, shared};
+use crate::world::{Authority, Proxy, ServerTls, World, secs, shared};
 
 /// An untrusted server is known at the first handshake; nobody waits for a timeout then.
 const AT_ONCE: std::time::Duration = secs(5);
@@ -15,6 +15,40 @@ fn a_trusted_server_gives_the_lock() {
         let job = trusting(&world, &authority.cacert()).args([&*name, "true"]).run().assert_code(0);
         assert_eq!(job.stderr, "");
         assert_eq!(server.entries(&name).len(), 0);
+    }
+}
+
+#[test]
+fn the_system_s_authorities_are_trusted_where_none_is_named() {
+    let authority = Authority::new();
+    for server in servers(&authority, false, &["127.0.0.1"]) {
+        let world = World::on(&*server);
+        // Where a system keeps its authorities, as OpenSSL and its friends are told.
+        let job = world.distlock().env("SSL_CERT_FILE", authority.cacert());
+        job.args([&*world.name("system"), "true"]).run().assert_code(0);
+    }
+}
+
+#[test]
+fn the_backends_own_variables_set_up_tls() {
+    let authority = Authority::new();
+    for server in servers(&authority, true, &["lock.example"]) {
+        let world = World::new();
+        let (pem, cacert, name) = (authority.client(), authority.cacert(), world.name("variables"));
+        let run = || world.distlock().args(["--tls-server-name", "lock.example", &name, "true"]);
+        // Without a scheme: what is given of TLS makes it https.
+        let address = server.url().replace("https://", "");
+        let job = if server.backend() == "etcd" {
+            let run = run().env("ETCDCTL_ENDPOINTS", address).env("ETCDCTL_CACERT", cacert);
+            run.env("ETCDCTL_CERT", pem.cert).env("ETCDCTL_KEY", pem.key)
+        } else {
+            // A directory that holds the authority, as Consul has it.
+            let certs = world.path().join("certs");
+            std::fs::create_dir(&certs).and_then(|()| std::fs::copy(cacert, certs.join("ca.pem"))).unwrap();
+            let run = run().env("CONSUL_HTTP_ADDR", address).env("CONSUL_CAPATH", certs).env("CONSUL_HTTP_SSL", "true");
+            run.env("CONSUL_CLIENT_CERT", pem.cert).env("CONSUL_CLIENT_KEY", pem.key)
+        };
+        job.run().assert_code(0);
     }
 }
 

@@ -59,7 +59,7 @@ impl Consul {
             options.extend(["-dev".into(), format!("-hcl=ports {{ https = {} }}", secure.port())]);
             let mut server = Self::launch("consul", free_address(), &options);
             server.secure = Some(secure);
-            server.login = login.to_owned();
+            login.clone_into(&mut server.login);
             server.wait_ready(1)?;
             Ok(server)
         })
@@ -113,6 +113,11 @@ impl Consul {
             let answer = self.request("/v1/catalog/nodes?consistent");
             answer.is_ok_and(|answer| answer.body.matches("\"Node\"").count() >= nodes)
         })
+    }
+
+    /// Whether it serves, with a quorum of its cluster behind it.
+    pub fn is_ready(&self) -> bool {
+        self.request("/v1/catalog/nodes?consistent").is_ok_and(|answer| answer.status == 200)
     }
 
     /// The server's process id.

@@ -1,6 +1,8 @@
 //! What a test needs around the binary: servers, faults, terminals, and eyes.
 
+mod cluster;
 pub mod consul;
+mod dns;
 pub mod etcd;
 mod http;
 mod ledger;
@@ -8,6 +10,7 @@ mod process;
 mod proxy;
 mod pty;
 mod queue;
+mod recorder;
 mod server;
 mod tls;
 
@@ -23,13 +26,16 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+pub use cluster::{Blow, Cluster, Member};
 pub use consul::Consul;
+pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use ledger::Ledger;
-pub use process::{Finished, Run, Running, children, descendants, is_alive, state, wait_gone};
+pub use process::{Finished, Run, Running, children, descendants, is_alive, name, state, wait_gone};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Holder, enqueue};
+pub use recorder::{Recorded, Recorder};
 pub use server::{Entry, Server};
 pub use tls::{Authority, Pem, ServerTls};
 

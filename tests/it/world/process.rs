@@ -105,10 +105,11 @@ impl Running {
         pid_of(&self.child)
     }
 
-    /// The keeper of this supervisor: its only child.
+    /// The keeper of this supervisor. In a terminal it has other children.
     #[track_caller]
     pub fn keeper(&self) -> Pid {
-        poll_for("the keeper", secs(5), || children(self.pid()).pop())
+        let is = |pid: &Pid| name(*pid) == "lock-keeper";
+        poll_for("the keeper", secs(5), || children(self.pid()).into_iter().find(is))
     }
 
     /// Sends it a signal.
@@ -248,6 +249,11 @@ pub fn all() -> impl Iterator<Item = Process> {
 /// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
 pub fn state(pid: Pid) -> Option<char> {
     Process::read(pid.as_raw()).map(|process| process.state)
+}
+
+/// The name of a process as ps shows it; empty when it is gone.
+pub fn name(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
 /// Whether a process exists and is not a zombie.

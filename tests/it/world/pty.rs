@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 
 use super::process::pid_of;
-use super::{World, secs};
+use super::{World, poll_until, secs};
 
 /// The prompt of the shell. It differs from anything that a test types, so that the echo of a
 /// command line is not taken for it.
@@ -59,6 +60,17 @@ impl Terminal {
     /// Types these characters; `\n` is the Enter key, `\x03` Ctrl-C, `\x1a` Ctrl-Z, `\x1c` Ctrl-\.
     pub fn send(&mut self, keys: &str) {
         self.screen.write_all(keys.replace('\n', "\r").as_bytes()).expect("the terminal takes keys");
+    }
+
+    /// Types what is not shown, once the terminal has stopped showing what is typed.
+    #[track_caller]
+    pub fn send_hidden(&mut self, keys: &str) {
+        let hides = || {
+            let modes = tcgetattr(&self.screen).expect("the terminal's modes");
+            !modes.local_flags.contains(LocalFlags::ECHO)
+        };
+        poll_until("a hidden input", secs(5), hides);
+        self.send(keys);
     }
 
     /// Types a command line, and waits until the terminal has echoed it.

@@ -48,22 +48,22 @@ impl Authority {
 
     /// A certificate for a server of these names and addresses.
     pub fn server(&self, names: &[&str]) -> Pem {
-        self.sign("server", params("server", names))
+        self.sign("server", &params("server", names))
     }
 
     /// A certificate for a client.
     pub fn client(&self) -> Pem {
-        self.sign("client", params("client", &[]))
+        self.sign("client", &params("client", &[]))
     }
 
     /// A certificate for 127.0.0.1 that was good until the end of 2001.
     pub fn expired(&self) -> Pem {
         let mut params = params("expired", &["127.0.0.1"]);
         (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2001, 12, 31));
-        self.sign("expired", params)
+        self.sign("expired", &params)
     }
 
-    fn sign(&self, file: &str, params: CertificateParams) -> Pem {
+    fn sign(&self, file: &str, params: &CertificateParams) -> Pem {
         let key_pair = key();
         let certificate = params.signed_by(&key_pair, &self.issuer).expect("a certificate");
         let path = |end: &str| self.dir.path().join(format!("{file}.{end}"));

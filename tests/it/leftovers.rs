@@ -1,0 +1,96 @@
+//! What outlives the command: ended, waited for, left alone, or not to be killed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Uid;
+
+use crate::world::{World, is_alive, on_servers, poll_for, poll_until, secs};
+
+/// Leaves a daemon behind whose pid is written to a file, and exits with 7.
+const DAEMON: &str =
+    "setsid -f sh -c 'echo $$ >daemon; exec sleep 1000'; until [ -s daemon ]; do sleep 0.05; done; exit 7";
+
+fn daemon(world: &World) -> nix::unistd::Pid {
+    let pid = world.wait_for_file("daemon");
+    nix::unistd::Pid::from_raw(pid.trim().parse().expect("a pid"))
+}
+
+#[test]
+fn leftovers_that_are_waited_for_keep_the_lock() {
+    on_servers(|world, server| {
+        let name = world.name("wait");
+        let mut job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
+        let daemon = daemon(world);
+        poll_until("the end of the command", secs(10), || crate::world::children(job.keeper()) == [daemon]);
+        world.distlock().args(["-n", &name, "true"]).run().assert_code(75);
+        assert!(job.is_running() && server.contenders(&name) == 1);
+        kill(daemon, Signal::SIGKILL).expect("the daemon lives");
+        job.wait_within(secs(10)).assert_code(7);
+        assert_eq!(server.contenders(&name), 0);
+    });
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_leftovers() {
+    on_servers(|world, _| {
+        let name = world.name("wait");
+        let job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
+        let daemon = daemon(world);
+        poll_until("the end of the command", secs(10), || crate::world::children(job.keeper()) == [daemon]);
+        job.signal(Signal::SIGTERM);
+        job.wait_within(secs(10)).assert_code(7);
+        assert!(!is_alive(daemon));
+    });
+}
+
+#[test]
+fn leftovers_that_are_left_are_named_and_run_on_without_the_lock() {
+    on_servers(|world, server| {
+        let name = world.name("leave");
+        let job = world.distlock().args(["--leftover", "leave", &name, "sh", "-c", DAEMON]).run().assert_code(7);
+        let daemon = daemon(world);
+        assert!(job.stderr.contains(&format!("left running without the lock: {daemon} (sleep)")), "{}", job.describe());
+        assert!(is_alive(daemon));
+        assert_eq!(server.contenders(&name), 0);
+        kill(daemon, Signal::SIGKILL).expect("the daemon lives");
+    });
+}
+
+/// A process that became root's below a distlock that is nobody's: it is told with its pid and name, and the lock is kept
+/// for as long as it lives.
+#[test]
+fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
+    if !Uid::effective().is_root() {
+        eprintln!("skipped: only root can make a process that another user may not kill");
+        return;
+    }
+    on_servers(|world, server| {
+        let name = world.name("stuck");
+        // Nobody needs to get in, and a set-user-ID program to become root with.
+        for (path, mode) in [("", 0o777), ("rootly", 0o4755), ("mortal", 0o755)] {
+            let path = world.path().join(path);
+            match path.file_name().and_then(|name| name.to_str()) {
+                Some("rootly") => drop(fs::copy("/usr/bin/setpriv", &path).expect("setpriv is there")),
+                Some("mortal") => drop(fs::copy(env!("CARGO_BIN_EXE_distlock"), &path).expect("the binary is there")),
+                _ => {}
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        }
+        let become_root = "./rootly --reuid 0 --regid 0 --clear-groups sleep 1000 & \
+                           until grep -qs '^Uid:.0.0.0.0' /proc/$!/status; do sleep 0.05; done; echo $! >daemon; exit 7";
+        let url = server.url();
+        let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "./mortal"];
+        let options = ["-b", server.backend(), "-e", &url, "--grace", "100ms", &name, "sh", "-c", become_root];
+        let mut job = world.command("setpriv").args(nobody).args(options).spawn();
+        let daemon = daemon(world);
+        let told = format!("cannot kill {daemon} (sleep)");
+        let stderr = poll_for("the report", secs(20), || Some(job.stderr()).filter(|text| text.contains(&told)));
+        assert_eq!(stderr.matches("cannot kill").count(), 1, "told once: {stderr}");
+        assert!(job.is_running() && server.contenders(&name) == 1, "the lock is kept");
+        kill(daemon, Signal::SIGKILL).expect("the daemon lives");
+        job.wait_within(secs(10)).assert_code(7);
+        assert_eq!(server.contenders(&name), 0);
+    });
+}

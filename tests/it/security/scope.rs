@@ -1,0 +1,91 @@
+//! Where on Consul a lock lives, and the ways there.
+
+use super::assert_told;
+use crate::world::{Consul, Recorded, Recorder, Server, World, poll_for, secs, shared};
+
+/// What only Consul Enterprise knows is taken out for the Consul of these tests.
+fn without_enterprise(mut request: Recorded) -> Recorded {
+    for part in ["ns=team+a", "partition=part"] {
+        request.line = request.line.replace(part, "");
+    }
+    for part in [r#","Namespace":"team a""#, r#","Partition":"part""#] {
+        request.body = request.body.replace(part, "");
+    }
+    request
+}
+
+/// The requests of one lock with these options and variables.
+fn requests(options: &[&str], variables: &[(&str, &str)]) -> Vec<Recorded> {
+    let recorder = Recorder::to(shared::consul().address(), without_enterprise);
+    let world = World::at("consul", &recorder.url());
+    let job = world.distlock().args(options).args([&*world.name("scope"), "true"]);
+    let job = variables.iter().fold(job, |job, (name, value)| job.env(name, value));
+    job.spawn().wait_within(secs(10)).assert_code(0);
+    let requests = recorder.requests();
+    for path in ["session/create", "txn", "session/destroy"] {
+        assert!(requests.iter().any(|request| request.line.contains(path)), "no {path}: {requests:?}");
+    }
+    requests
+}
+
+#[test]
+fn every_request_names_namespace_partition_and_datacenter() {
+    let flags = requests(&["--namespace", "team a", "--partition", "part", "--datacenter", "dc1"], &[]);
+    let variables = [("CONSUL_NAMESPACE", "team a"), ("CONSUL_PARTITION", "part"), ("DISTLOCK_DATACENTER", "dc1")];
+    for request in flags.into_iter().chain(requests(&[], &variables)) {
+        for part in ["ns=team+a", "partition=part", "dc=dc1"] {
+            assert!(request.line.contains(part), "no {part}: {request:?}");
+        }
+        if request.line.contains("/v1/txn") {
+            let operations: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+            for operation in operations.as_array().unwrap() {
+                assert_eq!(operation["KV"]["Namespace"], "team a");
+                assert_eq!(operation["KV"]["Partition"], "part");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_named_that_nobody_gave() {
+    for request in requests(&[], &[]) {
+        for part in ["ns=", "partition=", "dc="] {
+            assert!(!request.line.contains(part), "{part}: {request:?}");
+        }
+        assert!(!request.body.contains("Namespace") && !request.body.contains("Partition"), "{request:?}");
+    }
+}
+
+#[test]
+fn every_request_brings_token_and_login() {
+    let variables = [("CONSUL_HTTP_TOKEN", "anonymous"), ("CONSUL_HTTP_AUTH", "joe:pw")];
+    for request in requests(&[], &variables) {
+        let has = |line: &str| request.headers.iter().any(|header| header.eq_ignore_ascii_case(line));
+        // "joe:pw" in base64.
+        assert!(has("X-Consul-Token: anonymous") && has("Authorization: Basic am9lOnB3"), "{request:?}");
+    }
+}
+
+#[test]
+fn a_real_server_takes_its_own_datacenter_and_refuses_another() {
+    let consul = shared::consul();
+    let world = World::on(consul);
+    world.distlock().args(["--datacenter", "dc1", &world.name("dc"), "true"]).run().assert_code(0);
+    let job = world.distlock().args(["--datacenter", "mars", &world.name("dc"), "true"]).spawn();
+    assert_told(&job.wait_within(secs(5)).assert_code(64), &["No path to datacenter", "--datacenter"]);
+}
+
+#[test]
+fn a_lock_is_held_over_a_unix_socket() {
+    let world = World::new();
+    let socket = world.path().join("consul.sock");
+    let consul = Consul::start_on_socket(&socket);
+    let url = format!("unix://{}", socket.display());
+    let name = world.name("socket");
+    let flag = world.distlock().args(["-b", "consul", "-e", &url, &name, "sleep", "1"]).spawn();
+    let held = poll_for("the lock", secs(10), || consul.entries(&name).into_iter().find(|entry| entry.lease.is_some()));
+    assert!(held.key.starts_with(name.trim_start_matches('/')), "{held:?}");
+    flag.wait().assert_code(0);
+    world.distlock().env("CONSUL_HTTP_ADDR", &url).args([&*name, "true"]).run().assert_code(0);
+    assert_eq!(consul.leases().len(), 0);
+}

@@ -1,0 +1,114 @@
+//! A name server of a test, and processes for which it is the system's.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::thread;
+
+use simple_dns::rdata::{A, RData, SRV};
+use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
+
+use super::{Run, World};
+
+/// A name server on a loopback address of its own. It lives as long as the test process.
+pub struct NameServer {
+    address: Ipv4Addr,
+}
+
+/// The names that it knows. Hosts are all at 127.0.0.1.
+#[derive(Clone, Default)]
+pub struct Zone {
+    /// Service, host and port.
+    pub services: Vec<(String, String, u16)>,
+    /// Datagrams bring no services: only a stream brings the whole answer.
+    pub truncates: bool,
+}
+
+impl NameServer {
+    /// Starts it. None where this process may not have the port, or give processes another name server.
+    pub fn start(world: &World, zone: &Zone) -> Option<Self> {
+        let may_mount = Self::in_own_mounts(world, "true").run().code() == Some(0);
+        let at = |n: u32| Ipv4Addr::from(0x7f4d_0000 + (std::process::id() + n) % 0xffff + 1);
+        let bound = (0..64).map(at).find_map(|address| {
+            Some((address, UdpSocket::bind((address, 53)).ok()?, TcpListener::bind((address, 53)).ok()?))
+        });
+        let Some((address, datagrams, streams)) = bound.filter(|_| may_mount) else {
+            eprintln!("skipped: it takes the right to use port 53 and to mount");
+            return None;
+        };
+        let (zone, of_streams) = (zone.clone(), zone.clone());
+        thread::spawn(move || serve_datagrams(&datagrams, &zone));
+        thread::spawn(move || serve_streams(&streams, &of_streams));
+        Some(Self { address })
+    }
+
+    /// One at whose address nothing listens.
+    pub fn nowhere() -> Self {
+        Self { address: Ipv4Addr::new(127, 77, 255, 254) }
+    }
+
+    /// distlock where this is the only name server.
+    pub fn distlock(&self, world: &World) -> Run {
+        fs::write(world.path().join("resolv.conf"), format!("nameserver {}\n", self.address)).expect("a file");
+        let script = r#"mount --bind resolv.conf /etc/resolv.conf && exec "$@""#;
+        Self::in_own_mounts(world, "sh").args(["-c", script, "sh", env!("CARGO_BIN_EXE_distlock")])
+    }
+
+    fn in_own_mounts(world: &World, program: &str) -> Run {
+        world.command("unshare").args(["--user", "--map-root-user", "--mount", program])
+    }
+}
+
+fn serve_datagrams(socket: &UdpSocket, zone: &Zone) {
+    let mut buffer = [0; 1500];
+    while let Ok((length, client)) = socket.recv_from(&mut buffer) {
+        if let Some(answer) = zone.answer(&buffer[..length], zone.truncates) {
+            // A client that is gone needs no answer.
+            let _ = socket.send_to(&answer, client);
+        }
+    }
+}
+
+fn serve_streams(listener: &TcpListener, zone: &Zone) {
+    for mut stream in listener.incoming().map_while(Result::ok) {
+        let mut length = [0; 2];
+        let mut query = Vec::new();
+        let read = stream.read_exact(&mut length).and_then(|()| {
+            query.resize(u16::from_be_bytes(length).into(), 0);
+            stream.read_exact(&mut query)
+        });
+        if let Some(answer) = read.ok().and_then(|()| zone.answer(&query, false)) {
+            let length = u16::try_from(answer.len()).expect("a short answer").to_be_bytes();
+            let _ = stream.write_all(&[&length, &answer[..]].concat());
+        }
+    }
+}
+
+impl Zone {
+    fn answer(&self, query: &[u8], truncate: bool) -> Option<Vec<u8>> {
+        let query = Packet::parse(query).ok()?;
+        let name = query.questions.first()?.qname.clone();
+        let text = name.to_string();
+        let mut answer = query.into_reply();
+        let add = |answer: &mut Packet<'_>, data| {
+            answer.answers.push(ResourceRecord::new(Name::new_unchecked(&text).into_owned(), CLASS::IN, 1, data));
+        };
+        for (_, host, port) in self.services.iter().filter(|(service, ..)| *service == text) {
+            let target = Name::new_unchecked(host).into_owned();
+            add(&mut answer, RData::SRV(SRV { priority: 0, weight: 0, port: *port, target }));
+        }
+        let asks_for_address = answer.questions[0].qtype == simple_dns::TYPE::A.into();
+        let is_host = self.services.iter().any(|(_, host, _)| *host == text);
+        if is_host && asks_for_address {
+            add(&mut answer, RData::A(A { address: Ipv4Addr::LOCALHOST.into() }));
+        }
+        if answer.answers.is_empty() && !is_host {
+            *answer.rcode_mut() = RCODE::NameError;
+        }
+        if truncate && !asks_for_address {
+            answer.answers.clear();
+            answer.set_flags(PacketFlag::TRUNCATION);
+        }
+        answer.build_bytes_vec().ok()
+    }
+}

@@ -1,0 +1,86 @@
+//! A proxy that keeps the requests it passes on, for what no server of these tests confirms.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+/// A proxy for HTTP on a loopback port. It lives as long as the test process.
+pub struct Recorder {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Recorded>>>,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The method, the path with its query, and the version.
+    pub line: String,
+    /// The header lines.
+    pub headers: Vec<String>,
+    /// What follows them.
+    pub body: String,
+}
+
+impl Recorder {
+    /// Starts one before this server, which gets the requests as `change` leaves them.
+    pub fn to(server: SocketAddr, change: fn(Recorded) -> Recorded) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("the address of a listener");
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&requests);
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let kept = Arc::clone(&kept);
+                thread::spawn(move || {
+                    let Some(request) = read(&stream) else { return };
+                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+                    // Either side may be gone by now.
+                    let _ = pass_on(stream, server, &change(request));
+                });
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// The address as a value of `--endpoints`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// All requests so far.
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Recorded> {
+    let mut lines = BufReader::new(stream);
+    let mut next = || {
+        let mut line = String::new();
+        lines.read_line(&mut line).ok()?;
+        Some(line.trim_end().to_owned())
+    };
+    // A client may go without having asked for anything.
+    let line = next().filter(|line| !line.is_empty())?;
+    let headers: Vec<_> = std::iter::from_fn(|| next().filter(|line| !line.is_empty())).collect();
+    let length = headers.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    lines.read_exact(&mut body).ok()?;
+    Some(Recorded { line, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// One exchange for each connection: what comes back is passed on unread.
+fn pass_on(mut client: TcpStream, server: SocketAddr, request: &Recorded) -> io::Result<()> {
+    let Recorded { line, headers, body } = request;
+    let kept = |header: &&String| {
+        let name = header.split(':').next().unwrap_or_default().to_lowercase();
+        name != "content-length" && name != "connection"
+    };
+    let headers: String = headers.iter().filter(kept).map(|header| format!("{header}\r\n")).collect();
+    let length = body.len();
+    let mut server = TcpStream::connect(server)?;
+    let own = format!("Connection: close\r\nContent-Length: {length}\r\n");
+    server.write_all(format!("{line}\r\n{headers}{own}\r\n{body}").as_bytes())?;
+    io::copy(&mut server, &mut client).map(drop)
+}
