@@ -42,14 +42,21 @@ impl Machine {
     }
 
     pub(super) fn signal(&mut self, signal: i32, now: Instant) {
-        self.signaled |=
+        let ends =
             [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|s| *s as i32 == signal);
+        self.signaled |= ends;
         if self.seeking() {
+            // What would not end a program does not end the wait, as when a window is resized.
+            if !ends {
+                return;
+            }
             let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
             self.conclude(Verdict::Failed(failure), now);
         } else if matches!(self.phase, Phase::Clearing(_)) {
             // The command is gone; whoever waits for what it left does not want to any more.
-            self.end(Reason::Leftover, now + self.rules.grace, now);
+            if ends {
+                self.end(Reason::Leftover, now + self.rules.grace, now);
+            }
         } else if self.frozen.is_some() && signal == Signal::SIGCONT as i32 {
             // What is frozen must not go on before the lock is sure.
         } else if self.alive() {

@@ -137,8 +137,8 @@ fn a_signal_that_the_witness_did_not_get_is_forwarded() {
     let mut machine = running(true);
     machine.group = Group::Witnessed;
     assert_eq!(machine.on(sent(Signal::SIGUSR1), at(100)), []);
-    assert_eq!(machine.wake(), Some(at(120)));
-    assert_eq!(machine.on(Event::Tick, at(120)), [forwarded(Signal::SIGUSR1)]);
+    assert_eq!(machine.wake(), Some(at(200)));
+    assert_eq!(machine.on(Event::Tick, at(200)), [forwarded(Signal::SIGUSR1)]);
     assert_eq!(machine.on(sent(Signal::SIGTERM), at(200)), []);
     assert_eq!(machine.on(Event::WitnessGone, at(201)), [forwarded(Signal::SIGTERM)]);
 }
@@ -208,6 +208,14 @@ fn after_a_stop_the_deadlines_that_came_meanwhile_count() {
     assert_eq!(machine.on(Event::Tick, at(60_000)), []);
     assert_eq!(machine.wake(), Some(at(60_100)), "but not for long");
     assert_eq!(machine.on(Event::Tick, at(60_100)), [Action::KillTree]);
+}
+
+#[test]
+fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
+    let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
+    assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
 }
 
 #[test]
