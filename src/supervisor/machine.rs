@@ -17,7 +17,7 @@ use crate::tree::Process;
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long the witness may take to tell of a signal.
-const TESTIMONY: Duration = Duration::from_millis(20);
+const TESTIMONY: Duration = Duration::from_millis(100);
 /// How often the tree is killed again while it dies.
 const KILL_AGAIN: Duration = Duration::from_millis(2);
 /// The same, for a tree that did not die within K.
@@ -265,7 +265,14 @@ impl Machine {
                 self.deadlines = None;
                 self.show(Notice::Rejoining(cause));
             }
-            FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
+            FromKeeper::Held { token } => {
+                // A lock that does not expire has no deadlines, and its command starts at once.
+                if !self.lease && self.phase == Phase::Waiting {
+                    self.phase = Phase::Armed;
+                    self.parted = None;
+                }
+                self.show(Notice::Acquired(token));
+            }
             FromKeeper::Started => {
                 self.phase = Phase::Running;
                 if !self.reruns {

@@ -132,6 +132,7 @@ fn leftovers_that_are_waited_for_hold_the_lock_until_a_signal_comes() {
     let mut machine = running();
     machine.rules.leftover = Leftover::Wait;
     assert_eq!(machine.on(exited(0, false), at(100)), []);
+    assert_eq!(machine.on(Event::Signal(Signal::SIGWINCH as i32), at(150)), []);
     assert_eq!(machine.on(Event::Signal(15), at(200)), [Action::EndTree]);
     let actions = machine.on(Event::Reaped { command: None, empty: true }, at(300));
     assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
@@ -334,6 +335,7 @@ fn a_signal_while_waiting_leaves_the_queue() {
     let mut machine = Machine::new(rules(), at(0));
     let _ = machine.on(Event::Tick, at(0));
     let _ = machine.on(queued(0), at(5));
+    assert_eq!(machine.on(Event::Signal(Signal::SIGWINCH as i32), at(40)), [], "a window was resized");
     let actions = machine.on(Event::Signal(15), at(50));
     assert!(actions.contains(&Action::Abandon(Request::Wait)) && actions.contains(&Action::Begin(Request::Release)));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(60))), Some(Kind::Interrupted(15)));

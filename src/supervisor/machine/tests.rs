@@ -140,8 +140,8 @@ fn a_signal_that_the_witness_did_not_get_is_forwarded() {
     let mut machine = running(true);
     machine.group = Group::Witnessed;
     assert_eq!(machine.on(sent(Signal::SIGUSR1), at(100)), []);
-    assert_eq!(machine.wake(), Some(at(120)));
-    assert_eq!(machine.on(Event::Tick, at(120)), [forwarded(Signal::SIGUSR1)]);
+    assert_eq!(machine.wake(), Some(at(200)));
+    assert_eq!(machine.on(Event::Tick, at(200)), [forwarded(Signal::SIGUSR1)]);
     assert_eq!(machine.on(sent(Signal::SIGTERM), at(200)), []);
     assert_eq!(machine.on(Event::WitnessGone, at(201)), [forwarded(Signal::SIGTERM)]);
 }
@@ -210,6 +210,14 @@ fn what_the_keeper_said_while_this_process_was_stopped_counts_before_a_deadline_
     }
     assert_eq!(machine.on(Event::Tick, at(35_000)), []);
     assert_eq!(machine.wake(), Some(at(40_000)));
+}
+
+#[test]
+fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
+    let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
+    assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
 }
 
 #[test]
