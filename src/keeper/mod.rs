@@ -81,7 +81,7 @@ fn prepare() -> std::io::Result<Tree> {
         Signal::SIGTTOU,
     ]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children()), None)?;
-    Ok(Tree::adopt()?)
+    Tree::adopt()
 }
 
 fn children() -> SigSet {
