@@ -307,8 +307,10 @@ impl Machine {
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.shared => {}
+            // The terminal's driver has sent it to the command as well, if that still runs.
+            (Phase::Running | Phase::Frozen, _) if keyboard && self.shared => {
+                self.actions.push(Action::Post(FromSupervisor::Typed(signal as i32)));
+            }
             (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
         }
     }
