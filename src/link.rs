@@ -92,6 +92,8 @@ pub enum FromSupervisor {
     Acknowledged,
     /// This signal came for the command.
     Signal(i32),
+    /// This signal came from the terminal, which has sent it to the command as well.
+    Typed(i32),
     /// End the command at once.
     Kill,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -57,9 +58,18 @@ pub type Except = Option<Pid>;
 
 impl Tree {
     /// Makes this process the reaper of all its descendants to be.
-    pub fn adopt() -> nix::Result<Self> {
-        nix::sys::prctl::set_child_subreaper(true)?;
+    ///
+    /// # Errors
+    ///
+    /// `/proc` does not show the processes under the numbers that they have here, so nobody could be found or killed.
+    pub fn adopt() -> io::Result<Self> {
         let me = Pid::this();
+        if fs::read_link("/proc/self").ok() != Some(me.to_string().into()) {
+            return Err(io::Error::other(
+                "/proc is not mounted, or shows another PID namespace (unshare: --mount-proc)",
+            ));
+        }
+        nix::sys::prctl::set_child_subreaper(true)?;
         Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
     }
 

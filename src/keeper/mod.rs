@@ -81,7 +81,7 @@ fn prepare() -> std::io::Result<Tree> {
         Signal::SIGTTOU,
     ]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children()), None)?;
-    Ok(Tree::adopt()?)
+    Tree::adopt()
 }
 
 fn children() -> SigSet {
@@ -367,6 +367,7 @@ impl<'a> Keeper<'a> {
                     match self.link.get_ref().receive()? {
                         Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
                         Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
+                        Received::Message(FromSupervisor::Typed(signal)) => return Ok(Event::Typed(signal)),
                         Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),
                         Received::Closed => {
                             drop(ready);

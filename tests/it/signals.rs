@@ -197,6 +197,19 @@ fn as_pid_1_it_reaps_whatever_ends() {
 }
 
 #[test]
+fn without_the_proc_of_its_own_namespace_it_refuses_to_run() {
+    let world = &World::local();
+    let Some(_) = as_pid_1(world, under(world, &[], &["true"])) else { return };
+    for prepare in ["true", "mount -t tmpfs none /proc"] {
+        let script = format!(r#"{prepare} && exec "$@""#);
+        let run = under(world, &[], &["touch", "ran"]).through("sh", ["-c", &script, "sh"]);
+        let job = run.through("unshare", ["--mount", "--pid", "--fork"]).run().assert_code(70);
+        assert!(job.stderr.contains("/proc is not mounted"), "{}", job.describe());
+        assert!(!world.path().join("ran").exists());
+    }
+}
+
+#[test]
 fn as_pid_1_it_exits_with_what_it_cannot_die_of() {
     let world = &World::local();
     let script = world.script("sleeper", "echo ready >ready; exec sleep 1000");

@@ -168,6 +168,15 @@ fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() 
 }
 
 #[test]
+fn what_was_typed_ends_leftovers_and_nothing_else() {
+    let mut machine = running();
+    machine.rules.leftover = Leftover::Wait;
+    assert_eq!(machine.on(Event::Typed(2), at(50)), [], "the command has got it");
+    let _ = machine.on(exited(0, false), at(100));
+    assert_eq!(machine.on(Event::Typed(2), at(200)), [Action::EndTree]);
+}
+
+#[test]
 fn leftovers_that_are_left_are_named_and_the_lock_released() {
     let mut machine = running();
     machine.rules.leftover = Leftover::Leave;

@@ -107,7 +107,8 @@ fn what_the_keyboard_sent_reaches_the_command_without_help() {
     let mut machine = running(true);
     for n in 0..3 {
         let signal = Event::Signal { signal: Signal::SIGINT, keyboard: true };
-        assert_eq!(machine.on(signal, at(100 + n * 2_000)), []);
+        let told = Action::Post(FromSupervisor::Typed(Signal::SIGINT as i32));
+        assert_eq!(machine.on(signal, at(100 + n * 2_000)), [told]);
     }
     assert_eq!(machine.on(sent(Signal::SIGINT), at(5_000)), [forwarded(Signal::SIGINT)], "Ctrl-C is no first signal");
 }
