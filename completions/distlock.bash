@@ -35,7 +35,7 @@ _distlock() {
 
     case "${cmd}" in
         distlock)
-            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run doctor completions man"
+            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --report --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -91,6 +91,21 @@ _distlock() {
                     ;;
                 --leftover)
                     COMPREPLY=($(compgen -W "kill wait leave" -- "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --backend)
@@ -411,7 +426,7 @@ _distlock() {
             return 0
             ;;
         distlock__subcmd__run)
-            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
+            opts="-t -w -n -E -m -c -b -e -v -q -h --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --report --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -467,6 +482,21 @@ _distlock() {
                     ;;
                 --leftover)
                     COMPREPLY=($(compgen -W "kill wait leave" -- "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --backend)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_distlock_global_optspecs
-    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= restarts= leftover= no-lock b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
+    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= restarts= leftover= no-lock report= b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
 end
 
 function __fish_distlock_needs_command
@@ -37,6 +37,7 @@ complete -c distlock -n "__fish_distlock_needs_command" -l restarts -d 'Bound th
 complete -c distlock -n "__fish_distlock_needs_command" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"
+complete -c distlock -n "__fish_distlock_needs_command" -l report -d 'Write the outcome as JSON to FILE or to descriptor N' -r -F
 complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
@@ -80,6 +81,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -l restarts -d 'B
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l report -d 'Write the outcome as JSON to FILE or to descriptor N' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"

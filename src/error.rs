@@ -15,8 +15,10 @@ pub enum Kind {
     Fault,
     /// Somebody else holds the lock.
     Busy,
-    /// The lock was lost or broken.
+    /// The lock was lost.
     Lost,
+    /// The lock was broken: somebody asked its holder to stop.
+    Broken,
     /// The server denied access.
     Denied,
     /// `--max-hold` ran out.

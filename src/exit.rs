@@ -26,7 +26,7 @@ pub fn code(kind: Kind) -> u8 {
         Kind::Unreachable => 69,
         Kind::Fault => 70,
         Kind::Busy => 75,
-        Kind::Lost => 76,
+        Kind::Lost | Kind::Broken => 76,
         Kind::Denied => 77,
         Kind::MaxHold => 124,
         Kind::NotExecutable => 126,

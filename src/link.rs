@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Queue;
 use crate::error::Failure;
 use crate::lease::Deadlines;
-use crate::tree::Process;
+use crate::tree::{Process, Usage};
 
 /// No message is longer, and no text from a server makes it so.
 const MAX_MESSAGE: usize = 64 * 1024;
@@ -60,6 +60,8 @@ pub enum FromKeeper {
     Stuck(Vec<Process>),
     /// Something that `-v` shows.
     Note(String),
+    /// What only the keeper knows, told before [`FromKeeper::Done`].
+    Account(Account),
     /// All is over: nothing is left of the command, and the lock was given up as far as the servers could be reached.
     Done {
         /// How it ended.
@@ -67,6 +69,17 @@ pub enum FromKeeper {
         /// The keeper stays for a while, to end a lease whose servers do not answer.
         lingers: bool,
     },
+}
+
+/// What only the keeper knows of a run, for the report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Renewals that were confirmed.
+    pub renewals: u64,
+    /// How the command itself ended the last time it ran.
+    pub command: Option<Verdict>,
+    /// What the command and all below it used up.
+    pub usage: Usage,
 }
 
 /// What happens to a lock that is not sure.

@@ -3,11 +3,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::fcntl::{F_GETFD, F_SETFD, FdFlag, OFlag, fcntl};
+use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork, getpid, setpgid};
 
@@ -63,6 +63,28 @@ fn inheritable(fd: RawFd) -> bool {
     // SAFETY: the number is only used for this query, which fails when it names no open descriptor.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(fd, F_GETFD).is_ok_and(|flags| !FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC))
+}
+
+/// Makes an inherited descriptor ours: no command that is started from here on gets it.
+///
+/// # Errors
+///
+/// It is not open, not for writing, or was not inherited.
+pub fn claim(fd: RawFd) -> io::Result<OwnedFd> {
+    if !inheritable(fd) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open and came through the exec, so no object of ours owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mode = OFlag::from_bits_truncate(fcntl(&fd, F_GETFL)?) & OFlag::O_ACCMODE;
+    fcntl(&fd, F_SETFD(FdFlag::FD_CLOEXEC))?;
+    if mode == OFlag::O_RDONLY { Err(io::Error::from_raw_os_error(libc::EBADF)) } else { Ok(fd) }
+}
+
+/// Closes a descriptor in a process that was forked and never uses, nor drops, its parent's object that owns it.
+pub fn close(fd: RawFd) {
+    // SAFETY: as the caller promises.
+    drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
 fn is_ignored(signal: Signal) -> bool {

@@ -10,7 +10,9 @@ use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
+use nix::sys::time::TimeVal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
@@ -42,6 +44,49 @@ pub struct Process {
     pub pid: i32,
     /// Its name, as `ps` shows it.
     pub name: String,
+}
+
+/// What processes used up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Processor time in their own code, in seconds.
+    #[serde(with = "seconds")]
+    pub user: Duration,
+    /// Processor time in the kernel, in seconds.
+    #[serde(with = "seconds")]
+    pub system: Duration,
+    /// The most memory that one of them had at a time, in bytes.
+    pub max_rss: u64,
+}
+
+impl Usage {
+    /// That of all descendants that were reaped.
+    #[must_use]
+    pub fn of_reaped() -> Self {
+        let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return Self::default() };
+        let time = |time: TimeVal| {
+            let seconds = Duration::from_secs(u64::try_from(time.tv_sec()).unwrap_or_default());
+            seconds + Duration::from_micros(u64::try_from(time.tv_usec()).unwrap_or_default())
+        };
+        // The kernel counts kibibytes.
+        let max_rss = u64::try_from(usage.max_rss()).unwrap_or_default() * 1024;
+        Self { user: time(usage.user_time()), system: time(usage.system_time()), max_rss }
+    }
+}
+
+/// Durations as numbers of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(serde::de::Error::custom)
+    }
 }
 
 /// What a look at the children brought.

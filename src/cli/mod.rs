@@ -3,6 +3,7 @@
 mod grammar;
 pub mod help;
 pub mod options;
+pub mod salvage;
 #[cfg(test)]
 mod tests;
 

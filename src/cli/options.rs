@@ -99,6 +99,10 @@ impl Opt {
         Self { path: true, ..Self::valued(group, id, "FILE", help) }
     }
 
+    const fn stands_for(self, value: &'static str) -> Self {
+        Self { value: Some(value), ..self }
+    }
+
     const fn short(self, short: char) -> Self {
         Self { short: Some(short), ..self }
     }
@@ -198,6 +202,18 @@ pub const OPTIONS: &[Opt] = &[
     Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning").rare().reach(Reach::Flag).details(
         "For trying out a script where there is no server.",
     ),
+    Opt::file(Lock, "report", "Write the outcome as JSON to FILE or to descriptor N")
+        .stands_for("FILE|fd:N")
+        .rare()
+        .reach(Reach::Flag)
+        .details(
+            "FILE is removed at the start and put in place at every ending, 64 included; one that is a device, a pipe or a \
+             link is written to. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written is \
+             a warning. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
+             not-started, usage, interrupted, fault), exit, command_exit, signal, name, backend, token, waited, held, \
+             renewals, losses, restarts, started_at, ended_at, rusage (user, system, max_rss). Times are in seconds, \
+             max_rss in bytes; what is unknown is null.",
+        ),
     Opt::valued(Connection, "backend", "BACKEND", "Choose where the lock lives")
         .short('b')
         .choices(&["etcd", "consul", "local"])
@@ -268,9 +284,9 @@ mod tests {
     #[test]
     fn only_what_changes_one_lock_is_a_flag_alone() {
         let flags: Vec<_> = OPTIONS.iter().filter(|o| o.variable().is_none()).map(|o| o.id).collect();
-        assert_eq!(flags, ["shell", "on-lost", "restarts", "leftover", "no-lock"]);
+        assert_eq!(flags, ["shell", "on-lost", "restarts", "leftover", "no-lock", "report"]);
         let keyless: Vec<_> = OPTIONS.iter().filter(|o| o.key().is_none()).map(|o| o.id).collect();
-        assert_eq!(keyless, ["shell", "on-lost", "restarts", "leftover", "no-lock", "config"]);
+        assert_eq!(keyless, ["shell", "on-lost", "restarts", "leftover", "no-lock", "report", "config"]);
     }
 
     #[test]

@@ -6,25 +6,54 @@ mod lookup;
 mod man;
 mod run;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::config::{self, Invocation, Surroundings};
+use crate::config::{self, Invocation, Surroundings, Target};
 use crate::error::{Failure, Kind};
-use crate::{exit, report};
+use crate::link::Verdict;
+use crate::report::Report;
+use crate::supervisor::tally::Facts;
+use crate::{cli, exit, report};
 
 /// Understands the command line, does what it asks for, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    match config::resolve(std::env::args_os(), &Surroundings::of_process()).and_then(dispatch) {
-        Ok(code) => code,
-        Err(failure) => {
-            match failure.kind {
-                Kind::Interrupted(signal) => run::die_as_the_command(signal),
-                _ => report::failure(&failure),
-            }
-            ExitCode::from(exit::code(failure.kind))
-        }
+    let line: Vec<OsString> = std::env::args_os().collect();
+    match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
+        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure)),
+        Err(failure) => refuse(&line, failure),
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    report::failure(failure);
+    ExitCode::from(exit::code(failure.kind))
+}
+
+/// Ends with what is wrong about a command line or its configuration.
+fn refuse(line: &[OsString], failure: Failure) -> ExitCode {
+    let kind = failure.kind;
+    if !matches!(kind, Kind::Interrupted(_)) {
+        report::failure(&failure);
+    }
+    report_refusal(line, failure);
+    if let Kind::Interrupted(signal) = kind {
+        run::die_as_the_command(signal);
+    }
+    ExitCode::from(exit::code(kind))
+}
+
+/// Whoever relies on a report gets one of a refused command line, too.
+fn report_refusal(line: &[OsString], failure: Failure) {
+    // A target that makes no sense is what was refused.
+    let Some(target) = cli::salvage::report(line).and_then(|value| Target::parse(&value).ok()) else { return };
+    let exit = exit::code(failure.kind);
+    let verdict = Verdict::Failed(failure);
+    let written = Report::open(&target, None, None).map(|report| report.write(&verdict, exit, &Facts::default()));
+    if let Ok(Err(warning)) = written {
+        report::warning(&warning);
     }
 }
 

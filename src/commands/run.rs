@@ -1,5 +1,6 @@
 //! `distlock run`, the main job: from a checked configuration to two processes, and back to an exit code.
 
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,23 +17,41 @@ use crate::keeper::Job;
 use crate::keeper::machine::Rules;
 use crate::link::Verdict;
 use crate::process::{self, Inherited};
-use crate::report::Reporter;
+use crate::report::{Report, Reporter};
+use crate::supervisor::tally::Facts;
 use crate::supervisor::{self, Ending};
 
 /// Runs the command under the lock and returns what distlock exits with. Where the command died of a signal that shells
 /// look for, this process dies of it too and does not return.
 pub fn run(run: Run) -> ExitCode {
-    // Before anything of our own is opened or changed.
-    let inherited = Inherited::take();
     let mut reporter = Reporter::new(run.output);
+    let report = match open_report(&run) {
+        Ok(report) => report,
+        Err(failure) => {
+            reporter.failure(&failure);
+            return ExitCode::from(exit::code(failure.kind));
+        }
+    };
+    // Before anything else of our own is opened or changed.
+    let inherited = Inherited::take();
     let busy_exit = run.busy_exit;
-    let ending = job(run, inherited, &mut reporter)
+    let descriptor = report.as_ref().and_then(Report::descriptor);
+    let ending = job(run, inherited, descriptor, &mut reporter)
         .and_then(|job| supervisor::run(job, &mut |notice| reporter.notice(notice)))
-        .unwrap_or_else(|failure| Ending { verdict: Verdict::Failed(failure), keyboard: false });
-    finish(&ending, busy_exit, &mut reporter)
+        .unwrap_or_else(|failure| Ending {
+            verdict: Verdict::Failed(failure),
+            keyboard: false,
+            facts: Facts::default(),
+        });
+    finish(&ending, busy_exit, report, &mut reporter)
 }
 
-fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, Failure> {
+fn open_report(run: &Run) -> Result<Option<Report>, Failure> {
+    let backend = run.settings.as_ref().map(crate::backend::Settings::name);
+    run.report.as_ref().map(|target| Report::open(target, Some(run.name.clone()), backend)).transpose()
+}
+
+fn job(run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut Reporter) -> Result<Job, Failure> {
     lookup::check(&run.argv)?;
     let prepared = if let Some(settings) = &run.settings {
         settings.prepare(&run.name)?
@@ -65,6 +84,7 @@ fn job(run: Run, inherited: Inherited, reporter: &mut Reporter) -> Result<Job, F
         group: None,
         reruns: run.on_lost == OnLost::Restart,
         inherited,
+        report,
     })
 }
 
@@ -104,29 +124,35 @@ fn random_id() -> String {
     format!("{bits:016x}")
 }
 
-fn finish(ending: &Ending, busy_exit: Option<u8>, reporter: &mut Reporter) -> ExitCode {
-    match &ending.verdict {
-        Verdict::Exited(code) => ExitCode::from(u8::try_from(*code).unwrap_or(u8::MAX)),
-        Verdict::Signaled(signal) => {
+/// Says what is to be said, in this order: to the user, to programs, to the shell.
+fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, reporter: &mut Reporter) -> ExitCode {
+    let verdict = &ending.verdict;
+    match verdict {
+        Verdict::Failed(Failure { kind: Kind::Interrupted(_), .. }) => {}
+        Verdict::Failed(failure) if failure.kind != Kind::Busy => reporter.failure(failure),
+        Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.busy(failure),
+        _ => {}
+    }
+    let code = exit_code(verdict, busy_exit);
+    if let Some(Err(warning)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
+        reporter.warn(&warning);
+    }
+    match verdict {
+        Verdict::Signaled(signal) => die_as_the_command(*signal),
+        Verdict::Failed(Failure { kind: Kind::Interrupted(signal), .. }) if ending.keyboard => {
             die_as_the_command(*signal);
-            ExitCode::from(exit::signaled(*signal))
         }
-        Verdict::Failed(failure) if failure.kind == Kind::Busy => {
-            if busy_exit != Some(exit::OK) {
-                reporter.busy(failure);
-            }
-            ExitCode::from(busy_exit.unwrap_or_else(|| exit::code(Kind::Busy)))
-        }
-        Verdict::Failed(failure) => {
-            if let Kind::Interrupted(signal) = failure.kind {
-                if ending.keyboard {
-                    die_as_the_command(signal);
-                }
-            } else {
-                reporter.failure(failure);
-            }
-            ExitCode::from(exit::code(failure.kind))
-        }
+        _ => {}
+    }
+    ExitCode::from(code)
+}
+
+fn exit_code(verdict: &Verdict, busy_exit: Option<u8>) -> u8 {
+    match verdict {
+        Verdict::Exited(code) => u8::try_from(*code).unwrap_or(u8::MAX),
+        Verdict::Signaled(signal) => exit::signaled(*signal),
+        Verdict::Failed(Failure { kind: Kind::Busy, .. }) => busy_exit.unwrap_or_else(|| exit::code(Kind::Busy)),
+        Verdict::Failed(failure) => exit::code(failure.kind),
     }
 }
 

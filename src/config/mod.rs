@@ -9,6 +9,7 @@ mod layers;
 mod room;
 mod server;
 mod signal;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::error::Failure;
 use file::File;
 pub use layers::Environment;
 use layers::{Layers, Value};
+pub use target::Target;
 
 /// Where the configuration file is when nobody names one. There is none per user: cron and sudo would see another one.
 const DEFAULT_FILE: &str = "/etc/distlock/config.toml";
@@ -83,6 +85,8 @@ pub struct Run {
     pub connect_timeout: Duration,
     /// What is printed.
     pub output: Output,
+    /// Where the outcome is reported.
+    pub report: Option<Target>,
 }
 
 /// Everything `doctor` needs, checked.
@@ -214,6 +218,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         url: job.url,
         connect_timeout: connect_timeout(&layers)?,
         output: output(&layers)?,
+        report: report(&layers)?,
     })
 }
 
@@ -303,6 +308,10 @@ fn output(layers: &Layers) -> Result<Output, Failure> {
     })?;
     let format = format.unwrap_or(Format::Text);
     Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format })
+}
+
+fn report(layers: &Layers) -> Result<Option<Target>, Failure> {
+    layers.get("report").map(|value| Target::parse(&value.text).map_err(|why| value.refuse(why))).transpose()
 }
 
 fn on_lost(layers: &Layers) -> Result<OnLost, Failure> {

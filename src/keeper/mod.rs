@@ -7,7 +7,7 @@ pub mod machine;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::future::{Future, poll_fn};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -24,9 +24,9 @@ use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind, chain};
 use crate::handle;
 use crate::lease::MAX_ATTEMPT;
-use crate::link::{FromKeeper, FromSupervisor, Link, Received, Verdict};
+use crate::link::{Account, FromKeeper, FromSupervisor, Link, Received, Verdict};
 use crate::process::{Inherited, Spawn, heed, ignore, register};
-use crate::tree::Tree;
+use crate::tree::{Tree, Usage};
 use calls::{COUNT, Request};
 use machine::{Action, Event, Machine, Rules};
 
@@ -51,6 +51,8 @@ pub struct Job {
     pub reruns: bool,
     /// What the command is to find as distlock did.
     pub inherited: Inherited,
+    /// A descriptor that is the supervisor's alone.
+    pub report: Option<RawFd>,
 }
 
 /// Runs the keeper in this process, which was forked for it. Returns the process's exit code; the verdict goes by the link.
@@ -120,6 +122,8 @@ struct Keeper<'a> {
     frozen: bool,
     note: Note,
     command: Option<Pid>,
+    /// For the report.
+    account: Account,
     lease: Option<String>,
     place: Option<(u64, String)>,
     orphaned: bool,
@@ -154,6 +158,7 @@ impl<'a> Keeper<'a> {
             frozen: false,
             note,
             command: None,
+            account: Account { renewals: 0, command: None, usage: Usage::default() },
             lease: None,
             place: None,
             orphaned: false,
@@ -183,6 +188,8 @@ impl<'a> Keeper<'a> {
     /// Says how it ended, and stays no longer than a lease needs that could not be given up yet.
     async fn part(&mut self, verdict: Verdict) -> std::io::Result<()> {
         let lingers = !self.forsaken.is_empty();
+        self.account.usage = Usage::of_reaped();
+        self.post(FromKeeper::Account(self.account.clone()));
         self.post(FromKeeper::Done { verdict, lingers });
         while self.link.get_ref().backlog() {
             self.link.writable().await?.clear_ready();
@@ -199,12 +206,15 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    /// Remembers what the command's environment will tell of the lock.
+    /// Remembers what the command's environment and the report will tell of the lock.
     fn learn(&mut self, event: &Event) {
-        if let Event::Entered(Ok((_, Place::Held { token, key }))) | Event::Moved(Ok(Place::Held { token, key })) =
-            event
-        {
-            self.place = Some((*token, key.clone()));
+        match event {
+            Event::Entered(Ok((_, Place::Held { token, key }))) | Event::Moved(Ok(Place::Held { token, key })) => {
+                self.place = Some((*token, key.clone()));
+            }
+            Event::Renewed(Ok(_)) => self.account.renewals += 1,
+            Event::Reaped { command: Some(end), .. } => self.account.command = Some(end.clone()),
+            _ => {}
         }
     }
 

@@ -281,7 +281,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued | FromKeeper::Killing => {}
+            FromKeeper::Continued | FromKeeper::Killing | FromKeeper::Account(_) => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;

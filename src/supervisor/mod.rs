@@ -3,6 +3,7 @@
 
 pub mod console;
 pub mod machine;
+pub mod tally;
 mod terminal;
 mod witness;
 
@@ -25,6 +26,7 @@ use crate::link::{self, FromKeeper, FromSupervisor, Link, Received, Verdict};
 use crate::process::{self, Inherited};
 use crate::tree::Tree;
 use machine::{Action, Event, Group, Machine, Notice};
+use tally::{Facts, Tally};
 use terminal::Terminal;
 use witness::Witness;
 
@@ -53,6 +55,8 @@ pub struct Ending {
     pub verdict: Verdict,
     /// The user ended it from the keyboard while it waited, so a shell's loop is to stop.
     pub keyboard: bool,
+    /// What else there is to report.
+    pub facts: Facts,
 }
 
 /// Runs the job: forks the keeper and stays until all is over. `show` prints without blocking.
@@ -80,6 +84,7 @@ struct Supervisor<'a> {
     terminal: Option<Terminal>,
     witness: Option<Witness>,
     lease: Option<String>,
+    tally: Tally,
     keyboard: bool,
     killed: bool,
 }
@@ -98,6 +103,7 @@ impl<'a> Supervisor<'a> {
             Some((ours, theirs)) => {
                 // Closed here, so that the keeper sees the end of this process at once.
                 drop(ours);
+                job.report.into_iter().for_each(process::close);
                 keeper::run(job, theirs)
             }
             None => crate::exit::code(Kind::Fault),
@@ -119,6 +125,7 @@ impl<'a> Supervisor<'a> {
             terminal,
             witness,
             lease: None,
+            tally: Tally::new(Instant::now()),
             keyboard: false,
             killed: false,
         })
@@ -172,6 +179,7 @@ impl<'a> Supervisor<'a> {
         loop {
             match self.link.receive()? {
                 Received::Message(message) => {
+                    self.tally.hear(&message, Instant::now());
                     if let FromKeeper::Lease(lease) = &message {
                         self.lease = Some(lease.clone());
                     }
@@ -278,7 +286,8 @@ impl<'a> Supervisor<'a> {
         if let Some(terminal) = self.terminal.filter(|_| self.killed || verdict == Verdict::Signaled(9)) {
             terminal.restore();
         }
-        Ending { verdict, keyboard: self.keyboard }
+        let facts = self.tally.close(&verdict, Instant::now());
+        Ending { verdict, keyboard: self.keyboard, facts }
     }
 }
 

@@ -55,6 +55,7 @@ mod processes;
 mod readme;
 mod refused;
 mod relock;
+mod report;
 mod security;
 mod servers;
 mod signals;

@@ -139,7 +139,7 @@ impl Machine {
         match self.stop.as_ref().map(|stop| &stop.reason) {
             Some(Reason::Lost(cause)) => self.lost(cause),
             Some(Reason::Broken(by)) => Verdict::Failed(
-                Failure::new(Kind::Lost, format!("the lock {} was broken and the command ended", self.rules.name))
+                Failure::new(Kind::Broken, format!("the lock {} was broken and the command ended", self.rules.name))
                     .because(format!("asked to stop by {by}")),
             ),
             _ if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),

@@ -118,7 +118,7 @@ impl Machine {
 }
 
 fn lost(verdict: &Verdict) -> bool {
-    matches!(verdict, Verdict::Failed(Failure { kind: Kind::Lost, .. }))
+    matches!(verdict, Verdict::Failed(Failure { kind: Kind::Lost | Kind::Broken, .. }))
 }
 
 fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {

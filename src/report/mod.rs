@@ -1,4 +1,7 @@
-//! Every line that is printed, for people and as JSON.
+//! Every line that is printed, for people and as JSON, and the report of `--report`.
+
+mod outcome;
+mod sink;
 
 use serde_json::{Value, json};
 
@@ -8,6 +11,7 @@ use crate::link::Step;
 use crate::supervisor::console::Console;
 use crate::supervisor::machine::Notice;
 use crate::tree::Process;
+pub use outcome::Report;
 
 /// A failure as text: what, why, and the way out.
 #[must_use]
@@ -25,6 +29,11 @@ pub fn render(failure: &Failure) -> String {
 /// Prints a failure of a command line that never came to run anything.
 pub fn failure(failure: &Failure) {
     Console::new().write(&render(failure));
+}
+
+/// Something that the user should know of a command line that never came to run anything.
+pub fn warning(text: &str) {
+    Console::new().write(&format!("distlock: warning: {}\n", one_line(text)));
 }
 
 /// Text may come from a server or another user: no control character reaches a terminal.

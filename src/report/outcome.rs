@@ -1,0 +1,208 @@
+//! `--report`: how it ended, as one JSON object that programs can rely on.
+
+use std::os::fd::RawFd;
+
+use serde::Serialize;
+
+use crate::backend::Name;
+use crate::config::Target;
+use crate::error::{Failure, Kind};
+use crate::link::Verdict;
+use crate::supervisor::tally::Facts;
+use crate::tree::Usage;
+
+use super::sink::Sink;
+
+/// Later versions add fields, and change none.
+const SCHEMA: u32 = 1;
+
+/// A report that is to be written once all is over.
+#[derive(Debug)]
+pub struct Report {
+    sink: Sink,
+    header: Header,
+}
+
+/// What is known of a run before it begins.
+#[derive(Clone, Debug)]
+struct Header {
+    name: Option<String>,
+    backend: Option<Name>,
+    started_at: jiff::Timestamp,
+}
+
+impl Report {
+    /// Makes the target ready for the report of a run that begins now. Call it before the inherited descriptors are
+    /// counted. `name` and `backend` are the lock's, as far as they are known.
+    ///
+    /// # Errors
+    ///
+    /// A usage failure: the descriptor is not open for writing.
+    pub fn open(target: &Target, name: Option<String>, backend: Option<Name>) -> Result<Self, Failure> {
+        let sink = Sink::open(target).map_err(|why| Failure::usage(format!("--report: {why}")))?;
+        Ok(Self { sink, header: Header { name, backend, started_at: jiff::Timestamp::now() } })
+    }
+
+    /// The descriptor that no other process is to hold.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.sink.descriptor()
+    }
+
+    /// Writes what came of the run, which ends now with this exit code. Takes a few seconds at most, whatever blocks.
+    ///
+    /// # Errors
+    ///
+    /// The text of a warning.
+    pub fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), String> {
+        let text = Fields::new(&self.header, verdict, exit, facts).line();
+        self.sink.write(text).map_err(|why| format!("cannot write the report: {why}"))
+    }
+}
+
+/// The object. What is unknown is null, never absent; times are in seconds, moments in ISO 8601, UTC.
+#[derive(Debug, Serialize)]
+struct Fields<'a> {
+    schema: u32,
+    outcome: &'static str,
+    exit: u8,
+    command_exit: Option<i32>,
+    signal: Option<i32>,
+    name: Option<&'a str>,
+    backend: Option<Name>,
+    token: Option<u64>,
+    waited: f64,
+    held: f64,
+    renewals: Option<u64>,
+    losses: u32,
+    restarts: u32,
+    started_at: String,
+    ended_at: String,
+    rusage: Option<Usage>,
+}
+
+impl<'a> Fields<'a> {
+    fn new(header: &'a Header, verdict: &Verdict, exit: u8, facts: &Facts) -> Self {
+        // Where the lock was lost the verdict does not say how the command ended.
+        let command = facts.account.as_ref().and_then(|account| account.command.as_ref()).unwrap_or(verdict);
+        Self {
+            schema: SCHEMA,
+            outcome: word(verdict),
+            exit,
+            command_exit: match command {
+                Verdict::Exited(code) => Some(*code),
+                _ => None,
+            },
+            signal: match (command, verdict) {
+                (Verdict::Signaled(signal), _) => Some(*signal),
+                (_, Verdict::Failed(failure)) => match failure.kind {
+                    Kind::Interrupted(signal) => Some(signal),
+                    _ => None,
+                },
+                _ => None,
+            },
+            name: header.name.as_deref(),
+            backend: header.backend,
+            token: facts.token,
+            waited: facts.waited.as_secs_f64(),
+            held: facts.held.as_secs_f64(),
+            renewals: facts.account.as_ref().map(|account| account.renewals),
+            losses: facts.losses,
+            restarts: facts.restarts,
+            started_at: shown(header.started_at),
+            ended_at: shown(jiff::Timestamp::now()),
+            rusage: facts.account.as_ref().map(|account| account.usage),
+        }
+    }
+
+    /// The object on one line.
+    fn line(&self) -> String {
+        // Strings and numbers only: nothing in it can fail to be written.
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
+}
+
+/// The outcome in one word.
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Exited(_) => "exited",
+        Verdict::Signaled(_) => "signaled",
+        Verdict::Failed(failure) => match failure.kind {
+            Kind::Usage => "usage",
+            Kind::Unreachable => "unreachable",
+            Kind::Fault => "fault",
+            Kind::Busy => "busy",
+            Kind::Lost => "lost",
+            Kind::Broken => "broken",
+            Kind::Denied => "denied",
+            Kind::MaxHold => "max-hold",
+            Kind::NotExecutable | Kind::NotFound => "not-started",
+            Kind::Interrupted(_) => "interrupted",
+        },
+    }
+}
+
+fn shown(moment: jiff::Timestamp) -> String {
+    moment.round(jiff::Unit::Millisecond).unwrap_or(moment).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::exit;
+    use crate::link::Account;
+
+    fn fields(verdict: &Verdict, exit: u8, facts: &Facts) -> Value {
+        let started_at = jiff::Timestamp::UNIX_EPOCH;
+        let header = Header { name: Some("/jobs/x".into()), backend: Some(Name::Etcd), started_at };
+        let line = Fields::new(&header, verdict, exit, facts).line();
+        assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    #[test]
+    fn what_is_unknown_is_null_and_not_absent() {
+        let usage = fields(&Verdict::Failed(Failure::usage("no")), 64, &Facts::default());
+        assert_eq!((&usage["outcome"], &usage["exit"]), (&json!("usage"), &json!(64)));
+        for field in ["command_exit", "signal", "token", "renewals", "rusage"] {
+            assert_eq!(usage.get(field), Some(&Value::Null), "{field}");
+        }
+        assert_eq!((&usage["waited"], &usage["losses"]), (&json!(0.0), &json!(0)));
+    }
+
+    #[test]
+    fn a_loss_tells_how_the_command_ended_all_the_same() {
+        let account = |command| Account { renewals: 3, command: Some(command), usage: Usage::default() };
+        let facts = |command| Facts {
+            account: Some(account(command)),
+            held: Duration::from_millis(1500),
+            token: Some(9),
+            ..Facts::default()
+        };
+        let lost = Verdict::Failed(Failure::new(Kind::Lost, "lost"));
+        let killed = fields(&lost, 76, &facts(Verdict::Signaled(9)));
+        assert_eq!(
+            (&killed["outcome"], &killed["signal"], &killed["command_exit"]),
+            (&json!("lost"), &json!(9), &Value::Null)
+        );
+        assert_eq!((&killed["held"], &killed["token"], &killed["renewals"]), (&json!(1.5), &json!(9), &json!(3)));
+        let ended = fields(&lost, 76, &facts(Verdict::Exited(0)));
+        assert_eq!((&ended["exit"], &ended["signal"], &ended["command_exit"]), (&json!(76), &Value::Null, &json!(0)));
+    }
+
+    #[test]
+    fn the_signal_is_the_one_that_ended_it() {
+        let died = fields(&Verdict::Signaled(15), exit::signaled(15), &Facts::default());
+        assert_eq!((&died["outcome"], &died["exit"], &died["signal"]), (&json!("signaled"), &json!(143), &json!(15)));
+        let left = Verdict::Failed(Failure::new(Kind::Interrupted(2), "interrupted"));
+        let left = fields(&left, 130, &Facts::default());
+        assert_eq!(
+            (&left["outcome"], &left["signal"], &left["command_exit"]),
+            (&json!("interrupted"), &json!(2), &Value::Null)
+        );
+    }
+}

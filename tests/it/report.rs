@@ -1,0 +1,334 @@
+//! `--report`: every ending in one JSON object, and nothing that it is written to can hold distlock up.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+use crate::world::{
+    Etcd, Finished, Holder, Run, Running, Server, Version, World, enqueue, everywhere, on_servers, poll_for,
+    poll_until, secs, shared,
+};
+
+const FIELDS: [&str; 16] = [
+    "backend",
+    "command_exit",
+    "ended_at",
+    "exit",
+    "held",
+    "losses",
+    "name",
+    "outcome",
+    "renewals",
+    "restarts",
+    "rusage",
+    "schema",
+    "signal",
+    "started_at",
+    "token",
+    "waited",
+];
+
+/// A report that is not there yet, or is of an earlier run.
+struct Report(PathBuf);
+
+impl Report {
+    fn of(world: &World) -> Self {
+        let path = world.path().join("report.json");
+        fs::write(&path, "of an earlier run").expect("a file in the world");
+        Self(path)
+    }
+
+    /// The start of a command line.
+    fn run(&self, world: &World) -> Run {
+        world.distlock().args(["--report"]).args([&self.0])
+    }
+
+    #[track_caller]
+    fn read(&self) -> Value {
+        parse(&fs::read_to_string(&self.0).expect("a report"))
+    }
+
+    /// What it says of this run: the outcome, the exit code, the command's own, and the signal.
+    #[track_caller]
+    fn assert(&self, job: &Finished, outcome: &str, command_exit: Option<i32>, signal: Option<i32>) -> Value {
+        let report = self.read();
+        let exit = job.code().or(job.signal().map(|signal| 128 + signal as i32));
+        let told = (&report["outcome"], &report["exit"], &report["command_exit"], &report["signal"]);
+        assert_eq!(told, (&json!(outcome), &json!(exit), &json!(command_exit), &json!(signal)), "{}", job.describe());
+        report
+    }
+}
+
+/// A report of all fields.
+#[track_caller]
+fn parse(text: &str) -> Value {
+    let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
+    let mut fields: Vec<_> = report.as_object().expect("an object").keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, FIELDS, "{text}");
+    assert_eq!(report["schema"], 1);
+    report
+}
+
+/// Has `sh` open descriptors for the job.
+fn with_descriptors(job: Run, redirections: &str) -> Run {
+    job.through("sh", ["-c", &format!("exec \"$@\" {redirections}"), "sh"])
+}
+
+#[test]
+fn a_run_is_reported_with_its_times_and_what_it_used() {
+    everywhere(|world| {
+        let (name, report) = (world.name("x"), Report::of(world));
+        let busy = "echo $DISTLOCK_FENCING_TOKEN $DISTLOCK_HELD_BACKEND; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 7";
+        let job = report.run(world).args([&name, "sh", "-c", busy]).run().assert_code(7);
+        assert_eq!(job.stderr, "", "a report is no reason to talk");
+        let (told, elapsed) = (job.stdout.clone(), job.elapsed.as_secs_f64());
+        let report = report.assert(&job, "exited", Some(7), None);
+        assert_eq!(report["name"], name.as_str());
+        assert_eq!(format!("{} {}\n", report["token"], report["backend"].as_str().expect("a backend")), told);
+        let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number in {report}"));
+        assert!(
+            number(&report["held"]) > 0.0 && number(&report["waited"]) + number(&report["held"]) < elapsed,
+            "{report}"
+        );
+        assert_eq!((&report["renewals"], &report["losses"], &report["restarts"]), (&json!(0), &json!(0), &json!(0)));
+        let usage = &report["rusage"];
+        assert!(number(&usage["user"]) > 0.0 && number(&usage["system"]) >= 0.0, "{report}");
+        assert!(number(&usage["user"]) < number(&report["held"]), "the command's alone: {report}");
+        assert!(number(&usage["max_rss"]) > 100_000.0, "{report}");
+        let moment = |field: &str| report[field].as_str().expect("a moment").to_owned();
+        assert!(moment("started_at") < moment("ended_at") && moment("ended_at").ends_with('Z'), "{report}");
+    });
+}
+
+#[test]
+fn the_file_goes_at_the_start_and_waiting_counts() {
+    everywhere(|world| {
+        let (name, report) = (world.name("x"), Report::of(world));
+        let holder = Holder::of(world, &name);
+        let waiter = enqueue(report.run(world), &name, &["true"]);
+        assert!(!report.0.exists());
+        let begun = std::time::Instant::now();
+        poll_until("a while to pass", secs(5), || begun.elapsed() > secs(1));
+        holder.release();
+        let report = report.assert(&waiter.wait().assert_code(0), "exited", Some(0), None);
+        assert!(report["waited"].as_f64().is_some_and(|waited| waited > 1.0), "{report}");
+        assert!(report["held"].as_f64().is_some_and(|held| held < 1.0), "{report}");
+    });
+}
+
+#[test]
+fn deaths_by_a_signal_busy_locks_and_interrupted_waits_are_told_apart() {
+    everywhere(|world| {
+        let (name, report) = (world.name("x"), Report::of(world));
+        let died = report.run(world).args([&name, "sh", "-c", "kill -TERM $$"]).run();
+        report.assert(&died, "signaled", None, Some(15));
+        let died = report.run(world).args([&name, "sh", "-c", "kill -KILL $$"]).run().assert_code(137);
+        report.assert(&died, "signaled", None, Some(9));
+
+        let holder = Holder::of(world, &name);
+        let busy = report.run(world).args(["--try", "-E", "0", &name, "true"]).run().assert_code(0);
+        let told = report.assert(&busy, "busy", None, None);
+        assert_eq!((&told["token"], &told["held"]), (&Value::Null, &json!(0.0)));
+        let waiter = enqueue(report.run(world), &name, &["true"]);
+        waiter.signal(Signal::SIGTERM);
+        report.assert(&waiter.wait().assert_code(143), "interrupted", None, Some(15));
+        holder.release();
+    });
+}
+
+#[test]
+fn what_never_came_to_run_is_reported_too() {
+    let world = World::local();
+    let report = Report::of(&world);
+    let run = |args: &[&str]| report.run(&world).args(args).run();
+    for (args, code, outcome) in [
+        (&["--no-such-option", "/x", "true"][..], 64, "usage"),
+        (&["--ttl", "soon", "/x", "true"], 64, "usage"),
+        (&["run", "--wait"], 64, "usage"),
+        (&["/x"], 64, "usage"),
+        (&["/x", "no-such-command"], 127, "not-started"),
+        (&["/x", "/etc/passwd"], 126, "not-started"),
+        (&["-b", "etcd", "-e", "http://127.0.0.1:1", "--connect-timeout", "100ms", "/x", "true"], 69, "unreachable"),
+    ] {
+        fs::write(&report.0, "of an earlier run").expect("a file in the world");
+        let job = run(args).assert_code(code);
+        let told = report.assert(&job, outcome, None, None);
+        assert_eq!((&told["token"], &told["losses"]), (&Value::Null, &json!(0)), "{told}");
+    }
+    let told = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
+    assert_eq!((&told["backend"], &told["name"]), (&Value::Null, &json!("/x")));
+    // The command's own words are the command's.
+    let job = world.distlock().args(["/x", "sh", "-c", "exit 3", "--report", "other.json"]).run().assert_code(3);
+    assert!(!world.path().join("other.json").exists(), "{}", job.describe());
+}
+
+#[test]
+fn a_denied_access_is_reported() {
+    let etcd = Etcd::start(Version::V35);
+    etcd.enable_auth();
+    let world = World::on(&etcd);
+    let report = Report::of(&world);
+    report.assert(&report.run(&world).args(["/x", "true"]).run().assert_code(77), "denied", None, None);
+}
+
+#[test]
+fn losses_restarts_and_renewals_are_counted() {
+    on_servers(|world, server| {
+        let (name, report) = (world.name("x"), Report::of(world));
+        let held = |job: &Running, words| {
+            poll_until("the command", secs(20), || job.stdout().lines().count() == words);
+            poll_for("the key", secs(5), || server.entries(&name).into_iter().find_map(|entry| entry.lease))
+        };
+        let lines = "echo $DISTLOCK_FENCING_TOKEN; exec sleep 300";
+        let job = report.run(world).args([&name, "sh", "-c", lines]).spawn();
+        server.end_lease(&held(&job, 1));
+        let told = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
+        assert_eq!((&told["losses"], &told["restarts"]), (&json!(1), &json!(0)), "{told}");
+
+        let job = report.run(world).args(["--on-lost", "restart", "--restarts", "1", &name, "sh", "-c", lines]).spawn();
+        server.end_lease(&held(&job, 1));
+        server.end_lease(&held(&job, 2));
+        let tokens = job.stdout();
+        let told = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
+        assert_eq!((&told["losses"], &told["restarts"]), (&json!(2), &json!(1)), "{told}");
+        assert_eq!(told["token"].to_string(), tokens.lines().last().unwrap_or_default());
+
+        // The least TTL that both grant; a renewal is due every third of it.
+        let job = report.run(world).args(["--ttl", "10s", &world.name("y"), "sleep", "4"]).run().assert_code(0);
+        let told = report.assert(&job, "exited", Some(0), None);
+        assert!(told["renewals"].as_u64().is_some_and(|renewals| (1..=3).contains(&renewals)), "{told}");
+    });
+}
+
+#[test]
+fn a_lock_that_is_broken_is_told_from_one_that_is_lost() {
+    let etcd = shared::etcd35();
+    let world = World::on(etcd);
+    let (name, report) = (world.name("x"), Report::of(&world));
+    let job = report
+        .run(&world)
+        .args([&name, "sh", "-c", "trap 'exit 5' TERM; echo held; while :; do sleep 0.01; done"])
+        .spawn();
+    poll_until("the command", secs(20), || job.stdout() == "held\n");
+    let held = etcd.entries(&name).pop().expect("the holder's key");
+    let mut record: Value = serde_json::from_str(&held.value).expect("a record");
+    record["stop"] = "ann@host".into();
+    etcd.etcdctl(&world, &etcd.url())
+        .args(["put", "--ignore-lease", &held.key, &record.to_string()])
+        .run()
+        .assert_code(0);
+    let told = report.assert(&job.wait().assert_code(76), "broken", Some(5), None);
+    assert_eq!(told["losses"], 0);
+}
+
+#[test]
+fn the_death_of_the_keeper_leaves_a_report_of_what_is_known() {
+    everywhere(|world| {
+        let (name, report) = (world.name("x"), Report::of(world));
+        let job = report.run(world).args([&name, "sh", "-c", "echo $DISTLOCK_FENCING_TOKEN; exec sleep 300"]).spawn();
+        poll_until("the command", secs(20), || job.stdout().ends_with('\n'));
+        let token = job.stdout();
+        kill(job.keeper(), Signal::SIGKILL).expect("the keeper is alive");
+        let told = report.assert(&job.wait().assert_code(76), "lost", None, None);
+        assert_eq!(format!("{}\n", told["token"]), token);
+        assert_eq!((&told["losses"], &told["renewals"], &told["rusage"]), (&json!(1), &Value::Null, &Value::Null));
+    });
+    let world = World::local();
+    let (name, report) = (world.name("x"), Report::of(&world));
+    let holder = Holder::of(&world, &name);
+    let waiter = enqueue(report.run(&world), &name, &["true"]);
+    kill(waiter.keeper(), Signal::SIGKILL).expect("the keeper is alive");
+    report.assert(&waiter.wait().assert_code(70), "fault", None, None);
+    holder.release();
+}
+
+#[test]
+fn a_descriptor_is_written_to_and_not_passed_on() {
+    let world = World::local();
+    let run = |target: &str, redirections: &str| {
+        let job = world.distlock().args(["--report", target, "/x", "sh", "-c", "ls /proc/self/fd; exit 7"]);
+        with_descriptors(job, redirections).run()
+    };
+    let bare = run("fd:5", "3>other 5>report.json").assert_code(7);
+    assert!(bare.stdout.lines().any(|fd| fd == "3") && !bare.stdout.lines().any(|fd| fd == "5"), "{}", bare.describe());
+    assert_eq!(parse(&fs::read_to_string(world.path().join("report.json")).expect("a report"))["exit"], 7);
+    for (target, redirections) in [("fd:9", ""), ("fd:2", ""), ("fd:x", ""), ("fd:3", "3</dev/null"), ("", "")] {
+        let refused = run(target, redirections).assert_code(64);
+        assert!(
+            refused.stderr.starts_with("distlock: error: --report: ") && refused.stdout.is_empty(),
+            "{}",
+            refused.describe()
+        );
+    }
+    // A usage error goes there, too.
+    let job = world.distlock().args(["--report", "fd:3", "--ttl", "soon", "/x", "true"]);
+    with_descriptors(job, "3>usage.json").run().assert_code(64);
+    assert_eq!(parse(&world.wait_for_file("usage.json"))["outcome"], "usage");
+}
+
+#[test]
+fn a_reader_sees_the_report_and_the_end_though_processes_are_left_behind() {
+    let world = World::local();
+    let job =
+        [env!("CARGO_BIN_EXE_distlock"), "-b local -e file://$PWD/locks --leftover leave --report fd:3 /x"].join(" ");
+    let line =
+        format!("{{ {job} sh -c 'sleep 300 >/dev/null 2>&1 </dev/null & echo ran >&2' 3>&1 >/dev/null; }} | cat");
+    let job = world.command("sh").args(["-c", &line]).spawn().wait_within(secs(10)).assert_code(0);
+    assert_eq!(parse(&job.stdout)["outcome"], "exited", "{}", job.describe());
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_a_warning() {
+    let world = World::local();
+    let warned = |job: Run| {
+        let job = job.args(["/x", "sh", "-c", "exit 7"]).run().assert_code(7);
+        assert!(job.stderr.starts_with("distlock: warning: cannot write the report: "), "{}", job.describe());
+        assert_eq!(job.stderr.lines().count(), 1, "{}", job.describe());
+    };
+    let to = |target: &str| world.distlock().args(["--report", target]);
+    warned(to("no/such/directory.json"));
+    warned(to("/dev/full"));
+    warned(to(&world.path().display().to_string()));
+    warned(with_descriptors(to("fd:3"), "3>/dev/full"));
+    // A reader that is gone.
+    let broken =
+        format!("{} -b local -e file://$PWD/locks --report fd:3 /x sh -c 'exit 7'", env!("CARGO_BIN_EXE_distlock"));
+    let line = format!("{{ {{ sleep 0.2; {broken}; }} 3>&1 >/dev/null; echo $? >&2; }} | true");
+    let job = world.command("sh").args(["-c", &line]).run();
+    assert!(job.stderr.contains("Broken pipe") && job.stderr.ends_with("7\n"), "{}", job.describe());
+    // No file may grow: that is as if the disk were full, and no death by SIGXFSZ. What it says goes to a pipe.
+    let line = format!("{{ ulimit -f 0; {} 2>&1; }} | cat", broken.replace("fd:3", "limited.json"));
+    let job = world.command("sh").args(["-c", &line]).run();
+    assert!(job.stdout.contains("cannot write the report: File too large"), "{}", job.describe());
+    assert_eq!(
+        fs::read_dir(world.path())
+            .expect("the world")
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().contains("report"))
+            })
+            .count(),
+        0,
+        "no draft is left"
+    );
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_holds_up_neither_the_lock_nor_the_end() {
+    let world = World::local();
+    let name = world.name("x");
+    // Descriptor 3 is a pipe that is open for reading, too, and full.
+    world.command("mkfifo").args(["full"]).run().assert_code(0);
+    let fill = "exec 3<>full; dd if=/dev/zero of=/dev/fd/3 bs=65536 count=1 2>/dev/null; exec \"$@\"";
+    let job = world.distlock().args(["--report", "fd:3", &name, "sh", "-c", "echo ran; exit 7"]);
+    let job = job.through("sh", ["-c", fill, "sh"]).spawn();
+    poll_until("the command", secs(20), || job.stdout() == "ran\n");
+    // The lock is free although the report is not written.
+    let next = world.distlock().args(["-w", "4s", &name, "true"]).run().assert_code(0);
+    println!("the next one waited {:?}", next.elapsed);
+    let job = job.wait_within(secs(20)).assert_code(7);
+    assert!(job.elapsed > secs(5), "the pipe was given its time: {}", job.describe());
+    assert!(job.stderr.contains("cannot write the report: it was not taken within 5s"), "{}", job.describe());
+}
