@@ -44,7 +44,7 @@ pub struct Record {
 
 impl Record {
     /// Reads what a server holds. Whatever is not such a record gives an empty one: the lock is held all the same. No text
-    /// in it is longer than [`MAX_TEXT`], whoever wrote it.
+    /// in it is longer than `MAX_TEXT`, whoever wrote it.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut record: Self = serde_json::from_slice(bytes).unwrap_or_default();

@@ -105,7 +105,8 @@ pub enum FromSupervisor {
     Acknowledged,
     /// This signal came for the command.
     Signal(i32),
-    /// This signal came from the terminal, which has sent it to the command as well.
+    /// The terminal sent this signal to the whole group when the command may have been in it: the command has it already,
+    /// or it is meant for the wait.
     Typed(i32),
     /// End the command at once.
     Kill,

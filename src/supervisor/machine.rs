@@ -18,6 +18,8 @@ use crate::tree::Process;
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long the witness may take to tell of a signal.
 const TESTIMONY: Duration = Duration::from_millis(100);
+/// A process that runs is at its deadline sooner than this, and in this time the keeper has told the newest one.
+const LATE: Duration = Duration::from_millis(100);
 /// How often the tree is killed again while it dies.
 const KILL_AGAIN: Duration = Duration::from_millis(2);
 /// The same, for a tree that did not die within K.
@@ -388,7 +390,10 @@ impl Machine {
             && let Some(deadlines) = self.deadlines
             && now >= deadlines.kill
         {
-            self.killing = Some(Kill { since: now, next: now });
+            // Who comes late was stopped. The link may hold old news only, and takes the newest once those are read.
+            let late = self.keeper == Keeper::Linked && now.since(deadlines.kill) > LATE;
+            let next = if late { now + LATE } else { now };
+            self.killing = Some(Kill { since: now, next });
         }
         let Some(kill) = &mut self.killing else { return };
         if now < kill.next {

@@ -73,7 +73,7 @@ pub enum Event {
     Acknowledged,
     /// The supervisor forwards a signal.
     Signal(i32),
-    /// The terminal sent a signal, to the command as well.
+    /// The terminal sent a signal to the whole group: the command has it, if it was there.
     Typed(i32),
     /// The supervisor wants the command ended at once.
     Kill,
@@ -242,7 +242,10 @@ impl Machine {
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged => self.acknowledged(now),
             Event::Signal(signal) => self.signal(signal, now),
-            Event::Typed(signal) if matches!(self.phase, Phase::Clearing(_)) => self.signal(signal, now),
+            // Where there is no command, it is meant for the wait: for the lock, or for leftovers.
+            Event::Typed(signal) if self.seeking() || matches!(self.phase, Phase::Clearing(_)) => {
+                self.signal(signal, now);
+            }
             Event::Kill => self.kill(now),
             Event::Orphaned => self.on_orphaned(now),
             Event::Started if self.phase == Phase::Starting => {

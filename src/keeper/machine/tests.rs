@@ -351,6 +351,16 @@ fn a_signal_while_waiting_leaves_the_queue() {
 }
 
 #[test]
+fn a_key_is_the_wait_s_or_reached_the_command_by_itself() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let _ = machine.on(Event::Typed(2), at(6));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(7))), Some(Kind::Interrupted(2)));
+    assert_eq!(running().on(Event::Typed(2), at(100)), []);
+}
+
+#[test]
 fn one_try_and_a_bounded_wait_end_busy_and_an_unreachable_server_does_not() {
     for (wait, until) in [(Duration::ZERO, 5), (Duration::from_secs(1), 1_000)] {
         let mut machine = Machine::new(Rules { wait: Some(wait), ..rules() }, at(0));

@@ -30,8 +30,8 @@ impl Machine {
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well, if that still runs.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {
+            // The terminal's driver has sent it to the command as well, if that runs.
+            (Phase::Armed | Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {
                 self.actions.push(Action::Post(FromSupervisor::Typed(signal as i32)));
             }
             (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {

@@ -214,11 +214,35 @@ fn what_the_keeper_said_while_this_process_was_stopped_counts_before_a_deadline_
 }
 
 #[test]
+fn after_a_long_stop_the_news_that_the_link_had_no_room_for_count() {
+    let mut machine = running(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(20_000))), at(60_000));
+    assert_eq!(machine.on(Event::Tick, at(60_000)), []);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(65_000))), at(60_001));
+    assert_eq!(machine.on(Event::Tick, at(60_100)), []);
+    assert_eq!(machine.wake(), Some(at(65_000)));
+
+    let mut machine = running(true);
+    assert_eq!(machine.on(Event::Tick, at(60_000)), []);
+    assert_eq!(machine.wake(), Some(at(60_100)), "but not for long");
+    assert_eq!(machine.on(Event::Tick, at(60_100)), [Action::KillTree]);
+}
+
+#[test]
 fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
     let mut machine = waiting(true);
     let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
     let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
     assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
+}
+
+#[test]
+fn a_key_while_the_command_starts_is_marked_as_one() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(10));
+    let key = Event::Signal { signal: Signal::SIGINT, keyboard: true };
+    let keyboard = Action::Post(FromSupervisor::Typed(Signal::SIGINT as i32));
+    assert_eq!(machine.on(key, at(11)), [keyboard]);
 }
 
 #[test]
