@@ -92,6 +92,9 @@ pub enum FromSupervisor {
     Acknowledged,
     /// This signal came for the command.
     Signal(i32),
+    /// The terminal sent this signal to the whole group when the command may just have started in it: it is the wait's,
+    /// or the command has it already.
+    Keyboard(i32),
     /// End the command at once.
     Kill,
 }

@@ -125,16 +125,13 @@ impl Check {
 impl Tls {
     /// What an endpoint's address and the settings say about its connection, once it was made.
     fn of(server: &Server, endpoint: &endpoint::Endpoint) -> Self {
-        // Where DNS tells of the servers, some may be without TLS unless all have to have it.
-        let secure = match endpoint {
-            endpoint::Endpoint::Https { .. } => true,
-            endpoint::Endpoint::Http { .. } | endpoint::Endpoint::Unix { .. } => false,
-            endpoint::Endpoint::Discovered { secure, .. } => *secure,
-        };
-        match (secure, server.tls.insecure_skip_verify) {
-            (false, _) => Self::Off,
-            (true, true) => Self::Unverified,
-            (true, false) => Self::Verified,
+        match endpoint {
+            endpoint::Endpoint::Https { .. } if server.tls.insecure_skip_verify => Self::Unverified,
+            endpoint::Endpoint::Https { .. } => Self::Verified,
+            // Those of a domain have been looked up by now.
+            endpoint::Endpoint::Http { .. }
+            | endpoint::Endpoint::Unix { .. }
+            | endpoint::Endpoint::Discovered { .. } => Self::Off,
         }
     }
 }

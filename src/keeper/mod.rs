@@ -123,6 +123,8 @@ struct Keeper<'a> {
     lease: Option<String>,
     place: Option<(u64, String)>,
     orphaned: bool,
+    /// What was inherited is the command's alone by now, or nobody's.
+    detached: bool,
 }
 
 impl<'a> Keeper<'a> {
@@ -155,6 +157,7 @@ impl<'a> Keeper<'a> {
             lease: None,
             place: None,
             orphaned: false,
+            detached: false,
         })
     }
 
@@ -186,6 +189,8 @@ impl<'a> Keeper<'a> {
             self.link.get_mut().flush();
         }
         if lingers {
+            // Whoever reads what distlock printed is not to wait for this process.
+            self.detach();
             // Nobody forwards signals any more.
             heed(&[Signal::SIGINT, Signal::SIGTERM]);
             let forsaken = &mut self.forsaken;
@@ -283,11 +288,18 @@ impl<'a> Keeper<'a> {
             Ok(pid) => {
                 self.command = Some(pid);
                 if !self.job.reruns {
-                    self.job.inherited.close(&[]);
+                    self.detach();
                 }
                 Event::Started
             }
             Err(error) => Event::NotStarted(not_started(&self.job.argv, &error)),
+        }
+    }
+
+    /// Closes what was inherited, once: the numbers may be others' afterwards.
+    fn detach(&mut self) {
+        if !std::mem::replace(&mut self.detached, true) {
+            self.job.inherited.close(&[]);
         }
     }
 
@@ -355,6 +367,7 @@ impl<'a> Keeper<'a> {
                     match self.link.get_ref().receive()? {
                         Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
                         Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
+                        Received::Message(FromSupervisor::Keyboard(signal)) => return Ok(Event::Keyboard(signal)),
                         Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),
                         Received::Closed => {
                             drop(ready);

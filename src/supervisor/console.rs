@@ -1,7 +1,5 @@
 //! What the supervisor prints. Nothing here blocks: a pipe that nobody reads or a stopped terminal loses text, never time.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -12,8 +10,9 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 /// How stderr takes text without blocking.
 #[derive(Debug)]
 enum Way {
-    /// An open file description of our own, non-blocking: the flag on the inherited one would be everybody's.
-    Own(File),
+    /// Through an open file description of our own, non-blocking: the flag on the inherited one would be everybody's. It
+    /// lives for one text only, so that no process forked meanwhile keeps a reader waiting for the end.
+    Reopened,
     /// A socket, which knows to be written without waiting.
     Socket,
     /// A plain file: it cannot keep anybody waiting but for the disk, and its offset is shared.
@@ -36,7 +35,7 @@ impl Console {
         Self(match kind {
             SFlag::S_IFSOCK => Way::Socket,
             SFlag::S_IFREG => Way::Plain,
-            SFlag::S_IFIFO | SFlag::S_IFCHR => reopen().map_or(Way::Polled, |fd| Way::Own(File::from(fd))),
+            SFlag::S_IFIFO | SFlag::S_IFCHR => reopen().map_or(Way::Polled, |_| Way::Reopened),
             _ => Way::Polled,
         })
     }
@@ -45,8 +44,8 @@ impl Console {
     pub fn write(&mut self, text: &str) {
         let stderr = std::io::stderr();
         let bytes = text.as_bytes();
-        match &mut self.0 {
-            Way::Own(file) => drop(file.write(bytes)),
+        match self.0 {
+            Way::Reopened => drop(reopen().and_then(|fd| nix::unistd::write(&fd, bytes))),
             Way::Socket => drop(send(stderr.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)),
             Way::Plain => drop(nix::unistd::write(&stderr, bytes)),
             Way::Polled if writable(&stderr) => drop(nix::unistd::write(&stderr, bytes)),

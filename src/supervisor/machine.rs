@@ -1,5 +1,7 @@
 //! The supervisor's decisions: pure. Events come in with the moment at which they are handled; what to do comes out.
 
+mod signals;
+
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,10 +16,10 @@ use crate::tree::Process;
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
-/// A process that runs is at its deadline sooner than this, and has read in this time what waits in the link.
-const LATE: Duration = Duration::from_millis(100);
 /// How long the witness may take to tell of a signal.
 const TESTIMONY: Duration = Duration::from_millis(100);
+/// A process that runs is at its deadline sooner than this, and in this time the keeper has told the newest one.
+const LATE: Duration = Duration::from_millis(100);
 /// How often the tree is killed again while it dies.
 const KILL_AGAIN: Duration = Duration::from_millis(2);
 /// The same, for a tree that did not die within K.
@@ -200,9 +202,11 @@ impl Machine {
         }
     }
 
-    /// Takes in one event; the deadline goes first.
+    /// Takes in one event. What the keeper said is followed by [`Event::Tick`] once all of it was read: a newer deadline
+    /// may stand behind an older one that passed while this process was stopped.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let more_to_come = matches!(event, Event::Message(_));
         match event {
             Event::Message(message) => self.message(message, now),
             Event::LinkClosed => self.keeper = self.keeper.max(Keeper::Unlinked),
@@ -214,7 +218,9 @@ impl Machine {
             Event::Tick => {}
         }
         self.decide(now);
-        self.check(now);
+        if !more_to_come {
+            self.check(now);
+        }
         std::mem::take(&mut self.actions)
     }
 
@@ -319,103 +325,26 @@ impl Machine {
         }
     }
 
-    /// The shell is to see the job stopped. Where the command has a group of its own, only a stop that came through here
-    /// is the shell's business.
-    fn command_stopped(&mut self, signal: i32) {
-        let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
-        if self.group != Group::Own || by_terminal {
-            self.actions.push(Action::StopSelf(signal));
-        }
-    }
-
-    fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
-        match (self.phase, signal) {
-            (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf(signal as i32)),
-            (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
-                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
-                self.verdict = Some(Verdict::Failed(interrupted));
-                self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
-                self.forward(signal, now);
-            }
-            (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {}
-            (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
-                if take(&mut self.witnessed, signal) {
-                    // The command has it already; it counts all the same.
-                    let _ = self.counts(signal, now);
-                } else {
-                    self.undecided.push((signal, now + TESTIMONY));
-                }
-            }
-            (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
-        }
-    }
-
-    /// The whole group got the signal, so the command has it.
-    fn testified(&mut self, signal: Signal, now: Instant) {
-        if take(&mut self.undecided, signal) {
-            let _ = self.counts(signal, now);
-        } else {
-            self.witnessed.push((signal, now + TESTIMONY));
-        }
-    }
-
-    /// What the witness does not speak of in time was sent to this process alone.
-    fn decide(&mut self, now: Instant) {
-        self.witnessed.retain(|(_, until)| now < *until);
-        let over = self.group != Group::Witnessed;
-        while let Some((signal, _)) = self.undecided.first().copied().filter(|(_, until)| over || now >= *until) {
-            self.undecided.remove(0);
-            self.forward(signal, now);
-        }
-    }
-
-    fn forward(&mut self, signal: Signal, now: Instant) {
-        if self.counts(signal, now) {
-            self.actions.push(Action::Post(FromSupervisor::Signal(signal as i32)));
-        }
-    }
-
-    /// Counts INT and TERM: the first is the command's, the same again within a second is the same, and a later one
-    /// kills. Whether the command is to have it.
-    fn counts(&mut self, signal: Signal, now: Instant) -> bool {
-        if !matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
-            return true;
-        }
-        match self.first {
-            Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
-                self.actions.push(Action::Post(FromSupervisor::Kill));
-                false
-            }
-            Some((first, _)) => first != signal,
-            None => {
-                self.first = Some((signal, now));
-                true
-            }
-        }
-    }
-
     fn keeper_ended(&mut self, now: Instant) {
-        self.keeper = Keeper::Gone;
+        (self.keeper, self.parted) = (Keeper::Gone, None);
         if self.released {
             return self.finish();
         }
         match self.phase {
-            Phase::Over => self.abandoned(),
+            Phase::Over => return self.abandoned(),
             Phase::Waiting => {
-                self.verdict =
-                    Some(Verdict::Failed(Failure::fault("the process that kept the place in the queue died")));
-                self.abandoned();
+                let fault = || Verdict::Failed(Failure::fault("the process that kept the place in the queue died"));
+                self.verdict.get_or_insert_with(fault);
             }
             Phase::Armed | Phase::Running | Phase::Frozen => {
                 if !self.silenced {
                     self.show(Notice::KeeperLost("the process that kept the lock died"));
                     self.verdict = Some(self.lost("the process that kept it died"));
                 }
-                self.killing = Some(Kill { since: now, next: now });
             }
         }
+        // Even where it was not heard that a command started: it may have.
+        self.killing = Some(Kill { since: now, next: now });
     }
 
     /// The keeper left something on the server.
@@ -447,17 +376,21 @@ impl Machine {
 
     fn check(&mut self, now: Instant) {
         if self.parted.is_some_and(|at| now >= at) {
+            self.parted = None;
             if !self.lingers {
                 self.actions.push(Action::KillKeeper);
             }
-            return if self.released { self.finish() } else { self.abandoned() };
+            // What it left undone is for later, once it has ended.
+            if self.released {
+                return self.finish();
+            }
         }
         if matches!(self.phase, Phase::Armed | Phase::Running)
             && self.killing.is_none()
             && let Some(deadlines) = self.deadlines
             && now >= deadlines.kill
         {
-            // Who comes late was stopped. What the keeper has told meanwhile goes first: it has kept the deadline.
+            // Who comes late was stopped. The link may hold old news only, and takes the newest once those are read.
             let late = self.keeper == Keeper::Linked && now.since(deadlines.kill) > LATE;
             let next = if late { now + LATE } else { now };
             self.killing = Some(Kill { since: now, next });
@@ -485,11 +418,6 @@ impl Machine {
             self.actions.push(if alive { Action::KillTree } else { Action::KillAll });
         }
     }
-}
-
-fn take(signals: &mut Vec<(Signal, Instant)>, signal: Signal) -> bool {
-    let found = signals.iter().position(|(known, _)| *known == signal);
-    found.map(|index| signals.remove(index)).is_some()
 }
 
 #[cfg(test)]

@@ -128,11 +128,13 @@ impl<'a> Supervisor<'a> {
         loop {
             self.alarm.set(self.machine.wake())?;
             self.wait()?;
-            // The deadline before anything else: the machine may have been asleep.
-            let mut events = vec![Event::Tick];
+            let mut events = Vec::new();
             self.alarm.clear();
             self.link.flush();
             self.read_link(&mut events)?;
+            // The deadline before any signal: the machine may have been asleep. Not before the keeper's news, which may
+            // have moved it since this process was stopped.
+            events.push(Event::Tick);
             self.read_signals(&mut events)?;
             self.hear_witness(&mut events);
             for event in events {

@@ -9,7 +9,6 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 /// The controlling terminal and the modes that it had at the start.
 #[derive(Debug)]
 pub struct Terminal {
-    tty: File,
     modes: Option<Termios>,
 }
 
@@ -17,18 +16,23 @@ impl Terminal {
     /// The controlling terminal of this session, if it has one.
     #[must_use]
     pub fn open() -> Option<Self> {
-        let flags = nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK;
-        let tty = OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty").ok()?;
-        let modes = tcgetattr(&tty).ok();
-        Some(Self { tty, modes })
+        let tty = tty()?;
+        Some(Self { modes: tcgetattr(&tty).ok() })
     }
 
     /// Sets the modes back that a killed command could not. Leaves a terminal alone that somebody else works with.
     pub fn restore(&self) {
-        if let Some(modes) = &self.modes
-            && tcgetpgrp(&self.tty) == Ok(getpgrp())
+        if let (Some(modes), Some(tty)) = (&self.modes, tty())
+            && tcgetpgrp(&tty) == Ok(getpgrp())
         {
-            let _ = tcsetattr(&self.tty, SetArg::TCSADRAIN, modes);
+            // Not after the output has drained: a terminal that Ctrl-S stopped never drains.
+            let _ = tcsetattr(&tty, SetArg::TCSANOW, modes);
         }
     }
+}
+
+/// Opened anew each time, so that no process forked meanwhile keeps the terminal open.
+fn tty() -> Option<File> {
+    let flags = nix::libc::O_NOCTTY | nix::libc::O_NONBLOCK;
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty").ok()
 }

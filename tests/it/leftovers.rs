@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Uid;
 
-use crate::world::{Server, World, is_alive, on_servers, poll_for, poll_until, secs};
+use crate::world::{World, is_alive, on_servers, poll_for, poll_until, secs};
 
 /// Leaves a daemon behind whose pid is written to a file, and exits with 7.
 const DAEMON: &str =

@@ -29,6 +29,7 @@
 //!   [`world::enqueue`] starts one who stands behind it.
 //! - Faults of the network: [`world::Proxy::to`] a server, `World::at(backend, &proxy.url())`, then
 //!   `proxy.set(Mode::Swallow)`, `proxy.reset()`.
+//! - [`world::Cluster`] has three members, each behind a proxy, and strikes them with [`world::Blow`]s.
 //! - Mutual exclusion: run [`world::Ledger::command`] under the lock in each contender, ours and the
 //!   peers' ([`world::Server::peer_lock`]), then `ledger.assert_exclusive(contenders)`.
 //! - Terminals: [`world::Terminal::open`] is `bash -i` with `send` and `expect`.
@@ -41,6 +42,7 @@
 #[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod world;
 
+mod cluster;
 mod command;
 mod doctor;
 mod interop;

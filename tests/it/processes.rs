@@ -12,7 +12,9 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::world::{Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_until, secs, shared};
+use crate::world::{
+    Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_for, poll_until, secs, shared,
+};
 
 /// The least TTL, in seconds, that serves these tests on this server.
 fn ttl(server: &dyn Server) -> u64 {
@@ -203,6 +205,21 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
 }
 
 #[test]
+fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
+    let world = World::on(shared::etcd35());
+    let name = world.name("stopped");
+    let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
+    let started = Instant::now();
+    poll_until("the command", secs(5), || !children(job.keeper()).is_empty());
+    job.signal(Signal::SIGSTOP);
+    // Longer than the TTL, which is what this is about: time has to pass.
+    thread::sleep(secs(7));
+    job.signal(Signal::SIGCONT);
+    job.wait_within(secs(10)).assert_code(7);
+    assert!(started.elapsed() > secs(8));
+}
+
+#[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
     on_each(|server| {
         let proxy = Proxy::to(server.address());
@@ -247,6 +264,28 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
         assert_eq!(server.contenders(&name), 1, "the lock is still held");
         kill(Pid::from_raw(job.id().cast_signed()), Signal::SIGTERM).expect("distlock runs");
         job.wait().expect("a child can be waited for");
+    }
+}
+
+#[test]
+fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
+    let proxy = Proxy::to(shared::etcd35().address());
+    for options in [&["-t", "3"][..], &["-t", "3", "--on-lost", "restart", "--restarts", "0"]] {
+        let world = World::at("etcd", &proxy.url());
+        let name = world.name("lingers");
+        let mut command = world.distlock().args(options).args([&name, "sleep", "1000"]).into_command();
+        let mut job = command.stderr(Stdio::piped()).spawn().expect("distlock starts");
+        let pid = Pid::from_raw(job.id().cast_signed());
+        let keeper =
+            poll_for("the command", secs(10), || children(pid).pop().filter(|keeper| !children(*keeper).is_empty()));
+        proxy.set(Mode::Swallow);
+        let mut output = String::new();
+        job.stderr.take().expect("a pipe was asked for").read_to_string(&mut output).expect("text");
+        assert!(output.contains("was lost"), "{output}");
+        assert!(world.processes().contains(&keeper), "the keeper still tries to reach the server");
+        assert_eq!(job.wait().expect("a child can be waited for").code(), Some(76));
+        proxy.set(Mode::Pass);
+        poll_until("the keeper's end", secs(15), || world.processes().is_empty());
     }
 }
 

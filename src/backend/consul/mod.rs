@@ -250,13 +250,19 @@ impl Contender {
         Ok(freed)
     }
 
-    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`.
+    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`; of a
+    /// session that only releases its keys, the place itself would be left.
     async fn leave_queue(&self, session: &str) -> Outcome<()> {
         let keys = &self.keys;
+        let place = || Op::delete(&keys.place(session));
         if self.life.borrow().next {
-            let place = Op::delete(&keys.place(session));
-            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place];
-            self.api.txn(ops).await?;
+            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place()];
+            if let Txn::Applied(_) = self.api.txn(ops).await? {
+                return Ok(());
+            }
+        }
+        if self.want.relock {
+            self.api.txn(vec![place()]).await?;
         }
         Ok(())
     }

@@ -9,6 +9,9 @@ use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::link::{FromKeeper, Verdict};
 
+/// Signals that usually end a command.
+const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
+
 impl Machine {
     /// Starts the command once the lock is held, with time left, and the supervisor knows the deadlines.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -42,19 +45,16 @@ impl Machine {
     }
 
     pub(super) fn signal(&mut self, signal: i32, now: Instant) {
-        let ends =
-            [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].iter().any(|s| *s as i32 == signal);
+        let ends = ENDING.iter().any(|known| *known as i32 == signal);
         self.signaled |= ends;
         if self.seeking() {
-            // What would not end a program does not end the wait, as when a window is resized.
-            if !ends {
-                return;
-            }
-            let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
-            self.conclude(Verdict::Failed(failure), now);
-        } else if matches!(self.phase, Phase::Clearing(_)) {
-            // The command is gone; whoever waits for what it left does not want to any more.
             if ends {
+                let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
+                self.conclude(Verdict::Failed(failure), now);
+            }
+        } else if matches!(self.phase, Phase::Clearing(_)) {
+            if ends {
+                // The command is gone; whoever waits for what it left does not want to any more.
                 self.end(Reason::Leftover, now + self.rules.grace, now);
             }
         } else if self.frozen.is_some() && signal == Signal::SIGCONT as i32 {
@@ -138,11 +138,11 @@ impl Machine {
     pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
         match self.stop.as_ref().map(|stop| &stop.reason) {
             Some(Reason::Lost(cause)) => self.lost(cause),
-            None if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             Some(Reason::Broken(by)) => Verdict::Failed(
                 Failure::new(Kind::Lost, format!("the lock {} was broken and the command ended", self.rules.name))
                     .because(format!("asked to stop by {by}")),
             ),
+            _ if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             _ => verdict,
         }
     }

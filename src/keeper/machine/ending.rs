@@ -36,7 +36,8 @@ impl Machine {
         }
         // A renewal in flight must not bring back what is released.
         self.abandon_all();
-        if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) || self.stop.is_some() {
+        // The supervisor knows deadlines, which concern nobody any more.
+        if self.alive() || matches!(self.phase, Phase::Held { offered: true, .. }) {
             self.tell(FromKeeper::Ended(verdict.clone()));
         }
         if !self.entered || self.nothing_there(&verdict) {

@@ -7,7 +7,7 @@ use crate::backend::{Granted, Outcome, Place, Trouble};
 use crate::clock::Instant;
 use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
-use crate::lease::{Lease, Terms};
+use crate::lease::{Lease, NoRoom, Terms};
 use crate::link::{FromKeeper, Step, Verdict};
 
 impl Machine {
@@ -20,10 +20,7 @@ impl Machine {
                 self.calls.succeeded(Request::Enter);
                 let terms = granted.cover.map(|cover| Terms { cover, grace: self.rules.grace });
                 if let Some(Err(no_room)) = terms.map(|terms| terms.check()) {
-                    let failure = Failure::usage("the lease that the server granted is too short")
-                        .because(no_room)
-                        .hint("ask for a longer --ttl or a shorter --grace");
-                    return self.conclude(Verdict::Failed(failure), now);
+                    return self.granted_too_little(no_room, now);
                 }
                 self.lease = terms.map(|terms| Lease::new(terms, granted.s));
                 if self.frozen.is_some() { self.replaced(&place, now) } else { self.placed(place, now) }
@@ -31,6 +28,15 @@ impl Machine {
             Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Enter, trouble, now),
             Err(trouble) => self.not_yet(Request::Enter, trouble, now),
         }
+    }
+
+    fn granted_too_little(&mut self, no_room: NoRoom, now: Instant) {
+        let message = "the lease that the server granted is too short";
+        if self.alive() {
+            return self.end(Reason::Lost(format!("{message}: {no_room}")), now, now);
+        }
+        let failure = Failure::usage(message).because(no_room).hint("ask for a longer --ttl or a shorter --grace");
+        self.conclude(Verdict::Failed(failure), now);
     }
 
     pub(super) fn moved(&mut self, outcome: Outcome<Place>, now: Instant) {

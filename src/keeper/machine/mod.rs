@@ -73,6 +73,8 @@ pub enum Event {
     Acknowledged,
     /// The supervisor forwards a signal.
     Signal(i32),
+    /// The terminal sent a signal, to the command too if it was there.
+    Keyboard(i32),
     /// The supervisor wants the command ended at once.
     Kill,
     /// The supervisor is gone.
@@ -240,6 +242,7 @@ impl Machine {
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged => self.acknowledged(now),
             Event::Signal(signal) => self.signal(signal, now),
+            Event::Keyboard(signal) if self.seeking() => self.signal(signal, now),
             Event::Kill => self.kill(now),
             Event::Orphaned => self.on_orphaned(now),
             Event::Started if self.phase == Phase::Starting => {
@@ -249,7 +252,7 @@ impl Machine {
             Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
             Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
-            Event::Started | Event::Tick => {}
+            Event::Keyboard(_) | Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
         std::mem::take(&mut self.actions)

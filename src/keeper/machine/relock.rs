@@ -104,6 +104,13 @@ impl Machine {
         }
         let soft = self.lease.as_ref().map(|lease| lease.deadlines().soft);
         if frozen.stage == Stage::Offered && soft.is_some_and(|soft| now >= soft) {
+            self.still();
+        }
+    }
+
+    /// It stands still, and no deadline counts: what was offered before is void.
+    fn still(&mut self) {
+        if let Some(frozen) = &mut self.frozen {
             frozen.stage = Stage::Still;
             self.tell(FromKeeper::Relock(Step::Frozen));
         }
@@ -111,21 +118,19 @@ impl Machine {
 
     /// All of the command has stopped.
     pub(super) fn stands_still(&mut self, now: Instant) {
-        if let Some(frozen) = &mut self.frozen
-            && frozen.stage == Stage::Stopping
-        {
-            frozen.stage = Stage::Still;
-            self.tell(FromKeeper::Relock(Step::Frozen));
+        if self.frozen.as_ref().is_some_and(|frozen| frozen.stage == Stage::Stopping) {
+            self.still();
             // The lock may be sure again already.
             self.offer_thaw(now);
         }
     }
 
-    /// A frozen command may go on once the lock is sure, with time left, and the supervisor knows until when.
+    /// A frozen command may go on once the lock is sure, with time left, and the supervisor knows until when. Each renewal
+    /// makes a new offer: a supervisor that is stopped is to find the newest.
     pub(super) fn offer_thaw(&mut self, now: Instant) {
         let ready = self.lease.as_ref().filter(|lease| lease.fresh(now)).map(Lease::deadlines);
         if let (Some(frozen), Some(deadlines)) = (&mut self.frozen, ready)
-            && frozen.stage == Stage::Still
+            && frozen.stage != Stage::Stopping
             && !frozen.regaining
         {
             frozen.stage = Stage::Offered;
@@ -146,11 +151,14 @@ impl Machine {
     pub(super) fn reacquire(&mut self, cause: String, now: Instant) {
         self.abandon_all();
         self.lease = None;
-        self.freeze(cause, now + FREEZE_AT_ONCE, now);
+        let kill_at = now + FREEZE_AT_ONCE;
+        self.freeze(cause, kill_at, now);
         if let Some(frozen) = &mut self.frozen {
-            // What was offered before is void.
-            frozen.stage = frozen.stage.min(Stage::Still);
+            frozen.kill_at = frozen.kill_at.min(kill_at);
             frozen.regaining = true;
+            if frozen.stage == Stage::Offered {
+                self.still();
+            }
         }
         self.tell(FromKeeper::Relock(Step::Uncertain("the lease is gone; taking the lock again".into())));
         self.calls.schedule(Request::Enter, now);

@@ -139,6 +139,35 @@ fn leftovers_that_are_waited_for_hold_the_lock_until_a_signal_comes() {
 }
 
 #[test]
+fn a_signal_that_asks_nobody_to_end_ends_neither_a_wait_nor_leftovers() {
+    for signal in [Signal::SIGCONT, Signal::SIGWINCH, Signal::SIGUSR1, Signal::SIGTSTP] {
+        let mut machine = Machine::new(rules(), at(0));
+        let _ = machine.on(Event::Tick, at(0));
+        let _ = machine.on(held(0), at(5));
+        assert_eq!(machine.on(Event::Signal(signal as i32), at(6)), [], "{signal}");
+        let mut machine = running();
+        machine.rules.leftover = Leftover::Wait;
+        let _ = machine.on(exited(0, false), at(100));
+        assert_eq!(machine.on(Event::Signal(signal as i32), at(200)), [], "{signal}");
+    }
+}
+
+#[test]
+fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() {
+    let told = |actions: &[Action]| actions.iter().any(|action| matches!(action, Action::Tell(FromKeeper::Ended(_))));
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    assert!(told(&machine.on(Event::Signal(15), at(6))), "interrupted");
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let _ = machine.on(Event::Acknowledged, at(6));
+    let failure = Failure::new(Kind::NotExecutable, "gone");
+    assert!(told(&machine.on(Event::NotStarted(failure), at(7))), "not started");
+}
+
+#[test]
 fn leftovers_that_are_left_are_named_and_the_lock_released() {
     let mut machine = running();
     machine.rules.leftover = Leftover::Leave;
@@ -310,6 +339,16 @@ fn a_signal_while_waiting_leaves_the_queue() {
     let actions = machine.on(Event::Signal(15), at(50));
     assert!(actions.contains(&Action::Abandon(Request::Wait)) && actions.contains(&Action::Begin(Request::Release)));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(60))), Some(Kind::Interrupted(15)));
+}
+
+#[test]
+fn a_key_is_the_wait_s_or_reached_the_command_by_itself() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let _ = machine.on(Event::Keyboard(2), at(6));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(7))), Some(Kind::Interrupted(2)));
+    assert_eq!(running().on(Event::Keyboard(2), at(100)), []);
 }
 
 #[test]

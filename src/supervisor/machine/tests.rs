@@ -62,15 +62,18 @@ fn a_keeper_that_hangs_in_the_release_is_killed_and_the_lease_is_given_up() {
     let mut machine = running(false);
     assert_eq!(machine.on(Event::Message(FromKeeper::Ended(Verdict::Exited(7))), at(50)), []);
     assert_eq!(machine.wake(), Some(at(6_050)));
-    let end = [Action::KillKeeper, Action::Release, Action::Finish(Verdict::Exited(7))];
-    assert_eq!(machine.on(Event::Tick, at(6_050)), end);
+    assert_eq!(machine.on(Event::Tick, at(6_050)), [Action::KillKeeper]);
+    let end = [Action::Release, Action::Finish(Verdict::Exited(7))];
+    assert_eq!(machine.on(Event::KeeperEnded, at(6_051)), end);
 }
 
 #[test]
 fn a_keeper_that_hangs_in_the_queue_does_not_keep_the_user_there() {
     let mut machine = waiting(false);
     assert_eq!(machine.on(sent(Signal::SIGINT), at(100)), [forwarded(Signal::SIGINT)]);
-    assert_eq!(kind(&machine.on(Event::Tick, at(6_100))), Some(Kind::Interrupted(Signal::SIGINT as i32)));
+    assert_eq!(machine.on(Event::Tick, at(6_100)), [Action::KillKeeper]);
+    assert_eq!(machine.on(Event::KeeperEnded, at(6_101)), [Action::KillAll]);
+    assert_eq!(kind(&machine.on(Event::Empty, at(6_101))), Some(Kind::Interrupted(Signal::SIGINT as i32)));
 }
 
 #[test]
@@ -167,7 +170,12 @@ fn a_keeper_that_dies_takes_the_command_along_and_the_lease_is_given_up() {
 fn a_keeper_that_dies_in_the_queue_is_a_fault() {
     let mut machine = waiting(false);
     let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
-    let actions = machine.on(Event::KeeperEnded, at(100));
+    // A lock without a lease needs no word from here, so the command may have started a moment before.
+    assert_eq!(machine.on(Event::KeeperEnded, at(100)), [Action::KillAll]);
+    // By now its pid may be somebody else's.
+    assert_eq!(machine.on(sent(Signal::SIGINT), at(100)), []);
+    assert!(!machine.on(Event::Tick, at(10_000)).contains(&Action::KillKeeper));
+    let actions = machine.on(Event::Empty, at(101));
     assert_eq!(actions[0], Action::Release);
     assert_eq!(kind(&actions), Some(Kind::Fault));
 }
@@ -195,12 +203,21 @@ fn at_the_deadline_the_tree_is_killed_and_a_silent_keeper_too() {
 }
 
 #[test]
-fn after_a_stop_the_deadlines_that_came_meanwhile_count() {
-    let mut machine = running(true);
-    assert_eq!(machine.on(Event::Tick, at(60_000)), [], "late: the keeper is heard first");
-    for kill in [15_000, 20_000, 65_000] {
-        assert_eq!(machine.on(Event::Message(FromKeeper::Deadlines(deadlines(kill))), at(60_001)), []);
+fn what_the_keeper_said_while_this_process_was_stopped_counts_before_a_deadline_that_passed() {
+    let mut machine = running(false);
+    for kill in [20_000, 40_000] {
+        assert_eq!(machine.on(Event::Message(FromKeeper::Deadlines(deadlines(kill))), at(35_000)), []);
     }
+    assert_eq!(machine.on(Event::Tick, at(35_000)), []);
+    assert_eq!(machine.wake(), Some(at(40_000)));
+}
+
+#[test]
+fn after_a_long_stop_the_news_that_the_link_had_no_room_for_count() {
+    let mut machine = running(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(20_000))), at(60_000));
+    assert_eq!(machine.on(Event::Tick, at(60_000)), []);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(65_000))), at(60_001));
     assert_eq!(machine.on(Event::Tick, at(60_100)), []);
     assert_eq!(machine.wake(), Some(at(65_000)));
 
@@ -216,6 +233,15 @@ fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
     let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
     let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
     assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
+}
+
+#[test]
+fn a_key_while_the_command_starts_is_marked_as_one() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(10));
+    let key = Event::Signal { signal: Signal::SIGINT, keyboard: true };
+    let keyboard = Action::Post(FromSupervisor::Keyboard(Signal::SIGINT as i32));
+    assert_eq!(machine.on(key, at(11)), [keyboard]);
 }
 
 #[test]

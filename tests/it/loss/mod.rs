@@ -160,8 +160,13 @@ pub(crate) fn await_held(server: &dyn Server, name: &str) -> Entry {
 /// Waits until nothing of this lock, nor these leases, is left on the server.
 #[track_caller]
 pub(crate) fn await_nothing_left(server: &dyn Server, name: &str, leases: &[String], bound: Duration) {
-    poll_for(&format!("the end of {leases:?} and of all keys of {name}"), bound, || {
-        let left = server.leases();
-        (server.entries(name).is_empty() && leases.iter().all(|lease| !left.contains(lease))).then_some(())
-    });
+    let started = Instant::now();
+    let left = || {
+        let leases: Vec<_> = server.leases().into_iter().filter(|lease| leases.contains(lease)).collect();
+        (server.entries(name), leases)
+    };
+    while left() != (Vec::new(), Vec::new()) {
+        assert!(Instant::now().since(started) < bound, "left after {bound:?}: {:#?}", left());
+        thread::sleep(millis(5));
+    }
 }

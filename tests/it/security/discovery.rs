@@ -35,6 +35,18 @@ fn published_servers_with_tls_are_found_and_known_by_their_names() {
 }
 
 #[test]
+fn doctor_examines_each_published_server() {
+    let etcd = shared::etcd35();
+    let world = World::new();
+    let services = vec![service(PLAIN, "etcd-0.lock.test", port(&etcd.url())), service(PLAIN, "etcd-1.lock.test", 1)];
+    let Some(dns) = NameServer::start(&world, &Zone { services, truncates: false }) else { return };
+    let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test").args(["doctor"]).run().assert_code(0);
+    for url in [format!("http://etcd-0.lock.test:{}", port(&etcd.url())), "http://etcd-1.lock.test:1".to_owned()] {
+        assert!(job.stdout.contains(&url), "no {url}: {}", job.describe());
+    }
+}
+
+#[test]
 fn published_servers_without_tls_are_used_where_nobody_asked_for_tls() {
     let etcd = shared::etcd34();
     let world = World::new();

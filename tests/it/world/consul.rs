@@ -115,6 +115,11 @@ impl Consul {
         })
     }
 
+    /// Whether it serves, with a quorum of its cluster behind it.
+    pub fn is_ready(&self) -> bool {
+        self.request("/v1/catalog/nodes?consistent").is_ok_and(|answer| answer.status == 200)
+    }
+
     /// The server's process id.
     pub fn pid(&self) -> Pid {
         self.node.pid()

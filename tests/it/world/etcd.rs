@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::http;
 use super::server::{Node, binary, free_address, start_on_free_ports};
-use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
+use super::{Entry, Proxy, Run, Server, ServerTls, World, poll_for, secs};
 
 /// The series of etcd that are tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Etcd {
         let options = [tls.etcd_options(), vec![format!("--auth-token-ttl={token_ttl}"), "--bcrypt-cost=4".into()]];
         start_on_free_ports(|| {
             let addresses = Addresses { secure: Some(free_address()), ..Addresses::free() };
-            let cluster = format!("etcd-0=http://{}", addresses.peer);
+            let cluster = format!("etcd-0=http://{}", addresses.advertised);
             let member = Self::launch(version, "etcd-0", &addresses, &cluster, &options.concat());
             member.wait_ready()?;
             Ok(member)
@@ -69,7 +69,8 @@ impl Etcd {
 
     fn launch(version: Version, name: &str, addresses: &Addresses, cluster: &str, options: &[String]) -> Self {
         let secure = addresses.secure.map(|address| format!(",https://{address}")).unwrap_or_default();
-        let (client, peer) = (format!("http://{}", addresses.client), format!("http://{}", addresses.peer));
+        let [client, peer, advertised] =
+            [addresses.client, addresses.peer, addresses.advertised].map(|address| format!("http://{address}"));
         let node = Node::start(|dir| {
             let data = dir.join("data").display().to_string();
             let fixed = [
@@ -79,7 +80,7 @@ impl Etcd {
                 &format!("--listen-client-urls={client}{secure}"),
                 &format!("--advertise-client-urls={client}"),
                 &format!("--listen-peer-urls={peer}"),
-                &format!("--initial-advertise-peer-urls={peer}"),
+                &format!("--initial-advertise-peer-urls={advertised}"),
                 &format!("--initial-cluster={cluster}"),
                 "--log-level=error",
             ]
@@ -90,9 +91,12 @@ impl Etcd {
     }
 
     fn wait_ready(&self) -> Result<(), String> {
-        self.node.wait_ready(|| {
-            http::request(self.client, "GET", "/health", "").is_ok_and(|answer| answer.body.contains("true"))
-        })
+        self.node.wait_ready(|| self.is_ready())
+    }
+
+    /// Whether it serves, with a quorum of its cluster behind it.
+    pub fn is_ready(&self) -> bool {
+        http::request(self.client, "GET", "/health", "").is_ok_and(|answer| answer.body.contains("true"))
     }
 
     /// The server's process id.
@@ -134,8 +138,15 @@ impl Etcd {
 
     /// Whether this member leads its cluster.
     pub fn is_leader(&self) -> bool {
-        let status = self.call("maintenance/status", &json!({}));
+        // One that was killed does not answer, and one that is short of a leader does not name it.
+        let answer = http::request(self.client, "POST", "/v3/maintenance/status", "{}");
+        let status: Value = answer.ok().and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default();
         status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
+    }
+
+    /// Its id, as it signs what it sends to its peers.
+    pub fn member_id(&self) -> String {
+        format!("{:x}", number(&self.call("maintenance/status", &json!({}))["header"]["member_id"]))
     }
 
     /// Adds a user who may read and write all keys with one of these prefixes.
@@ -230,18 +241,36 @@ pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
 }
 
 fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> {
+    start_on_free_ports(|| members((0..size).map(|_| Addresses::free()), version, options))
+}
+
+/// Starts a cluster of three whose members reach each other through proxies: one stands before each.
+pub fn cluster_behind_proxies(version: Version) -> (Vec<Etcd>, Vec<Proxy>) {
     start_on_free_ports(|| {
-        let addresses: Vec<_> = (0..size).map(|_| Addresses::free()).collect();
-        let urls: Vec<_> =
-            addresses.iter().enumerate().map(|(n, address)| format!("etcd-{n}=http://{}", address.peer)).collect();
-        let members: Vec<_> = addresses
-            .iter()
-            .enumerate()
-            .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(","), options))
-            .collect();
-        members.iter().try_for_each(Etcd::wait_ready)?;
-        Ok(members)
+        let peers = [(); 3].map(|()| free_address());
+        let proxies = peers.map(Proxy::to);
+        let behind =
+            |(peer, proxy): (SocketAddr, &Proxy)| Addresses { peer, advertised: proxy.address(), ..Addresses::free() };
+        let addresses = peers.into_iter().zip(&proxies).map(behind);
+        Ok((members(addresses, version, &[])?, proxies.into()))
     })
+}
+
+fn members(
+    addresses: impl Iterator<Item = Addresses>,
+    version: Version,
+    options: &[String],
+) -> Result<Vec<Etcd>, String> {
+    let addresses: Vec<_> = addresses.collect();
+    let urls: Vec<_> =
+        addresses.iter().enumerate().map(|(n, address)| format!("etcd-{n}=http://{}", address.advertised)).collect();
+    let members: Vec<_> = addresses
+        .iter()
+        .enumerate()
+        .map(|(n, address)| Etcd::launch(version, &format!("etcd-{n}"), address, &urls.join(","), options))
+        .collect();
+    members.iter().try_for_each(Etcd::wait_ready)?;
+    Ok(members)
 }
 
 /// The index of the member that leads.
@@ -253,12 +282,15 @@ pub fn leader(members: &[Etcd]) -> usize {
 struct Addresses {
     client: SocketAddr,
     peer: SocketAddr,
+    /// Where its peers look for it.
+    advertised: SocketAddr,
     secure: Option<SocketAddr>,
 }
 
 impl Addresses {
     fn free() -> Self {
-        Self { client: free_address(), peer: free_address(), secure: None }
+        let peer = free_address();
+        Self { client: free_address(), peer, advertised: peer, secure: None }
     }
 }
 

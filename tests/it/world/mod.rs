@@ -1,5 +1,6 @@
 //! What a test needs around the binary: servers, faults, terminals, and eyes.
 
+mod cluster;
 pub mod consul;
 mod dns;
 pub mod etcd;
@@ -25,6 +26,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+pub use cluster::{Blow, Cluster, Member};
 pub use consul::Consul;
 pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};

@@ -72,6 +72,11 @@ impl Proxy {
         }
     }
 
+    /// From now on, connections on which a client sends this text are reset.
+    pub fn refuse(&self, text: Option<&str>) {
+        *self.state.refused() = text.map(|text| text.as_bytes().to_vec());
+    }
+
     /// Resets the connections of now.
     pub fn reset(&self) {
         self.state.reset_where(|_| true);
@@ -107,6 +112,7 @@ struct State {
     mode: Mutex<Mode>,
     changed: Condvar,
     closed: AtomicBool,
+    refused: Mutex<Option<Vec<u8>>>,
     connections: Mutex<Vec<Weak<Connection>>>,
     accepted: AtomicUsize,
     requests: AtomicUsize,
@@ -136,6 +142,14 @@ type Piece = (Instant, Vec<u8>);
 impl State {
     fn mode(&self) -> MutexGuard<'_, Mode> {
         self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuses(&self, piece: &[u8]) -> bool {
+        self.refused().as_ref().is_some_and(|text| piece.windows(text.len()).any(|window| window == text))
     }
 
     fn connections(&self) -> MutexGuard<'_, Vec<Weak<Connection>>> {
@@ -178,6 +192,9 @@ impl State {
         loop {
             let length = from.read(&mut buffer).unwrap_or(0);
             self.count(direction, &buffer[..length]);
+            if direction == Direction::ToServer && self.refuses(&buffer[..length]) {
+                return connection.abort();
+            }
             if pieces.send((Instant::now(), buffer[..length].to_vec())).is_err() || length == 0 {
                 return;
             }
@@ -343,6 +360,16 @@ mod tests {
         let started = Instant::now();
         assert_eq!(ask(&mut stream), Ok(b'x'));
         assert!(started.elapsed() >= millis(100));
+    }
+
+    #[test]
+    fn who_sends_what_is_refused_is_reset() {
+        let proxy = Proxy::to(echo());
+        let mut stream = connect(&proxy);
+        proxy.refuse(Some("x"));
+        assert_eq!(ask(&mut stream), Err(ErrorKind::ConnectionReset));
+        proxy.refuse(Some("y"));
+        assert_eq!(ask(&mut connect(&proxy)), Ok(b'x'));
     }
 
     #[test]

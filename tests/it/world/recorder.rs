@@ -61,7 +61,8 @@ fn read(stream: &TcpStream) -> Option<Recorded> {
         lines.read_line(&mut line).ok()?;
         Some(line.trim_end().to_owned())
     };
-    let line = next()?;
+    // A client may go without having asked for anything.
+    let line = next().filter(|line| !line.is_empty())?;
     let headers: Vec<_> = std::iter::from_fn(|| next().filter(|line| !line.is_empty())).collect();
     let length = headers.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];

@@ -52,7 +52,7 @@ pub trait Server: Sync {
 }
 
 /// A key on a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub key: String,
     pub value: String,

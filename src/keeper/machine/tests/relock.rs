@@ -70,6 +70,61 @@ fn what_does_not_stand_still_in_time_is_killed() {
 }
 
 #[test]
+fn what_is_known_lost_has_no_grace_to_stand_still_in() {
+    let mut machine = running();
+    machine.rules.on_lost = OnLost::Relock;
+    assert!(machine.on(Event::Tick, at(9_250)).contains(&Action::Freeze));
+    let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(9_300));
+    let actions = machine.on(Event::Tick, at(9_400));
+    assert!(actions.contains(&Action::KillTree { overdue: false }), "{actions:?}");
+}
+
+#[test]
+fn a_supervisor_that_is_stopped_finds_the_newest_deadlines_of_an_offer() {
+    let mut machine = running();
+    machine.rules.on_lost = OnLost::Relock;
+    let _ = machine.on(Event::Tick, at(9_250));
+    let _ = machine.on(Event::Froze, at(9_255));
+    for s in [9_300, 14_300, 19_300] {
+        let actions = machine.on(Event::Renewed(Ok(at(s))), at(s + 10));
+        assert!(actions.contains(&Action::Tell(FromKeeper::Deadlines(deadlines(s)))), "{actions:?}");
+    }
+    assert!(machine.on(Event::Acknowledged, at(19_320)).contains(&Action::Thaw));
+}
+
+#[test]
+fn deadlines_that_were_offered_are_void_once_the_lease_is_lost() {
+    let mut machine = running();
+    machine.rules.on_lost = OnLost::Relock;
+    let _ = machine.on(Event::Tick, at(9_250));
+    let _ = machine.on(Event::Froze, at(9_255));
+    assert!(offered(&machine.on(Event::Renewed(Ok(at(9_300))), at(9_310))));
+    let actions = machine.on(Event::News(Trouble::Lost("revoked".into())), at(9_311));
+    assert!(actions.contains(&Action::Tell(FromKeeper::Relock(Step::Frozen))), "{actions:?}");
+    assert!(!machine.on(Event::Acknowledged, at(9_312)).contains(&Action::Thaw));
+}
+
+#[test]
+fn terms_without_room_end_what_is_frozen_before_the_lock_is_given_up() {
+    let mut machine = frozen();
+    let short = Granted { s: at(106), cover: Some(Duration::from_secs(1)) };
+    let place = Place::Held { token: 9, key: String::new() };
+    let actions = machine.on(Event::Entered(Ok((short, place))), at(110));
+    assert!(actions.contains(&Action::KillTree { overdue: false }), "{actions:?}");
+    assert!(!actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn a_command_that_dies_while_it_is_frozen_was_lost_whatever_it_left_behind() {
+    for empty in [true, false] {
+        let mut machine = frozen();
+        let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty }, at(120));
+        let _ = machine.on(Event::Reaped { command: None, empty: true }, at(121));
+        assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(130))), Some(Kind::Lost), "empty: {empty}");
+    }
+}
+
+#[test]
 fn a_loss_is_followed_by_another_run_as_often_as_allowed() {
     let mut machine = running();
     (machine.rules.on_lost, machine.rules.restarts) = (OnLost::Restart, Some(1));

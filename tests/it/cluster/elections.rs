@@ -1,0 +1,72 @@
+//! Measures, which run only where `DISTLOCK_TEST_SOAK=1` asks for them: how long an election takes, and from which TTL
+//! on a lock rides it out. docs/design.md tells what came of them.
+
+use distlock::clock::Instant;
+
+use super::{Kind, soaks};
+use crate::loss::{Lease, locked};
+use crate::world::{Blow, Cluster, millis, poll_until, secs};
+
+const ROUNDS: usize = 5;
+
+#[test]
+fn how_long_elections_take() {
+    if !soaks() {
+        return;
+    }
+    Kind::each(|kind| {
+        for blow in [Blow::Kill, Blow::Pause] {
+            let cluster = kind.cluster();
+            let mut times: Vec<_> = (0..ROUNDS).map(|_| election(&cluster, blow)).collect();
+            times.sort_unstable();
+            println!("{kind:?}: without a leader after {blow:?}, in ms: {times:?}");
+        }
+    });
+}
+
+/// Milliseconds from the blow to the first read that a new leader confirms.
+fn election(cluster: &Cluster, blow: Blow) -> u128 {
+    let leader = cluster.leader();
+    cluster.begin(leader, &cluster.proxies[leader], blow);
+    let struck = Instant::now();
+    let another = || (0..3).filter(|&n| n != leader).any(|n| cluster.members[n].leads() && cluster.members[n].serves());
+    poll_until("another leader", secs(120), another);
+    let took = Instant::now().since(struck);
+    cluster.end(leader, &cluster.proxies[leader], blow);
+    took.as_millis()
+}
+
+#[test]
+fn which_leases_outlive_an_election() {
+    if !soaks() {
+        return;
+    }
+    Kind::each(|kind| {
+        let cluster = kind.cluster();
+        let ttls: &[u64] = match kind {
+            Kind::Etcd(_) => &[3, 4, 5, 6, 8],
+            Kind::Consul => &[10, 12, 15, 20, 25],
+        };
+        for &ttl in ttls {
+            let survived = (0..ROUNDS).filter(|&round| outlives(&cluster, secs(ttl), round)).count();
+            println!("{kind:?}: TTL {ttl} s, grace 1 s: {survived} of {ROUNDS} locks outlived the leader's end");
+        }
+    });
+}
+
+fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
+    let leader = cluster.leader();
+    let lease = Lease { ttl, grace: secs(1) };
+    let world = cluster.world_from(leader, &cluster.proxies);
+    let name = world.name("jobs/backup");
+    let job = locked(&world, lease, &name).args(["sleep".to_owned(), (ttl + secs(5)).as_secs().to_string()]).spawn();
+    poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
+    // The blow comes at another moment between two renewals each time.
+    std::thread::sleep(
+        lease.interval() * u32::try_from(round).expect("few") / u32::try_from(ROUNDS).expect("few") + millis(50),
+    );
+    cluster.begin(leader, &cluster.proxies[leader], Blow::Kill);
+    let code = job.wait_within(ttl * 3 + secs(10)).code();
+    cluster.end(leader, &cluster.proxies[leader], Blow::Kill);
+    code == Some(0)
+}

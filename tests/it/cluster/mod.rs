@@ -1,0 +1,70 @@
+//! Clusters of three: what befalls their members while a job holds a lock.
+
+mod elections;
+mod paused_leader;
+mod rolling;
+mod struck;
+
+use std::thread;
+use std::time::Duration;
+
+use crate::loss::Lease;
+use crate::world::{Cluster, Version, secs};
+
+/// A cluster that is tested.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Etcd(Version),
+    Consul,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Etcd(Version::V34), Self::Etcd(Version::V35), Self::Consul];
+
+    fn cluster(self) -> Cluster {
+        match self {
+            Self::Etcd(version) => Cluster::etcd(version),
+            Self::Consul => Cluster::consul(),
+        }
+    }
+
+    /// A lease that outlives the loss of a follower.
+    fn short(self) -> Lease {
+        let ttl = match self {
+            Self::Etcd(_) => secs(5),
+            Self::Consul => secs(10),
+        };
+        Lease { ttl, grace: secs(1) }
+    }
+
+    /// A lease that outlives the loss of the leader, and the election that follows.
+    fn long(self) -> Lease {
+        let ttl = match self {
+            Self::Etcd(_) => secs(10),
+            Self::Consul => secs(30),
+        };
+        Lease { ttl, grace: secs(1) }
+    }
+
+    /// Runs a test on one cluster of each kind, all at once.
+    fn each(test: impl Fn(Self) + Sync) {
+        thread::scope(|scope| {
+            for kind in Self::ALL {
+                let test = &test;
+                let thread = thread::Builder::new().name(format!("{kind:?}"));
+                thread.spawn_scoped(scope, move || test(kind)).expect("a thread");
+            }
+        });
+    }
+}
+
+/// Whether faults are to last as long as users may meet them, and what only measures is to run.
+fn soaks() -> bool {
+    std::env::var_os("DISTLOCK_TEST_SOAK").is_some_and(|value| value == "1")
+}
+
+/// How long a fault lasts that a lease must outlive by renewals elsewhere.
+fn length(lease: Lease) -> Duration {
+    let shortest = lease.ttl + secs(2);
+    if soaks() { shortest.max(secs(30)) } else { shortest }
+}

@@ -1,0 +1,146 @@
+//! etcd's leader is stopped, replaced, and goes on: for a while it acknowledges renewals that nobody else knows of.
+
+use std::thread;
+use std::time::Duration;
+
+use distlock::clock::Instant;
+
+use crate::loss::{Lease, from_boot, locked};
+use crate::world::{Etcd, Ledger, Mode, Proxy, Run, Running, Server, Version, World, etcd, millis, poll_until, secs};
+
+/// A cluster whose leader can be cut off from the others, a job that knows only the leader, and one behind it in the
+/// queue that knows only the others.
+struct Split {
+    members: Vec<Etcd>,
+    proxies: Vec<Proxy>,
+    leader: usize,
+    /// How the leader signs what it sends to its peers.
+    mark: String,
+    world: World,
+    others: World,
+    name: String,
+    ledger: Ledger,
+}
+
+impl Split {
+    fn start(version: Version) -> Self {
+        let (members, proxies) = etcd::cluster_behind_proxies(version);
+        let leader = etcd::leader(&members);
+        let mark = format!("X-Server-From: {}\r\n", members[leader].member_id());
+        let rest = members.iter().enumerate().filter(|&(n, _)| n != leader);
+        let others: Vec<_> = rest.map(|(_, member)| member.url()).collect();
+        let (world, others) = (World::on(&members[leader]), World::at("etcd", &others.join(",")));
+        let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
+        Self { members, proxies, leader, mark, world, others, name, ledger }
+    }
+
+    /// Stops the leader, and lets nothing pass between it and its peers, either way.
+    fn pause(&self) -> Instant {
+        let member = &self.members[self.leader];
+        member.pause();
+        let paused = Instant::now();
+        for (n, proxy) in self.proxies.iter().enumerate() {
+            if n == self.leader {
+                proxy.set(Mode::Cut);
+            } else {
+                proxy.refuse(Some(&self.mark));
+                proxy.reset();
+            }
+        }
+        paused
+    }
+
+    fn heal(&self) {
+        self.proxies[self.leader].set(Mode::Pass);
+        self.proxies.iter().for_each(|proxy| proxy.refuse(None));
+    }
+
+    fn await_another_leader(&self) {
+        let another = || (0..3).any(|n| n != self.leader && self.members[n].is_leader());
+        poll_until("another leader", secs(30), another);
+    }
+
+    /// The holder, whose command ignores the soft signal, and then the waiter. Both run when this returns.
+    fn jobs(&self, lease: Lease, holder: Run, hold: Duration) -> (Running, Running) {
+        let stubborn = ["sh", "-c", r#"trap "" TERM; exec "$@""#, "stubborn"];
+        let holder =
+            holder.args(lease.options()).args([&self.name]).args(stubborn).args(self.ledger.command(secs(300))).spawn();
+        poll_until("the command", secs(30), || self.ledger.holds().len() == 1);
+        let waiter = locked(&self.others, lease, &self.name).args(self.ledger.command(hold)).spawn();
+        poll_until("the waiter", secs(30), || self.members[0].contenders(&self.name) == 2);
+        (holder, waiter)
+    }
+
+    /// The last sign of life of the holder's command.
+    fn last(&self) -> Instant {
+        from_boot(self.ledger.holds()[0].to)
+    }
+}
+
+fn on_both_versions(test: impl Fn(Version) + Sync) {
+    thread::scope(|scope| {
+        for version in [Version::V34, Version::V35] {
+            let test = &test;
+            scope.spawn(move || test(version));
+        }
+    });
+}
+
+#[test]
+fn what_a_replaced_leader_acknowledges_extends_nothing() {
+    on_both_versions(|version| {
+        let split = Split::start(version);
+        // It is thawed as soon as it is replaced, well before the deadlines.
+        let lease = Lease { ttl: secs(8), grace: secs(1) };
+        let (holder, waiter) = split.jobs(lease, split.world.distlock(), millis(500));
+        let paused = split.pause();
+        split.await_another_leader();
+        split.members[split.leader].resume();
+        assert!(Instant::now() < paused + lease.soft() - lease.interval(), "the election took too long for this test");
+        holder.wait_within(lease.ttl + secs(5)).assert_code(76);
+        let last = split.last();
+        assert!(last <= paused + lease.hard(), "alive {:?} after its deadline", last.since(paused + lease.hard()));
+        waiter.wait_within(secs(30)).assert_code(0);
+        split.ledger.assert_exclusive(2);
+        assert!(!split.members[split.leader].is_leader(), "it was to be cut off");
+    });
+}
+
+#[test]
+fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
+    on_both_versions(|version| {
+        let split = Split::start(version);
+        let lease = Lease { ttl: secs(5), grace: secs(1) };
+        let (holder, waiter) = split.jobs(lease, split.world.distlock(), secs(6));
+        let paused = split.pause();
+        poll_until("eight seconds", secs(9), || Instant::now() >= paused + secs(8));
+        split.members[split.leader].resume();
+        holder.wait_within(secs(10)).assert_code(76);
+        let last = split.last();
+        assert!(last <= paused + lease.hard(), "alive {:?} after its deadline", last.since(paused + lease.hard()));
+        waiter.wait_within(secs(30)).assert_code(0);
+        split.ledger.assert_exclusive(2);
+    });
+}
+
+#[test]
+fn a_leader_that_comes_back_after_the_lease_thaws_nobody() {
+    on_both_versions(|version| {
+        let split = Split::start(version);
+        let lease = Lease { ttl: secs(5), grace: secs(1) };
+        let relock = split.world.distlock().args(["--on-lost", "relock"]);
+        let (mut holder, waiter) = split.jobs(lease, relock, secs(6));
+        let paused = split.pause();
+        poll_until("eight seconds", secs(9), || Instant::now() >= paused + secs(8));
+        split.members[split.leader].resume();
+        let waiter = waiter.wait_within(secs(30)).assert_code(0);
+        assert!(holder.is_running(), "it stands still: {}", holder.stderr());
+        split.heal();
+        let holder = holder.wait_within(secs(30)).assert_code(76);
+        assert!(!holder.stderr.contains("goes on"), "{}", holder.describe());
+        assert_eq!(waiter.stderr, "");
+        let last = split.last();
+        assert!(last <= paused + lease.hard(), "ran {:?} after its deadline", last.since(paused + lease.hard()));
+        split.ledger.assert_exclusive(2);
+    });
+}

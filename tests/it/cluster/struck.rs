@@ -1,0 +1,83 @@
+//! One member after the other is struck.
+
+use std::thread;
+
+use super::{Kind, length};
+use crate::loss::{Lease, locked};
+use crate::world::{Blow, Cluster, Ledger, Proxy, millis, poll_until, secs};
+
+#[test]
+fn no_lock_is_lost_when_a_member_is_killed() {
+    Kind::each(|kind| each_member_in_turn(kind, Blow::Kill));
+}
+
+#[test]
+fn no_lock_is_lost_when_a_member_stands_still() {
+    Kind::each(|kind| each_member_in_turn(kind, Blow::Pause));
+}
+
+#[test]
+fn no_lock_is_lost_when_a_member_is_out_of_reach() {
+    Kind::each(|kind| {
+        let cluster = kind.cluster();
+        // Its peers do not notice, so all can be out of somebody's reach at once, each out of another one's.
+        let proxies: Vec<Vec<Proxy>> = (0..3).map(|_| cluster.more_proxies()).collect();
+        thread::scope(|scope| {
+            for (n, proxies) in proxies.into_iter().enumerate() {
+                let cluster = &cluster;
+                scope.spawn(move || rides_it_out(cluster, &proxies, n, Blow::Cut, kind.short()));
+            }
+        });
+    });
+}
+
+fn each_member_in_turn(kind: Kind, blow: Blow) {
+    let cluster = kind.cluster();
+    for follower in cluster.followers() {
+        rides_it_out(&cluster, &cluster.proxies, follower, blow, kind.short());
+    }
+    rides_it_out(&cluster, &cluster.proxies, cluster.leader(), blow, kind.long());
+}
+
+/// A holder and a waiter talk to the member that is struck. The holder ends while it is down still, the waiter follows.
+fn rides_it_out(cluster: &Cluster, proxies: &[Proxy], n: usize, blow: Blow, lease: Lease) {
+    let length = length(lease);
+    let world = cluster.world_from(n, proxies);
+    let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
+    let job = locked(&world, lease, &name).args(ledger.command(length)).spawn();
+    poll_until("the command", secs(30), || ledger.holds().len() == 1);
+    let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
+    poll_until("the waiter", secs(30), || cluster.members[n].contenders(&name) == 2);
+
+    cluster.strike(n, &proxies[n], blow, length);
+    let job = job.wait_within(secs(10)).assert_code(0);
+    assert_eq!(job.stderr, "", "{blow:?} of member {n}");
+    // A release that got no answer leaves the lock to the end of its lease.
+    let waiter = waiter.wait_within(lease.ttl * 4).assert_code(0);
+    assert_eq!(waiter.stderr, "", "{blow:?} of member {n}");
+    ledger.assert_exclusive(2);
+}
+
+#[test]
+fn no_lock_is_lost_when_all_connections_are_reset_every_second() {
+    Kind::each(|kind| {
+        let cluster = kind.cluster();
+        let world = cluster.world_from(0, &cluster.proxies);
+        let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
+        let lease = kind.short();
+        let mut job = locked(&world, lease, &name).args(ledger.command(secs(30))).spawn();
+        poll_until("the command", secs(30), || ledger.holds().len() == 1);
+        let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
+        while job.is_running() {
+            cluster.proxies.iter().for_each(Proxy::reset);
+            thread::sleep(secs(1));
+        }
+        let job = job.wait().assert_code(0);
+        assert_eq!(job.stderr, "");
+        let waiter = waiter.wait_within(lease.ttl * 4).assert_code(0);
+        assert_eq!(waiter.stderr, "");
+        ledger.assert_exclusive(2);
+        let connections: usize = cluster.proxies.iter().map(Proxy::connections).sum();
+        assert!(connections >= 30, "{connections} connections");
+    });
+}

@@ -1,0 +1,149 @@
+//! Clusters of three, whatever their kind, each member behind a proxy of its own.
+
+use std::thread;
+use std::time::Duration;
+
+use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, secs};
+
+/// A member that can be struck.
+pub trait Member: Server + Send {
+    /// Kills it; its data stays.
+    fn kill(&self);
+    /// Starts it again on its data; it serves when this returns.
+    fn restart(&self);
+    /// Stops it from running.
+    fn pause(&self);
+    /// Lets it run again.
+    fn resume(&self);
+    /// Whether it leads, as it believes; false when it does not say.
+    fn leads(&self) -> bool;
+    /// Whether it answers a read that needs a quorum.
+    fn serves(&self) -> bool;
+}
+
+macro_rules! member {
+    ($server:ty) => {
+        impl Member for $server {
+            fn kill(&self) {
+                <$server>::kill(self);
+            }
+            fn restart(&self) {
+                <$server>::restart(self);
+            }
+            fn pause(&self) {
+                <$server>::pause(self);
+            }
+            fn resume(&self) {
+                <$server>::resume(self);
+            }
+            fn leads(&self) -> bool {
+                self.is_leader()
+            }
+            fn serves(&self) -> bool {
+                self.is_ready()
+            }
+        }
+    };
+}
+
+member!(Etcd);
+member!(Consul);
+
+/// What can befall a member, or the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL; it is started again afterwards.
+    Kill,
+    /// SIGSTOP.
+    Pause,
+    /// The clients' connections carry nothing any more, and new ones are accepted.
+    Cut,
+}
+
+impl Blow {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kill, Self::Pause, Self::Cut];
+}
+
+/// Three members, and the proxies through which clients reach them.
+pub struct Cluster {
+    /// The members.
+    pub members: Vec<Box<dyn Member>>,
+    /// One to each member.
+    pub proxies: Vec<Proxy>,
+}
+
+impl Cluster {
+    /// Three members of etcd.
+    pub fn etcd(version: Version) -> Self {
+        Self::of(etcd::cluster(version, 3).into_iter().map(|member| Box::new(member) as _).collect())
+    }
+
+    /// Three Consul servers with the times of elections that users have.
+    pub fn consul() -> Self {
+        Self::of(consul::cluster(3, 5).into_iter().map(|member| Box::new(member) as _).collect())
+    }
+
+    fn of(members: Vec<Box<dyn Member>>) -> Self {
+        let mut cluster = Self { members, proxies: Vec::new() };
+        cluster.proxies = cluster.more_proxies();
+        cluster
+    }
+
+    /// The index of the member that leads.
+    #[track_caller]
+    pub fn leader(&self) -> usize {
+        poll_for("a leader", secs(60), || self.members.iter().position(|member| member.leads()))
+    }
+
+    /// The others.
+    pub fn followers(&self) -> Vec<usize> {
+        let leader = self.leader();
+        (0..self.members.len()).filter(|&n| n != leader).collect()
+    }
+
+    /// Further proxies, one to each member.
+    pub fn more_proxies(&self) -> Vec<Proxy> {
+        self.members.iter().map(|member| Proxy::to(member.address())).collect()
+    }
+
+    /// A world whose jobs reach all members through these proxies, and this one first.
+    pub fn world_from(&self, first: usize, proxies: &[Proxy]) -> World {
+        let urls: Vec<_> = proxies.iter().cycle().skip(first).take(proxies.len()).map(Proxy::url).collect();
+        World::at(self.members[0].backend(), &urls.join(","))
+    }
+
+    /// Strikes a member, or the way to it, for so long, and waits until all is well again.
+    pub fn strike(&self, n: usize, proxy: &Proxy, blow: Blow, length: Duration) {
+        self.begin(n, proxy, blow);
+        thread::sleep(length);
+        self.end(n, proxy, blow);
+    }
+
+    /// Strikes a member, or the way to it.
+    pub fn begin(&self, n: usize, proxy: &Proxy, blow: Blow) {
+        match blow {
+            Blow::Kill => self.members[n].kill(),
+            Blow::Pause => self.members[n].pause(),
+            Blow::Cut => proxy.set(Mode::Freeze),
+        }
+    }
+
+    /// Undoes that, and waits until all is well again.
+    pub fn end(&self, n: usize, proxy: &Proxy, blow: Blow) {
+        match blow {
+            Blow::Kill => self.members[n].restart(),
+            Blow::Pause => self.members[n].resume(),
+            Blow::Cut => proxy.set(Mode::Pass),
+        }
+        self.await_health();
+    }
+
+    /// Waits until every member serves.
+    #[track_caller]
+    pub fn await_health(&self) {
+        for member in &self.members {
+            poll_for("a member that serves", secs(60), || member.serves().then_some(()));
+        }
+    }
+}
