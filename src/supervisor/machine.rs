@@ -244,7 +244,6 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;
