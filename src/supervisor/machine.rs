@@ -281,7 +281,9 @@ impl Machine {
     fn stuck(&mut self, processes: Vec<Process>) {
         if processes != self.stuck {
             self.stuck.clone_from(&processes);
-            self.show(Notice::Stuck(processes));
+            if !processes.is_empty() {
+                self.show(Notice::Stuck(processes));
+            }
         }
     }
 
