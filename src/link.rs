@@ -42,8 +42,6 @@ pub enum FromKeeper {
     Started,
     /// The command was stopped by this signal.
     Stopped(i32),
-    /// The command goes on.
-    Continued,
     /// The command was ended and the lock given up, and why; it is to be acquired again for another run.
     Restarting(String),
     /// A step on the way back to a lock that is sure.

@@ -118,6 +118,12 @@ impl Tree {
         Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
     }
 
+    /// Whether the parent of this process is stopped, as by Ctrl-Z.
+    #[must_use]
+    pub fn parent_is_stopped() -> bool {
+        Stat::read(Pid::parent().as_raw()).is_some_and(|parent| parent.stopped)
+    }
+
     /// Collects what the kernel has to tell of the children, without blocking.
     pub fn reap(&mut self) -> nix::Result<Reaped> {
         let mut reaped = Reaped::default();

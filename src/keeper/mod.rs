@@ -411,7 +411,10 @@ impl<'a> Keeper<'a> {
                 // What was frozen is no job that the user stopped.
                 WaitStatus::Stopped(..) if self.frozen => {}
                 WaitStatus::Stopped(_, signal) => self.post(FromKeeper::Stopped(signal as i32)),
-                WaitStatus::Continued(_) => self.post(FromKeeper::Continued),
+                // Somebody let the command go on and not the job, so the supervisor would stay behind for ever.
+                WaitStatus::Continued(_) if !self.orphaned && Tree::parent_is_stopped() => {
+                    let _ = kill(Pid::parent(), Signal::SIGCONT);
+                }
                 _ => {}
             }
         }

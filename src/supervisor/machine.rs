@@ -283,7 +283,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued | FromKeeper::Killing | FromKeeper::Account(_) => {}
+            FromKeeper::Killing | FromKeeper::Account(_) => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;
@@ -321,7 +321,9 @@ impl Machine {
     fn stuck(&mut self, processes: Vec<Process>) {
         if processes != self.stuck {
             self.stuck.clone_from(&processes);
-            self.show(Notice::Stuck(processes));
+            if !processes.is_empty() {
+                self.show(Notice::Stuck(processes));
+            }
         }
     }
 

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::world::{Run, Running, World, children, millis, on_servers, poll_until, secs};
+use crate::world::{Run, Running, Terminal, World, children, millis, on_servers, poll_until, secs};
 
 /// A command that notes the signals that it gets, and goes on until there is a file `stop`.
 const NOTES: &str = r#"
@@ -120,6 +121,25 @@ fn a_second_term_after_a_second_kills() {
     job.wait_within(secs(1)).assert_code(137);
     assert!(second.elapsed() < secs(1), "killed at once, without the grace");
     assert_eq!(noted(world), ["TERM"]);
+}
+
+#[test]
+fn a_command_that_somebody_stops_and_lets_go_on_takes_the_job_along() {
+    let world = &World::local();
+    let command = world.script("command", "echo $$ >ready; while ! test -e go; do sleep 0.05; done; exit 7");
+    let locks = format!("file://{}/locks", world.path().display());
+    world.script("job", &format!("exec {} -b local -e {locks} /x {command}", env!("CARGO_BIN_EXE_distlock")));
+    let mut terminal = Terminal::open(world);
+    terminal.line("./job");
+    let command = world.wait_for_file("ready").trim().parse().map(Pid::from_raw).expect("a pid");
+    kill(command, Signal::SIGSTOP).expect("the command runs");
+    terminal.expect("Stopped");
+    terminal.prompt();
+    kill(command, Signal::SIGCONT).expect("the command is stopped");
+    fs::write(world.path().join("go"), "").expect("a file in the world");
+    poll_until("the job's end", secs(5), || children(terminal.pid()).is_empty());
+    terminal.line("");
+    terminal.expect("Exit 7");
 }
 
 #[test]

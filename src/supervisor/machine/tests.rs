@@ -259,6 +259,16 @@ fn a_keeper_that_reports_is_left_to_finish() {
 }
 
 #[test]
+fn what_cannot_be_killed_is_told_once_and_nobody_is_not() {
+    let mut machine = running(false);
+    let stuck = vec![Process { pid: 7, name: "dd".into() }];
+    let mut told = |processes: &[Process]| machine.on(Event::Message(FromKeeper::Stuck(processes.into())), at(10));
+    assert_eq!(told(&stuck), [Action::Show(Notice::Stuck(stuck.clone()))]);
+    assert_eq!(told(&stuck), []);
+    assert_eq!(told(&[]), []);
+}
+
+#[test]
 fn deadlines_of_a_lock_that_was_lost_before_the_command_ran_are_void() {
     let mut machine = waiting(false);
     let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
