@@ -21,25 +21,16 @@ fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
             let hold = if n == 0 { secs(5) } else { millis(700) };
             let number =
                 ["sh", "-c", NUMBERED, "numbered", &n.to_string(), &order.display().to_string()].map(str::to_owned);
-            jobs.push(
-                world
-                    .distlock()
-                    .args(["-v", "--log-format", "json"])
-                    .args(kind.long().options())
-                    .args([&name])
-                    .args(number)
-                    .args(ledger.command(hold))
-                    .spawn(),
-            );
+            jobs.push(locked(world, kind.long(), &name).args(number).args(ledger.command(hold)).spawn());
             poll_until("another contender", secs(30), || cluster.members[0].contenders(&name) == n + 1);
         }
         for member in &cluster.members {
             member.restart();
             cluster.await_health();
         }
-        for (n, job) in jobs.into_iter().enumerate() {
+        for job in jobs {
             let job = job.wait_within(secs(240)).assert_code(0);
-            println!("{kind:?} {n}: {}", job.describe());
+            assert_eq!(job.stderr, "");
         }
         ledger.assert_exclusive(11);
         let order: Vec<usize> =

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, secs};
+use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, poll_until, secs};
 
 /// A member that can be struck.
 pub trait Member: Server + Send {
@@ -19,10 +19,12 @@ pub trait Member: Server + Send {
     fn leads(&self) -> bool;
     /// Whether it answers a read that needs a quorum.
     fn serves(&self) -> bool;
+    /// Whether its cluster can lose another member.
+    fn tolerates(&self) -> bool;
 }
 
 macro_rules! member {
-    ($server:ty) => {
+    ($server:ty, $tolerates:ident) => {
         impl Member for $server {
             fn kill(&self) {
                 <$server>::kill(self);
@@ -42,12 +44,15 @@ macro_rules! member {
             fn serves(&self) -> bool {
                 self.is_ready()
             }
+            fn tolerates(&self) -> bool {
+                self.$tolerates()
+            }
         }
     };
 }
 
-member!(Etcd);
-member!(Consul);
+member!(Etcd, is_ready);
+member!(Consul, is_whole);
 
 /// What can befall a member, or the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,11 +158,11 @@ impl Cluster {
         self.await_health();
     }
 
-    /// Waits until every member serves.
+    /// Waits until every member serves, and another one can be lost.
     #[track_caller]
     pub fn await_health(&self) {
         for member in &self.members {
-            poll_for("a member that serves", secs(60), || member.serves().then_some(()));
+            poll_until("a whole cluster", secs(90), || member.serves() && member.tolerates());
         }
     }
 }
