@@ -100,7 +100,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSupervisor {
     /// It has taken over the deadlines sent last.
-    Acknowledged,
+    Acknowledged(Deadlines),
     /// This signal came for the command.
     Signal(i32),
     /// The terminal sent this signal to the whole group when the command may have been in it: the command has it already,

@@ -98,6 +98,13 @@ pub struct Reaped {
     pub empty: bool,
 }
 
+/// Nobody reads a longer list.
+const MAX_SHOWN: usize = 50;
+/// How often a tree is killed again while it dies: soon enough to outrun one that forks.
+pub const KILL_AGAIN: Duration = Duration::from_millis(2);
+/// The same, for a tree that did not die within [`crate::lease::K`].
+pub const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
+
 /// Whom to spare.
 pub type Except = Option<Pid>;
 
@@ -222,10 +229,10 @@ impl Tree {
         self.still = false;
     }
 
-    /// The descendants that are not dead, but `except`, parents before children.
+    /// The descendants that are not dead, but `except`, parents before children; the first of them, where there are many.
     #[must_use]
     pub fn members(&self, except: Except) -> Vec<Process> {
-        self.living(except).into_iter().map(|process| process.shown()).collect()
+        self.living(except).into_iter().take(MAX_SHOWN).map(|process| process.shown()).collect()
     }
 
     fn living(&self, except: Except) -> Vec<Stat> {

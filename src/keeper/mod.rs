@@ -375,7 +375,9 @@ impl<'a> Keeper<'a> {
                 ready = self.link.readable(), if !self.orphaned => {
                     let mut ready = ready?;
                     match self.link.get_ref().receive()? {
-                        Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
+                        Received::Message(FromSupervisor::Acknowledged(deadlines)) => {
+                            return Ok(Event::Acknowledged(deadlines));
+                        }
                         Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
                         Received::Message(FromSupervisor::Typed(signal)) => return Ok(Event::Typed(signal)),
                         Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),

@@ -80,6 +80,7 @@ impl Machine {
         match self.first {
             Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
                 self.actions.push(Action::Post(FromSupervisor::Kill));
+                self.kill_wanted = self.kill_wanted.or(Some(now));
                 false
             }
             Some((first, _)) => first != signal,

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Kind;
 
 fn at(ms: u64) -> Instant {
     Instant::from_boot(Duration::from_millis(1_000_000 + ms))
@@ -20,7 +21,7 @@ fn running(shared: bool) -> Machine {
     let mut machine = waiting(shared);
     let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
     let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
-    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged(deadlines(10_000)))]);
     let actions = machine.on(Event::Message(FromKeeper::Started), at(1));
     assert_eq!(actions, [Action::CloseStreams, Action::Show(Notice::Started)]);
     machine
@@ -276,7 +277,7 @@ fn deadlines_of_a_lock_that_was_lost_before_the_command_ran_are_void() {
     assert_eq!(machine.wake(), None);
     assert_eq!(machine.on(Event::Tick, at(20_000)), []);
     let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(40_000))), at(20_001));
-    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged(deadlines(40_000)))]);
 }
 
 proptest! {
@@ -306,4 +307,29 @@ proptest! {
             prop_assert!(machine.wake().is_some_and(|wake| wake <= at(kill.max(now + 100))));
         }
     }
+}
+
+#[test]
+fn a_keeper_that_does_not_answer_a_second_signal_is_killed_with_everything() {
+    let mut machine = running(false);
+    let _ = machine.on(sent(Signal::SIGTERM), at(100));
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(2_000)), [Action::Post(FromSupervisor::Kill)]);
+    assert_eq!(machine.wake(), Some(at(2_500)));
+    assert!(machine.on(Event::Tick, at(2_500)).contains(&Action::KillAll));
+    let _ = machine.on(Event::KeeperEnded, at(2_510));
+    assert_eq!(kind(&machine.on(Event::Empty, at(2_520))), Some(Kind::Lost));
+
+    let mut machine = running(false);
+    let _ = machine.on(sent(Signal::SIGTERM), at(100));
+    let _ = machine.on(sent(Signal::SIGTERM), at(2_000));
+    let _ = machine.on(Event::Message(FromKeeper::Ending("killed".into())), at(2_001));
+    assert_eq!(machine.on(Event::Tick, at(2_600)), [], "it answered");
+}
+
+#[test]
+fn what_outlives_the_keeper_and_its_killing_is_shown() {
+    let mut machine = running(false);
+    let _ = machine.on(Event::KeeperEnded, at(100));
+    assert!(!machine.on(Event::Tick, at(400)).contains(&Action::ShowStuck));
+    assert!(machine.on(Event::Tick, at(700)).contains(&Action::ShowStuck));
 }

@@ -26,7 +26,7 @@ fn no_lock_is_lost_when_a_member_is_out_of_reach() {
             for (n, proxies) in proxies.into_iter().enumerate() {
                 let cluster = &cluster;
                 scope.spawn(move || {
-                    rides_it_out(cluster, &cluster.world_from(n, &proxies), n, &proxies[n], Blow::Cut, kind.short())
+                    rides_it_out(cluster, &cluster.world_from(n, &proxies), n, &proxies[n], Blow::Cut, kind.short());
                 });
             }
         });
