@@ -8,7 +8,7 @@
 //! | [`config`] | flags, environment and file become one checked configuration |
 //! | [`commands`] | what distlock can be asked to do, one module each |
 //! | [`error`], [`exit`] | failures as users are told them; the table of exit codes |
-//! | [`report`] | every line that is printed, for people and as JSON |
+//! | [`report`] | every line that is printed, for people and as JSON; the report of `--report` |
 //! | [`supervisor`] | the process that the user started: signals, terminal, deadline, output, exit |
 //! | [`keeper`] | the process below it: acquires, starts the command, renews, watches, releases |
 //! | [`link`] | the messages between the two |
