@@ -60,6 +60,11 @@ impl Failure {
         Self::new(Kind::Fault, message)
     }
 
+    /// The loss of a lock under a command: exit 76.
+    pub fn lost(name: &str, cause: impl fmt::Display) -> Self {
+        Self::new(Kind::Lost, format!("the lock {name} was lost and the command killed")).because(cause)
+    }
+
     /// Adds one cause, farther away than those before it.
     #[must_use]
     pub fn because(mut self, cause: impl fmt::Display) -> Self {

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most characters that are taken of one text of somebody else's record.
+const MAX_TEXT: usize = 500;
+
 /// Who holds a lock, or waits for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -40,10 +43,19 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads what a server holds. Whatever is not such a record gives an empty one: the lock is held all the same.
+    /// Reads what a server holds. Whatever is not such a record gives an empty one: the lock is held all the same. No text
+    /// in it is longer than `MAX_TEXT`, whoever wrote it.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        serde_json::from_slice(bytes).unwrap_or_default()
+        let mut record: Self = serde_json::from_slice(bytes).unwrap_or_default();
+        let Self { id, tool, host, user, pid: _, command, message, url, since, stop } = &mut record;
+        let optional = [message, url, since, stop].into_iter().flatten();
+        for text in [id, tool, host, user, command].into_iter().chain(optional) {
+            if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+                text.truncate(end);
+            }
+        }
+        record
     }
 
     /// The record as it is stored.
@@ -88,4 +100,17 @@ impl Record {
 /// A record comes from the server, and anybody may have written it: no control characters reach a terminal.
 fn plain(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_any_length_is_read_as_a_short_one() {
+        let long = Record { message: Some("ä".repeat(100_000)), pid: Some(7), ..Record::default() };
+        let read = Record::parse(long.to_json().as_bytes());
+        assert_eq!(read.message.map(|text| text.chars().count()), Some(MAX_TEXT));
+        assert_eq!(read.pid, Some(7));
+    }
 }

@@ -42,8 +42,6 @@ pub enum FromKeeper {
     Started,
     /// The command was stopped by this signal.
     Stopped(i32),
-    /// The command goes on.
-    Continued,
     /// The command was ended and the lock given up, and why; it is to be acquired again for another run.
     Restarting(String),
     /// A step on the way back to a lock that is sure.
@@ -102,9 +100,12 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSupervisor {
     /// It has taken over the deadlines sent last.
-    Acknowledged,
+    Acknowledged(Deadlines),
     /// This signal came for the command.
     Signal(i32),
+    /// The terminal sent this signal to the whole group when the command may have been in it: the command has it already,
+    /// or it is meant for the wait.
+    Typed(i32),
     /// End the command at once.
     Kill,
 }

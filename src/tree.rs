@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+use std::io;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -97,15 +98,37 @@ pub struct Reaped {
     pub empty: bool,
 }
 
+/// Nobody reads a longer list.
+const MAX_SHOWN: usize = 50;
+/// How often a tree is killed again while it dies: soon enough to outrun one that forks.
+pub const KILL_AGAIN: Duration = Duration::from_millis(2);
+/// The same, for a tree that did not die within [`crate::lease::K`].
+pub const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
+
 /// Whom to spare.
 pub type Except = Option<Pid>;
 
 impl Tree {
     /// Makes this process the reaper of all its descendants to be.
-    pub fn adopt() -> nix::Result<Self> {
-        nix::sys::prctl::set_child_subreaper(true)?;
+    ///
+    /// # Errors
+    ///
+    /// `/proc` does not show the processes under the numbers that they have here, so nobody could be found or killed.
+    pub fn adopt() -> io::Result<Self> {
         let me = Pid::this();
+        if fs::read_link("/proc/self").ok() != Some(me.to_string().into()) {
+            return Err(io::Error::other(
+                "/proc is not mounted, or shows another PID namespace (unshare: --mount-proc)",
+            ));
+        }
+        nix::sys::prctl::set_child_subreaper(true)?;
         Ok(Self { me, foreign: Table::read().children(me), frozen: Vec::new(), still: false })
+    }
+
+    /// Whether the parent of this process is stopped, as by Ctrl-Z.
+    #[must_use]
+    pub fn parent_is_stopped() -> bool {
+        Stat::read(Pid::parent().as_raw()).is_some_and(|parent| parent.stopped)
     }
 
     /// Collects what the kernel has to tell of the children, without blocking.
@@ -206,10 +229,10 @@ impl Tree {
         self.still = false;
     }
 
-    /// The descendants that are not dead, but `except`, parents before children.
+    /// The descendants that are not dead, but `except`, parents before children; the first of them, where there are many.
     #[must_use]
     pub fn members(&self, except: Except) -> Vec<Process> {
-        self.living(except).into_iter().map(|process| process.shown()).collect()
+        self.living(except).into_iter().take(MAX_SHOWN).map(|process| process.shown()).collect()
     }
 
     fn living(&self, except: Except) -> Vec<Stat> {

@@ -83,7 +83,7 @@ fn prepare() -> std::io::Result<Tree> {
         Signal::SIGTTOU,
     ]);
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&children()), None)?;
-    Ok(Tree::adopt()?)
+    Tree::adopt()
 }
 
 fn children() -> SigSet {
@@ -375,8 +375,11 @@ impl<'a> Keeper<'a> {
                 ready = self.link.readable(), if !self.orphaned => {
                     let mut ready = ready?;
                     match self.link.get_ref().receive()? {
-                        Received::Message(FromSupervisor::Acknowledged) => return Ok(Event::Acknowledged),
+                        Received::Message(FromSupervisor::Acknowledged(deadlines)) => {
+                            return Ok(Event::Acknowledged(deadlines));
+                        }
                         Received::Message(FromSupervisor::Signal(signal)) => return Ok(Event::Signal(signal)),
+                        Received::Message(FromSupervisor::Typed(signal)) => return Ok(Event::Typed(signal)),
                         Received::Message(FromSupervisor::Kill) => return Ok(Event::Kill),
                         Received::Closed => {
                             drop(ready);
@@ -410,7 +413,10 @@ impl<'a> Keeper<'a> {
                 // What was frozen is no job that the user stopped.
                 WaitStatus::Stopped(..) if self.frozen => {}
                 WaitStatus::Stopped(_, signal) => self.post(FromKeeper::Stopped(signal as i32)),
-                WaitStatus::Continued(_) => self.post(FromKeeper::Continued),
+                // Somebody let the command go on and not the job, so the supervisor would stay behind for ever.
+                WaitStatus::Continued(_) if !self.orphaned && Tree::parent_is_stopped() => {
+                    let _ = kill(Pid::parent(), Signal::SIGCONT);
+                }
                 _ => {}
             }
         }

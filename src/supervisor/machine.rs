@@ -8,20 +8,18 @@ use nix::sys::signal::Signal;
 
 use crate::backend::Queue;
 use crate::clock::Instant;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::keeper::machine::MAX_RELEASE;
 use crate::lease::{Deadlines, K};
 use crate::link::{FromKeeper, FromSupervisor, Step, Verdict};
-use crate::tree::Process;
+use crate::tree::{KILL_AGAIN, KILL_AGAIN_STUCK, Process};
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
 /// How long the witness may take to tell of a signal.
-const TESTIMONY: Duration = Duration::from_millis(20);
-/// How often the tree is killed again while it dies.
-const KILL_AGAIN: Duration = Duration::from_millis(2);
-/// The same, for a tree that did not die within K.
-const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
+const TESTIMONY: Duration = Duration::from_millis(100);
+/// A process that runs is at its deadline sooner than this, and in this time the keeper has told the newest one.
+const LATE: Duration = Duration::from_millis(100);
 /// How long a keeper that gave its verdict may take to exit.
 const PARTING: Duration = Duration::from_secs(1);
 
@@ -73,6 +71,8 @@ pub enum Action {
     KillTree,
     /// Kill the keeper and everything below it.
     KillAll,
+    /// Show who is left below, if anybody is.
+    ShowStuck,
     /// Kill the keeper alone.
     KillKeeper,
     /// Give up the lease that the keeper left behind.
@@ -150,6 +150,8 @@ pub struct Machine {
     deadlines: Option<Deadlines>,
     lease: bool,
     first: Option<(Signal, Instant)>,
+    /// Since when the user has wanted the command killed.
+    kill_wanted: Option<Instant>,
     keeper: Keeper,
     heard: Instant,
     /// The next time to kill, once this process has to do it.
@@ -187,6 +189,7 @@ impl Machine {
             deadlines: None,
             lease: false,
             first: None,
+            kill_wanted: None,
             keeper: Keeper::Linked,
             heard: now,
             killing: None,
@@ -230,8 +233,15 @@ impl Machine {
             .filter(|_| matches!(self.phase, Phase::Armed | Phase::Running) && self.killing.is_none())
             .map(|d| d.kill);
         let killing = self.killing.map(|kill| kill.next);
+        let unheard = self.unheard().filter(|_| self.killing.is_none());
         let undecided = self.undecided.first().map(|(_, until)| *until);
-        deadline.into_iter().chain(killing).chain(undecided).chain(self.parted).min()
+        deadline.into_iter().chain(killing).chain(unheard).chain(undecided).chain(self.parted).min()
+    }
+
+    /// When a keeper that said nothing since the user wanted the command killed is taken to be stopped.
+    fn unheard(&self) -> Option<Instant> {
+        let runs = matches!(self.phase, Phase::Armed | Phase::Running | Phase::Frozen);
+        self.kill_wanted.filter(|at| runs && self.keeper != Keeper::Gone && self.heard <= *at).map(|at| at + K)
     }
 
     /// Whether there is anything to read from the keeper.
@@ -256,7 +266,7 @@ impl Machine {
                 }
                 if self.phase == Phase::Armed {
                     // From here on this process kills at the deadline, so the command may start.
-                    self.actions.push(Action::Post(FromSupervisor::Acknowledged));
+                    self.actions.push(Action::Post(FromSupervisor::Acknowledged(deadlines)));
                 }
             }
             FromKeeper::Waiting(queue) => self.show(Notice::Waiting(queue)),
@@ -265,7 +275,14 @@ impl Machine {
                 self.deadlines = None;
                 self.show(Notice::Rejoining(cause));
             }
-            FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
+            FromKeeper::Held { token } => {
+                // A lock that does not expire has no deadlines, and its command starts at once.
+                if !self.lease && self.phase == Phase::Waiting {
+                    self.phase = Phase::Armed;
+                    self.parted = None;
+                }
+                self.show(Notice::Acquired(token));
+            }
             FromKeeper::Started => {
                 self.phase = Phase::Running;
                 if !self.reruns {
@@ -274,7 +291,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
-            FromKeeper::Continued | FromKeeper::Killing | FromKeeper::Account(_) => {}
+            FromKeeper::Killing | FromKeeper::Account(_) => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {
                 self.phase = Phase::Over;
@@ -312,7 +329,9 @@ impl Machine {
     fn stuck(&mut self, processes: Vec<Process>) {
         if processes != self.stuck {
             self.stuck.clone_from(&processes);
-            self.show(Notice::Stuck(processes));
+            if !processes.is_empty() {
+                self.show(Notice::Stuck(processes));
+            }
         }
     }
 
@@ -353,8 +372,7 @@ impl Machine {
     }
 
     fn lost(&self, cause: &str) -> Verdict {
-        let message = format!("the lock {} was lost and the command killed", self.name);
-        Verdict::Failed(Failure::new(Kind::Lost, message).because(cause))
+        Verdict::Failed(Failure::lost(&self.name, cause))
     }
 
     /// Only counts once the keeper is gone: before, the keeper itself is below.
@@ -381,7 +399,17 @@ impl Machine {
             && let Some(deadlines) = self.deadlines
             && now >= deadlines.kill
         {
-            self.killing = Some(Kill { since: now, next: now });
+            // Who comes late was stopped. The link may hold old news only, and takes the newest once those are read.
+            let late = self.keeper == Keeper::Linked && now.since(deadlines.kill) > LATE;
+            let next = if late { now + LATE } else { now };
+            self.killing = Some(Kill { since: now, next });
+        }
+        // A keeper that kills says so; one that is stopped cannot, and this process does it.
+        if let Some(at) = self.unheard()
+            && now >= at
+            && self.killing.is_none()
+        {
+            self.killing = Some(Kill { since: at - K, next: now });
         }
         let Some(kill) = &mut self.killing else { return };
         if now < kill.next {
@@ -391,7 +419,7 @@ impl Machine {
         // The keeper reports as soon as it kills. One that does not is stopped or hangs.
         let alive = self.keeper != Keeper::Gone;
         let silent = alive && age >= K / 2 && now.since(self.heard) >= K / 2;
-        let renewed = alive && self.deadlines.is_some_and(|deadlines| now < deadlines.kill);
+        let renewed = alive && !silent && self.deadlines.is_some_and(|deadlines| now < deadlines.kill);
         kill.next = now + if age < K { KILL_AGAIN } else { KILL_AGAIN_STUCK };
         if renewed {
             // A deadline that came late: what was killed is the keeper's to report.
@@ -404,6 +432,10 @@ impl Machine {
             self.actions.push(Action::KillAll);
         } else {
             self.actions.push(if alive { Action::KillTree } else { Action::KillAll });
+        }
+        if !alive && age >= K {
+            // Nobody else tells any more, and nobody renews: the lease ends, and they live on.
+            self.actions.push(Action::ShowStuck);
         }
     }
 }

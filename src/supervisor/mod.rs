@@ -24,7 +24,7 @@ use crate::error::{Failure, Kind};
 use crate::keeper::{self, Job};
 use crate::link::{self, FromKeeper, FromSupervisor, Link, Received, Verdict};
 use crate::process::{self, Inherited};
-use crate::tree::Tree;
+use crate::tree::{Process, Tree};
 use machine::{Action, Event, Group, Machine, Notice};
 use tally::{Facts, Tally};
 use terminal::Terminal;
@@ -102,6 +102,7 @@ struct Supervisor<'a> {
     tally: Tally,
     keyboard: bool,
     killed: bool,
+    stuck: Vec<Process>,
 }
 
 impl<'a> Supervisor<'a> {
@@ -143,6 +144,7 @@ impl<'a> Supervisor<'a> {
             tally: Tally::new(Instant::now()),
             keyboard: false,
             killed: false,
+            stuck: Vec::new(),
         })
     }
 
@@ -271,6 +273,13 @@ impl<'a> Supervisor<'a> {
             Action::KillAll => {
                 self.killed = true;
                 self.tree.kill(None);
+            }
+            Action::ShowStuck => {
+                let stuck = self.tree.members(None);
+                if stuck != self.stuck {
+                    self.stuck.clone_from(&stuck);
+                    show(Notice::Stuck(stuck));
+                }
             }
             // Our child and not reaped, so the pid is its own.
             Action::KillKeeper => drop(kill(self.keeper, Signal::SIGKILL)),

@@ -5,8 +5,9 @@ use std::thread;
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::world::{Run, Running, World, children, millis, on_servers, poll_until, secs};
+use crate::world::{Run, Running, Terminal, World, children, millis, on_servers, poll_until, secs};
 
 /// A command that notes the signals that it gets, and goes on until there is a file `stop`.
 const NOTES: &str = r#"
@@ -123,6 +124,25 @@ fn a_second_term_after_a_second_kills() {
 }
 
 #[test]
+fn a_command_that_somebody_stops_and_lets_go_on_takes_the_job_along() {
+    let world = &World::local();
+    let command = world.script("command", "echo $$ >ready; while ! test -e go; do sleep 0.05; done; exit 7");
+    let locks = format!("file://{}/locks", world.path().display());
+    world.script("job", &format!("exec {} -b local -e {locks} /x {command}", env!("CARGO_BIN_EXE_distlock")));
+    let mut terminal = Terminal::open(world);
+    terminal.line("./job");
+    let command = world.wait_for_file("ready").trim().parse().map(Pid::from_raw).expect("a pid");
+    kill(command, Signal::SIGSTOP).expect("the command runs");
+    terminal.expect("Stopped");
+    terminal.prompt();
+    kill(command, Signal::SIGCONT).expect("the command is stopped");
+    fs::write(world.path().join("go"), "").expect("a file in the world");
+    poll_until("the job's end", secs(5), || children(terminal.pid()).is_empty());
+    terminal.line("");
+    terminal.expect("Exit 7");
+}
+
+#[test]
 fn where_the_command_died_of_a_signal_distlock_does_too() {
     let world = &World::local();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
@@ -194,6 +214,19 @@ fn as_pid_1_it_reaps_whatever_ends() {
     let Some(run) = as_pid_1(world, under(world, &[], &["sh", "-c", orphans])) else { return };
     let job = run.run().assert_code(7);
     assert_eq!(job.stdout, "2\n", "the keeper alone is above the command");
+}
+
+#[test]
+fn without_the_proc_of_its_own_namespace_it_refuses_to_run() {
+    let world = &World::local();
+    let Some(_) = as_pid_1(world, under(world, &[], &["true"])) else { return };
+    for prepare in ["true", "mount -t tmpfs none /proc"] {
+        let script = format!(r#"{prepare} && exec "$@""#);
+        let run = under(world, &[], &["touch", "ran"]).through("sh", ["-c", &script, "sh"]);
+        let job = run.through("unshare", ["--mount", "--pid", "--fork"]).run().assert_code(70);
+        assert!(job.stderr.contains("/proc is not mounted"), "{}", job.describe());
+        assert!(!world.path().join("ran").exists());
+    }
 }
 
 #[test]

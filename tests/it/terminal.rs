@@ -177,7 +177,8 @@ fn a_job_in_the_background_works_and_stops_when_it_reads_the_terminal() {
         terminal.line(&format!("{prefix}sh -c 'echo out; read x; echo got $x' &"));
         terminal.expect("out\r\n");
         let command = command(terminal, "sh");
-        poll_until("the stop", secs(5), || state(command) == Some('T'));
+        let job = children(terminal.pid())[0];
+        poll_until("the stop", secs(5), || [command, job].map(state) == [Some('T'); 2]);
         terminal.send("\n");
         let stopped = jobs(terminal);
         terminal.line("fg");

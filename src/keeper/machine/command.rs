@@ -7,6 +7,7 @@ use crate::clock::Instant;
 use crate::config::Leftover;
 use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
+use crate::lease::Deadlines;
 use crate::link::{FromKeeper, Verdict};
 
 /// Signals that usually end a command.
@@ -24,6 +25,7 @@ impl Machine {
         } else if !offered {
             let deadlines = lease.deadlines();
             self.phase = Phase::Held { offered: true, acknowledged };
+            self.offer = Some(deadlines);
             self.tell(FromKeeper::Deadlines(deadlines));
         } else if acknowledged {
             self.start();
@@ -35,7 +37,11 @@ impl Machine {
         self.actions.push(Action::Start);
     }
 
-    pub(super) fn acknowledged(&mut self, now: Instant) {
+    /// An acknowledgement of an offer that is void by now (the lock was lost and had again since) counts for nothing.
+    pub(super) fn acknowledged(&mut self, deadlines: Deadlines, now: Instant) {
+        if self.offer.is_none_or(|offer| deadlines.kill < offer.kill) {
+            return;
+        }
         if let Phase::Held { offered: true, acknowledged } = &mut self.phase {
             *acknowledged = true;
             self.settle(now);
@@ -148,8 +154,7 @@ impl Machine {
     }
 
     pub(super) fn lost(&self, cause: &str) -> Verdict {
-        let message = format!("the lock {} was lost and the command killed", self.rules.name);
-        let mut failure = Failure::new(Kind::Lost, message).because(cause);
+        let mut failure = Failure::lost(&self.rules.name, cause);
         failure.causes.extend(self.causes.iter().cloned());
         Verdict::Failed(failure)
     }

@@ -105,6 +105,8 @@ impl Machine {
         let Some(lease) = &mut self.lease else { return };
         match outcome {
             Ok(s) => {
+                // The connection is sound, so pauses between watches begin small again.
+                self.calls.succeeded(Request::Watch);
                 let moved = lease.confirmed(s);
                 let deadlines = lease.deadlines();
                 let told = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });

@@ -19,8 +19,9 @@ use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
 use crate::config::{Leftover, OnLost};
 use crate::error::Failure;
-use crate::lease::{K, Lease};
+use crate::lease::{Deadlines, K, Lease};
 use crate::link::{FromKeeper, Verdict};
+use crate::tree::{KILL_AGAIN, KILL_AGAIN_STUCK};
 
 /// A release takes no longer than this.
 pub const MAX_RELEASE: Duration = Duration::from_secs(5);
@@ -28,10 +29,6 @@ pub const MAX_RELEASE: Duration = Duration::from_secs(5);
 const MIN_RELEASE: Duration = Duration::from_secs(1);
 /// The least time for which an exchange with the server that starts the whole thing is given.
 const MAX_ENTER: Duration = Duration::from_secs(3);
-/// How often the tree is killed again while it dies: soon enough to outrun one that forks.
-const KILL_AGAIN: Duration = Duration::from_millis(2);
-/// The same, for a tree that did not die within K.
-const KILL_AGAIN_STUCK: Duration = Duration::from_millis(100);
 
 /// What the user asked for, as far as the machine needs it.
 #[derive(Clone, Debug)]
@@ -70,9 +67,11 @@ pub enum Event {
     /// `release` answered.
     Released(Outcome<()>),
     /// The supervisor has taken over the deadlines.
-    Acknowledged,
+    Acknowledged(Deadlines),
     /// The supervisor forwards a signal.
     Signal(i32),
+    /// The terminal sent a signal to the whole group: the command has it, if it was there.
+    Typed(i32),
     /// The supervisor wants the command ended at once.
     Kill,
     /// The supervisor is gone.
@@ -184,6 +183,8 @@ pub struct Machine {
     calls: Calls,
     stop: Option<Stop>,
     frozen: Option<relock::Frozen>,
+    /// The deadlines that the supervisor was told last before it is to acknowledge them.
+    offer: Option<Deadlines>,
     orphaned: bool,
     /// A signal came that usually ends a command.
     signaled: bool,
@@ -213,6 +214,7 @@ impl Machine {
             calls,
             stop: None,
             frozen: None,
+            offer: None,
             orphaned: false,
             signaled: false,
             restarted: 0,
@@ -238,8 +240,12 @@ impl Machine {
             Event::Proved(outcome) => self.proved(outcome, now),
             Event::Froze => self.stands_still(now),
             Event::Released(outcome) => self.released(outcome, now),
-            Event::Acknowledged => self.acknowledged(now),
+            Event::Acknowledged(deadlines) => self.acknowledged(deadlines, now),
             Event::Signal(signal) => self.signal(signal, now),
+            // Where there is no command, it is meant for the wait: for the lock, or for leftovers.
+            Event::Typed(signal) if self.seeking() || matches!(self.phase, Phase::Clearing(_)) => {
+                self.signal(signal, now);
+            }
             Event::Kill => self.kill(now),
             Event::Orphaned => self.on_orphaned(now),
             Event::Started if self.phase == Phase::Starting => {
@@ -249,7 +255,7 @@ impl Machine {
             Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
             Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
-            Event::Started | Event::Tick => {}
+            Event::Typed(_) | Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
         std::mem::take(&mut self.actions)

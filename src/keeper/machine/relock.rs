@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use super::{Action, KILL_AGAIN, Machine, Phase, Reason};
+use super::{Action, Machine, Phase, Reason};
 use crate::backend::{Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
 use crate::config::OnLost;
 use crate::keeper::calls::Request;
 use crate::lease::Lease;
 use crate::link::{FromKeeper, Step};
+use crate::tree::KILL_AGAIN;
 
 /// The way back is given this much, even by `--try`.
 const MIN_FROZEN: Duration = Duration::from_secs(3);
@@ -134,6 +135,7 @@ impl Machine {
             && !frozen.regaining
         {
             frozen.stage = Stage::Offered;
+            self.offer = Some(deadlines);
             self.tell(FromKeeper::Deadlines(deadlines));
         }
     }

@@ -46,6 +46,11 @@ fn queued(s: u64) -> Event {
     Event::Entered(Ok((granted, Place::Queued(Queue::default()))))
 }
 
+/// Deadlines as late as any that are offered here.
+fn newest() -> Deadlines {
+    deadlines(10_000_000)
+}
+
 fn silence() -> Trouble {
     Trouble::Uncertain { answered: false, cause: "no answer".into() }
 }
@@ -61,7 +66,7 @@ fn running() -> Machine {
     let actions = machine.on(held(0), at(10));
     assert!(actions.contains(&Action::Tell(FromKeeper::Deadlines(deadlines(0)))), "{actions:?}");
     assert!(!actions.contains(&Action::Start), "the supervisor does not know the deadlines yet: {actions:?}");
-    assert_eq!(machine.on(Event::Acknowledged, at(11)), [Action::Start]);
+    assert_eq!(machine.on(Event::Acknowledged(newest()), at(11)), [Action::Start]);
     assert_eq!(machine.on(Event::Started, at(12)), [Action::Tell(FromKeeper::Started)]);
     machine
 }
@@ -132,6 +137,7 @@ fn leftovers_that_are_waited_for_hold_the_lock_until_a_signal_comes() {
     let mut machine = running();
     machine.rules.leftover = Leftover::Wait;
     assert_eq!(machine.on(exited(0, false), at(100)), []);
+    assert_eq!(machine.on(Event::Signal(Signal::SIGWINCH as i32), at(150)), []);
     assert_eq!(machine.on(Event::Signal(15), at(200)), [Action::EndTree]);
     let actions = machine.on(Event::Reaped { command: None, empty: true }, at(300));
     assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
@@ -161,9 +167,18 @@ fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() 
     let mut machine = Machine::new(rules(), at(0));
     let _ = machine.on(Event::Tick, at(0));
     let _ = machine.on(held(0), at(5));
-    let _ = machine.on(Event::Acknowledged, at(6));
+    let _ = machine.on(Event::Acknowledged(newest()), at(6));
     let failure = Failure::new(Kind::NotExecutable, "gone");
     assert!(told(&machine.on(Event::NotStarted(failure), at(7))), "not started");
+}
+
+#[test]
+fn what_was_typed_ends_leftovers_and_nothing_else() {
+    let mut machine = running();
+    machine.rules.leftover = Leftover::Wait;
+    assert_eq!(machine.on(Event::Typed(2), at(50)), [], "the command has got it");
+    let _ = machine.on(exited(0, false), at(100));
+    assert_eq!(machine.on(Event::Typed(2), at(200)), [Action::EndTree]);
 }
 
 #[test]
@@ -304,7 +319,7 @@ fn a_lock_that_comes_with_an_old_lease_is_renewed_before_the_command_starts() {
     );
     let actions = machine.on(Event::Renewed(Ok(at(8_000))), at(8_010));
     assert!(actions.contains(&Action::Tell(FromKeeper::Deadlines(deadlines(8_000)))), "{actions:?}");
-    assert!(machine.on(Event::Acknowledged, at(8_011)).contains(&Action::Start));
+    assert!(machine.on(Event::Acknowledged(newest()), at(8_011)).contains(&Action::Start));
 }
 
 #[test]
@@ -334,9 +349,20 @@ fn a_signal_while_waiting_leaves_the_queue() {
     let mut machine = Machine::new(rules(), at(0));
     let _ = machine.on(Event::Tick, at(0));
     let _ = machine.on(queued(0), at(5));
+    assert_eq!(machine.on(Event::Signal(Signal::SIGWINCH as i32), at(40)), [], "a window was resized");
     let actions = machine.on(Event::Signal(15), at(50));
     assert!(actions.contains(&Action::Abandon(Request::Wait)) && actions.contains(&Action::Begin(Request::Release)));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(60))), Some(Kind::Interrupted(15)));
+}
+
+#[test]
+fn a_key_is_the_wait_s_or_reached_the_command_by_itself() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let _ = machine.on(Event::Typed(2), at(6));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(7))), Some(Kind::Interrupted(2)));
+    assert_eq!(running().on(Event::Typed(2), at(100)), []);
 }
 
 #[test]
@@ -370,4 +396,16 @@ fn the_end_of_the_supervisor_ends_the_command_then_frees_the_lock() {
     assert!(machine.on(Event::Orphaned, at(100)).contains(&Action::KillTree { overdue: false }));
     let actions = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(103));
     assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+}
+
+#[test]
+fn an_acknowledgement_of_a_void_offer_starts_nothing() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let actions = machine.on(Event::News(Trouble::Lost("gone".into())), at(6));
+    assert!(actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
+    let _ = machine.on(held(7), at(10));
+    assert!(!machine.on(Event::Acknowledged(deadlines(0)), at(11)).contains(&Action::Start));
+    assert!(machine.on(Event::Acknowledged(deadlines(7)), at(12)).contains(&Action::Start));
 }

@@ -30,8 +30,10 @@ impl Machine {
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well.
-            (Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {}
+            // The terminal's driver has sent it to the command as well, if that runs.
+            (Phase::Armed | Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {
+                self.actions.push(Action::Post(FromSupervisor::Typed(signal as i32)));
+            }
             (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
                 if take(&mut self.witnessed, signal) {
                     // The command has it already; it counts all the same.
@@ -78,6 +80,7 @@ impl Machine {
         match self.first {
             Some((_, at)) if now.since(at) >= SAME_SIGNAL => {
                 self.actions.push(Action::Post(FromSupervisor::Kill));
+                self.kill_wanted = self.kill_wanted.or(Some(now));
                 false
             }
             Some((first, _)) => first != signal,

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::Kind;
 
 fn at(ms: u64) -> Instant {
     Instant::from_boot(Duration::from_millis(1_000_000 + ms))
@@ -20,7 +21,7 @@ fn running(shared: bool) -> Machine {
     let mut machine = waiting(shared);
     let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
     let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
-    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged(deadlines(10_000)))]);
     let actions = machine.on(Event::Message(FromKeeper::Started), at(1));
     assert_eq!(actions, [Action::CloseStreams, Action::Show(Notice::Started)]);
     machine
@@ -107,7 +108,8 @@ fn what_the_keyboard_sent_reaches_the_command_without_help() {
     let mut machine = running(true);
     for n in 0..3 {
         let signal = Event::Signal { signal: Signal::SIGINT, keyboard: true };
-        assert_eq!(machine.on(signal, at(100 + n * 2_000)), []);
+        let told = Action::Post(FromSupervisor::Typed(Signal::SIGINT as i32));
+        assert_eq!(machine.on(signal, at(100 + n * 2_000)), [told]);
     }
     assert_eq!(machine.on(sent(Signal::SIGINT), at(5_000)), [forwarded(Signal::SIGINT)], "Ctrl-C is no first signal");
 }
@@ -140,8 +142,8 @@ fn a_signal_that_the_witness_did_not_get_is_forwarded() {
     let mut machine = running(true);
     machine.group = Group::Witnessed;
     assert_eq!(machine.on(sent(Signal::SIGUSR1), at(100)), []);
-    assert_eq!(machine.wake(), Some(at(120)));
-    assert_eq!(machine.on(Event::Tick, at(120)), [forwarded(Signal::SIGUSR1)]);
+    assert_eq!(machine.wake(), Some(at(200)));
+    assert_eq!(machine.on(Event::Tick, at(200)), [forwarded(Signal::SIGUSR1)]);
     assert_eq!(machine.on(sent(Signal::SIGTERM), at(200)), []);
     assert_eq!(machine.on(Event::WitnessGone, at(201)), [forwarded(Signal::SIGTERM)]);
 }
@@ -213,6 +215,38 @@ fn what_the_keeper_said_while_this_process_was_stopped_counts_before_a_deadline_
 }
 
 #[test]
+fn after_a_long_stop_the_news_that_the_link_had_no_room_for_count() {
+    let mut machine = running(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(20_000))), at(60_000));
+    assert_eq!(machine.on(Event::Tick, at(60_000)), []);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(65_000))), at(60_001));
+    assert_eq!(machine.on(Event::Tick, at(60_100)), []);
+    assert_eq!(machine.wake(), Some(at(65_000)));
+
+    let mut machine = running(true);
+    assert_eq!(machine.on(Event::Tick, at(60_000)), []);
+    assert_eq!(machine.wake(), Some(at(60_100)), "but not for long");
+    assert_eq!(machine.on(Event::Tick, at(60_100)), [Action::KillTree]);
+}
+
+#[test]
+fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
+    let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
+    assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
+}
+
+#[test]
+fn a_key_while_the_command_starts_is_marked_as_one() {
+    let mut machine = waiting(true);
+    let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(10));
+    let key = Event::Signal { signal: Signal::SIGINT, keyboard: true };
+    let keyboard = Action::Post(FromSupervisor::Typed(Signal::SIGINT as i32));
+    assert_eq!(machine.on(key, at(11)), [keyboard]);
+}
+
+#[test]
 fn a_keeper_that_reports_is_left_to_finish() {
     let mut machine = running(false);
     let _ = machine.on(Event::Tick, at(10_000));
@@ -226,6 +260,16 @@ fn a_keeper_that_reports_is_left_to_finish() {
 }
 
 #[test]
+fn what_cannot_be_killed_is_told_once_and_nobody_is_not() {
+    let mut machine = running(false);
+    let stuck = vec![Process { pid: 7, name: "dd".into() }];
+    let mut told = |processes: &[Process]| machine.on(Event::Message(FromKeeper::Stuck(processes.into())), at(10));
+    assert_eq!(told(&stuck), [Action::Show(Notice::Stuck(stuck.clone()))]);
+    assert_eq!(told(&stuck), []);
+    assert_eq!(told(&[]), []);
+}
+
+#[test]
 fn deadlines_of_a_lock_that_was_lost_before_the_command_ran_are_void() {
     let mut machine = waiting(false);
     let _ = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(10_000))), at(0));
@@ -233,7 +277,7 @@ fn deadlines_of_a_lock_that_was_lost_before_the_command_ran_are_void() {
     assert_eq!(machine.wake(), None);
     assert_eq!(machine.on(Event::Tick, at(20_000)), []);
     let actions = machine.on(Event::Message(FromKeeper::Deadlines(deadlines(40_000))), at(20_001));
-    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged)]);
+    assert_eq!(actions, [Action::Post(FromSupervisor::Acknowledged(deadlines(40_000)))]);
 }
 
 proptest! {
@@ -263,4 +307,29 @@ proptest! {
             prop_assert!(machine.wake().is_some_and(|wake| wake <= at(kill.max(now + 100))));
         }
     }
+}
+
+#[test]
+fn a_keeper_that_does_not_answer_a_second_signal_is_killed_with_everything() {
+    let mut machine = running(false);
+    let _ = machine.on(sent(Signal::SIGTERM), at(100));
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(2_000)), [Action::Post(FromSupervisor::Kill)]);
+    assert_eq!(machine.wake(), Some(at(2_500)));
+    assert!(machine.on(Event::Tick, at(2_500)).contains(&Action::KillAll));
+    let _ = machine.on(Event::KeeperEnded, at(2_510));
+    assert_eq!(kind(&machine.on(Event::Empty, at(2_520))), Some(Kind::Lost));
+
+    let mut machine = running(false);
+    let _ = machine.on(sent(Signal::SIGTERM), at(100));
+    let _ = machine.on(sent(Signal::SIGTERM), at(2_000));
+    let _ = machine.on(Event::Message(FromKeeper::Ending("killed".into())), at(2_001));
+    assert_eq!(machine.on(Event::Tick, at(2_600)), [], "it answered");
+}
+
+#[test]
+fn what_outlives_the_keeper_and_its_killing_is_shown() {
+    let mut machine = running(false);
+    let _ = machine.on(Event::KeeperEnded, at(100));
+    assert!(!machine.on(Event::Tick, at(400)).contains(&Action::ShowStuck));
+    assert!(machine.on(Event::Tick, at(700)).contains(&Action::ShowStuck));
 }

@@ -29,7 +29,7 @@ fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
             cluster.await_health();
         }
         for job in jobs {
-            let job = job.wait_within(secs(120)).assert_code(0);
+            let job = job.wait_within(secs(240)).assert_code(0);
             assert_eq!(job.stderr, "");
         }
         ledger.assert_exclusive(11);

@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use super::{Kind, length};
+use super::{Kind, length, soaks};
 use crate::loss::{Lease, locked};
-use crate::world::{Blow, Cluster, Ledger, Proxy, millis, poll_until, secs};
+use crate::world::{Blow, Cluster, Ledger, Proxy, World, millis, poll_until, secs};
 
 #[test]
 fn no_lock_is_lost_when_a_member_is_killed() {
@@ -25,7 +25,9 @@ fn no_lock_is_lost_when_a_member_is_out_of_reach() {
         thread::scope(|scope| {
             for (n, proxies) in proxies.into_iter().enumerate() {
                 let cluster = &cluster;
-                scope.spawn(move || rides_it_out(cluster, &proxies, n, Blow::Cut, kind.short()));
+                scope.spawn(move || {
+                    rides_it_out(cluster, &cluster.world_from(n, &proxies), n, &proxies[n], Blow::Cut, kind.short());
+                });
             }
         });
     });
@@ -33,23 +35,25 @@ fn no_lock_is_lost_when_a_member_is_out_of_reach() {
 
 fn each_member_in_turn(kind: Kind, blow: Blow) {
     let cluster = kind.cluster();
-    for follower in cluster.followers() {
-        rides_it_out(&cluster, &cluster.proxies, follower, blow, kind.short());
+    let strike = |n, lease| rides_it_out(&cluster, &cluster.world_usual(n), n, &cluster.proxies[n], blow, lease);
+    // Until a server of Consul that was away is a voter again, no other may be struck: the second one is left to a soak.
+    let followers = if matches!(kind, Kind::Consul) && !soaks() { 1 } else { 2 };
+    for follower in cluster.followers().into_iter().take(followers) {
+        strike(follower, kind.short());
     }
-    rides_it_out(&cluster, &cluster.proxies, cluster.leader(), blow, kind.long());
+    strike(cluster.leader(), kind.long());
 }
 
 /// A holder and a waiter talk to the member that is struck. The holder ends while it is down still, the waiter follows.
-fn rides_it_out(cluster: &Cluster, proxies: &[Proxy], n: usize, blow: Blow, lease: Lease) {
+fn rides_it_out(cluster: &Cluster, world: &World, n: usize, proxy: &Proxy, blow: Blow, lease: Lease) {
     let length = length(lease);
-    let world = cluster.world_from(n, proxies);
-    let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
-    let job = locked(&world, lease, &name).args(ledger.command(length)).spawn();
+    let (name, ledger) = (world.name("jobs/backup"), Ledger::new(world));
+    let job = locked(world, lease, &name).args(ledger.command(length)).spawn();
     poll_until("the command", secs(30), || ledger.holds().len() == 1);
-    let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
+    let waiter = locked(world, lease, &name).args(ledger.command(millis(200))).spawn();
     poll_until("the waiter", secs(30), || cluster.members[n].contenders(&name) == 2);
 
-    cluster.strike(n, &proxies[n], blow, length);
+    cluster.strike(n, proxy, blow, length);
     let job = job.wait_within(secs(10)).assert_code(0);
     assert_eq!(job.stderr, "", "{blow:?} of member {n}");
     // A release that got no answer leaves the lock to the end of its lease.

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, secs};
+use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, poll_until, secs};
 
 /// A member that can be struck.
 pub trait Member: Server + Send {
@@ -19,10 +19,12 @@ pub trait Member: Server + Send {
     fn leads(&self) -> bool;
     /// Whether it answers a read that needs a quorum.
     fn serves(&self) -> bool;
+    /// Whether its cluster can lose another member.
+    fn tolerates(&self) -> bool;
 }
 
 macro_rules! member {
-    ($server:ty) => {
+    ($server:ty, $tolerates:ident) => {
         impl Member for $server {
             fn kill(&self) {
                 <$server>::kill(self);
@@ -42,12 +44,15 @@ macro_rules! member {
             fn serves(&self) -> bool {
                 self.is_ready()
             }
+            fn tolerates(&self) -> bool {
+                self.$tolerates()
+            }
         }
     };
 }
 
-member!(Etcd);
-member!(Consul);
+member!(Etcd, is_ready);
+member!(Consul, is_whole);
 
 /// What can befall a member, or the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,21 +76,26 @@ pub struct Cluster {
     pub members: Vec<Box<dyn Member>>,
     /// One to each member.
     pub proxies: Vec<Proxy>,
+    /// An agent that is no server, as a job's own host has one; of Consul only.
+    agent: Option<Consul>,
 }
 
 impl Cluster {
     /// Three members of etcd.
     pub fn etcd(version: Version) -> Self {
-        Self::of(etcd::cluster(version, 3).into_iter().map(|member| Box::new(member) as _).collect())
+        Self::of(etcd::cluster(version, 3), None)
     }
 
     /// Three Consul servers with the times of elections that users have.
     pub fn consul() -> Self {
-        Self::of(consul::cluster(3, 5).into_iter().map(|member| Box::new(member) as _).collect())
+        let servers = consul::cluster(3, 5);
+        let agent = consul::agent(&servers.iter().collect::<Vec<_>>());
+        Self::of(servers, Some(agent))
     }
 
-    fn of(members: Vec<Box<dyn Member>>) -> Self {
-        let mut cluster = Self { members, proxies: Vec::new() };
+    fn of<M: Member + 'static>(members: Vec<M>, agent: Option<Consul>) -> Self {
+        let members = members.into_iter().map(|member| Box::new(member) as _).collect();
+        let mut cluster = Self { members, proxies: Vec::new(), agent };
         cluster.proxies = cluster.more_proxies();
         cluster
     }
@@ -111,6 +121,15 @@ impl Cluster {
     pub fn world_from(&self, first: usize, proxies: &[Proxy]) -> World {
         let urls: Vec<_> = proxies.iter().cycle().skip(first).take(proxies.len()).map(Proxy::url).collect();
         World::at(self.members[0].backend(), &urls.join(","))
+    }
+
+    /// A world whose jobs reach the cluster as users' do when a member may be gone for long: all members of etcd, this
+    /// one first; Consul through the agent, since a session ends with the server that it was created at.
+    pub fn world_usual(&self, first: usize) -> World {
+        match &self.agent {
+            Some(agent) => World::on(agent),
+            None => self.world_from(first, &self.proxies),
+        }
     }
 
     /// Strikes a member, or the way to it, for so long, and waits until all is well again.
@@ -139,11 +158,11 @@ impl Cluster {
         self.await_health();
     }
 
-    /// Waits until every member serves.
+    /// Waits until every member serves, and another one can be lost.
     #[track_caller]
     pub fn await_health(&self) {
         for member in &self.members {
-            poll_for("a member that serves", secs(60), || member.serves().then_some(()));
+            poll_until("a whole cluster", secs(90), || member.serves() && member.tolerates());
         }
     }
 }

@@ -17,6 +17,8 @@ use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 pub struct Consul {
     http: SocketAddr,
     rpc: SocketAddr,
+    /// Where its neighbours look for it.
+    gossip: SocketAddr,
     /// Where it demands TLS. The harness goes on asking it without.
     secure: Option<SocketAddr>,
     /// The header line of a token that may do everything, where tokens are asked for.
@@ -104,7 +106,7 @@ impl Consul {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { http, rpc, secure: None, login: String::new(), policies: AtomicU32::new(0), node }
+        Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node }
     }
 
     /// Waits until it knows so many nodes: none can have a session before it is known.
@@ -118,6 +120,13 @@ impl Consul {
     /// Whether it serves, with a quorum of its cluster behind it.
     pub fn is_ready(&self) -> bool {
         self.request("/v1/catalog/nodes?consistent").is_ok_and(|answer| answer.status == 200)
+    }
+
+    /// Whether it serves in a cluster that can lose another server: one that was away for ten seconds was removed, and
+    /// has to be among the voters again first.
+    pub fn is_whole(&self) -> bool {
+        let answer = self.request("/v1/operator/autopilot/health");
+        answer.is_ok_and(|answer| answer.status == 200 && answer.body.contains("\"FailureTolerance\":1"))
     }
 
     /// The server's process id.
@@ -238,6 +247,16 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
         let servers: Vec<_> = lan.iter().enumerate().map(launch).collect();
         servers.iter().try_for_each(|server| server.wait_ready(size))?;
         Ok(servers)
+    })
+}
+
+/// Starts an agent that is no server, in front of these: what most machines of a Consul user have.
+pub fn agent(servers: &[&Consul]) -> Consul {
+    start_on_free_ports(|| {
+        let options: Vec<_> = servers.iter().map(|server| format!("-retry-join={}", server.gossip)).collect();
+        let agent = Consul::launch("agent", free_address(), &options);
+        agent.wait_ready(servers.len() + 1)?;
+        Ok(agent)
     })
 }
 

@@ -201,7 +201,7 @@ impl World {
             Deed::Answer { request, good, held, lost } => self.answer(*request, *good, *held, *lost),
             Deed::Acknowledge if self.offered => {
                 self.acknowledged = true;
-                self.send(Event::Acknowledged);
+                self.send(Event::Acknowledged(newest()));
             }
             Deed::Signal => self.send(Event::Signal(15)),
             Deed::Kill => self.send(Event::Kill),

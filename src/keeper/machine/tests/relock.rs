@@ -31,7 +31,7 @@ fn a_new_lease_alone_thaws_nothing() {
     assert!(actions.contains(&Action::Begin(Request::Prove)) && !offered(&actions), "{actions:?}");
     let actions = machine.on(Event::Proved(Ok(true)), at(6_005));
     assert!(offered(&actions), "{actions:?}");
-    assert!(machine.on(Event::Acknowledged, at(6_006)).contains(&Action::Thaw));
+    assert!(machine.on(Event::Acknowledged(newest()), at(6_006)).contains(&Action::Thaw));
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_lease_that_was_alive_all_the_while_thaws() {
     assert!(!machine.on(Event::Tick, at(14_300)).contains(&Action::KillTree { overdue: false }));
     let actions = machine.on(Event::Renewed(Ok(at(14_000))), at(14_350));
     assert!(offered(&actions), "{actions:?}");
-    assert!(machine.on(Event::Acknowledged, at(14_351)).contains(&Action::Thaw));
+    assert!(machine.on(Event::Acknowledged(newest()), at(14_351)).contains(&Action::Thaw));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_supervisor_that_is_stopped_finds_the_newest_deadlines_of_an_offer() {
         let actions = machine.on(Event::Renewed(Ok(at(s))), at(s + 10));
         assert!(actions.contains(&Action::Tell(FromKeeper::Deadlines(deadlines(s)))), "{actions:?}");
     }
-    assert!(machine.on(Event::Acknowledged, at(19_320)).contains(&Action::Thaw));
+    assert!(machine.on(Event::Acknowledged(newest()), at(19_320)).contains(&Action::Thaw));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn deadlines_that_were_offered_are_void_once_the_lease_is_lost() {
     assert!(offered(&machine.on(Event::Renewed(Ok(at(9_300))), at(9_310))));
     let actions = machine.on(Event::News(Trouble::Lost("revoked".into())), at(9_311));
     assert!(actions.contains(&Action::Tell(FromKeeper::Relock(Step::Frozen))), "{actions:?}");
-    assert!(!machine.on(Event::Acknowledged, at(9_312)).contains(&Action::Thaw));
+    assert!(!machine.on(Event::Acknowledged(newest()), at(9_312)).contains(&Action::Thaw));
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn a_loss_is_followed_by_another_run_as_often_as_allowed() {
     let actions = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
     assert!(actions.contains(&Action::Forsake) && actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
     let _ = machine.on(held(111), at(112));
-    assert!(machine.on(Event::Acknowledged, at(113)).contains(&Action::Start));
+    assert!(machine.on(Event::Acknowledged(newest()), at(113)).contains(&Action::Start));
     let _ = machine.on(Event::Started, at(113));
     let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(200));
     let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(210));
