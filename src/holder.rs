@@ -65,9 +65,9 @@ impl Record {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// One line for people: who it is, as far as the record tells.
+    /// Who it is, on one line for people, as far as the record tells.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub fn who(&self) -> String {
         let mut line = match (self.user.as_str(), self.host.as_str()) {
             ("", "") => "an unknown holder".to_owned(),
             ("", host) => host.to_owned(),
@@ -80,15 +80,26 @@ impl Record {
         if !self.command.is_empty() {
             line += &format!(" ({})", self.command);
         }
+        plain(&line)
+    }
+
+    /// Who it is, since when and why, on one line for people.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut line = self.who();
         if let Some(since) = &self.since {
             line += &format!(" since {since}");
         }
         if let Some(message) = &self.message {
             line += &format!(": {message}");
         }
-        // A record comes from the server, and anybody may have written it: no control characters reach a terminal.
-        line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+        plain(&line)
     }
+}
+
+/// A record comes from the server, and anybody may have written it: no control characters reach a terminal.
+fn plain(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::config::Doctor;
 use crate::error::Failure;
 use crate::exit;
 use crate::report::Reporter;
+use crate::supervisor::Show;
 use crate::supervisor::machine::Notice;
 use report::Report;
 

@@ -37,12 +37,13 @@ pub fn run(run: Run) -> ExitCode {
     let busy_exit = run.busy_exit;
     let descriptor = report.as_ref().and_then(Report::descriptor);
     let ending = job(run, inherited, descriptor, &mut reporter)
-        .and_then(|job| supervisor::run(job, &mut |notice| reporter.notice(notice)))
+        .and_then(|job| supervisor::run(job, &mut reporter))
         .unwrap_or_else(|failure| Ending {
             verdict: Verdict::Failed(failure),
             keyboard: false,
             facts: Facts::default(),
         });
+    reporter.close();
     finish(&ending, busy_exit, report, &mut reporter)
 }
 

@@ -146,6 +146,8 @@ pub struct Output {
     pub quiet: bool,
     /// The form of events on stderr.
     pub format: Format,
+    /// In a CI that is recognised, so a long wait is told in the job's log.
+    pub ci: bool,
 }
 
 /// The form of events.
@@ -307,7 +309,8 @@ fn output(layers: &Layers) -> Result<Output, Failure> {
         _ => Err(format!("`{text}` is not one of text, json")),
     })?;
     let format = format.unwrap_or(Format::Text);
-    Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format })
+    let ci = ci::job(layers.environment).is_some();
+    Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format, ci })
 }
 
 fn report(layers: &Layers) -> Result<Option<Target>, Failure> {

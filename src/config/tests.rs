@@ -90,7 +90,7 @@ fn defaults() {
     assert_eq!((run.ttl, run.grace, run.connect_timeout), (secs(15), secs(5), secs(10)));
     assert_eq!((run.wait, run.signal, run.on_lost), (Wait::Forever, Signal::SIGTERM, OnLost::Kill));
     assert_eq!((run.busy_exit, run.message, run.url, run.shell), (None, None, None, false));
-    assert_eq!(run.output, Output { verbose: false, quiet: false, format: Format::Text });
+    assert_eq!(run.output, Output { verbose: false, quiet: false, format: Format::Text, ci: false });
     assert!(matches!(run.settings, Some(Settings::Local(directory)) if directory == local::Directory::standard()));
 }
 

@@ -2,16 +2,22 @@
 
 mod outcome;
 mod sink;
+mod waiting;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::backend::Queue;
+use crate::clock::Instant;
 use crate::config::{Format, Output};
 use crate::error::Failure;
 use crate::link::Step;
+use crate::supervisor::Show;
 use crate::supervisor::console::Console;
 use crate::supervisor::machine::Notice;
 use crate::tree::Process;
 pub use outcome::Report;
+use waiting::{Mode, Shown, Waiting};
 
 /// A failure as text: what, why, and the way out.
 #[must_use]
@@ -46,6 +52,7 @@ pub(crate) fn one_line(text: &str) -> String {
 pub struct Reporter {
     output: Output,
     console: Console,
+    waiting: Waiting,
 }
 
 /// How important a line is.
@@ -60,7 +67,9 @@ impl Reporter {
     /// A reporter on stderr.
     #[must_use]
     pub fn new(output: Output) -> Self {
-        Self { output, console: Console::new() }
+        let console = Console::new();
+        let waiting = Waiting::new(Mode::of(output, console.is_screen()));
+        Self { output, console, waiting }
     }
 
     /// Something that the user should know although it goes on.
@@ -86,44 +95,23 @@ impl Reporter {
         }
     }
 
-    /// What the supervisor has to tell while it runs.
-    pub fn notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Waiting(queue) => {
-                let holder = queue.holder.as_ref().map(crate::holder::Record::describe);
-                let text = match (&holder, queue.lock_delay) {
-                    (_, true) => "waiting for a lock-delay to pass".to_owned(),
-                    (Some(holder), _) => format!("waiting for {holder}"),
-                    (None, _) => "waiting".to_owned(),
-                };
-                self.line(Level::Info, "waiting", &text, json!({ "holder": holder, "ahead": queue.ahead }));
-            }
-            Notice::Rejoining(cause) => {
-                self.line(Level::Info, "rejoining", &format!("joining the queue again: {cause}"), json!({}));
-            }
-            Notice::Acquired(token) => {
-                self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));
-            }
-            Notice::Started => self.line(Level::Info, "started", "the command runs", json!({})),
-            Notice::Restarting(cause) => {
-                let text = format!("the lock was lost and the command killed ({cause}); acquiring it again");
-                self.line(Level::Warning, "restarting", &text, json!({ "cause": cause }));
-            }
-            Notice::Relock(step) => self.step(step),
-            Notice::Ending(cause) => {
-                self.line(Level::Info, "ending", &format!("ending the command: {cause}"), json!({ "cause": cause }));
-            }
-            Notice::Left(processes) => {
-                let text = format!("left running without the lock: {}", list(&processes));
-                self.line(Level::Warning, "left", &text, json!({ "processes": processes }));
-            }
-            Notice::Stuck(processes) => {
-                let text = format!("cannot kill {}; the lock is kept while it can be", list(&processes));
-                self.line(Level::Error, "stuck", &text, json!({ "processes": processes }));
-            }
-            Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
-            Notice::Note(text) => self.line(Level::Info, "note", &text, json!({})),
+    /// Nothing is waited for any more: a line that says so goes.
+    pub fn close(&mut self) {
+        self.waiting.end();
+        self.console.erase();
+    }
+
+    fn waiting(&mut self, queue: Queue) {
+        // A log is told in its own measure.
+        if self.waiting.mode() != Mode::Log {
+            let text = match (&queue.holder, queue.lock_delay) {
+                (_, true) => "waiting for a lock-delay to pass".to_owned(),
+                (Some(holder), _) => format!("waiting for {}", holder.describe()),
+                (None, _) => "waiting".to_owned(),
+            };
+            self.line(Level::Info, "waiting", &text, waiting::fields(&queue));
         }
+        self.waiting.learn(queue, Instant::now(), Timestamp::now());
     }
 
     fn step(&mut self, step: Step) {
@@ -153,15 +141,18 @@ impl Reporter {
             (false, false) => Level::Warning,
             (false, true) => Level::Info,
         };
-        if level > most {
-            return;
+        if level <= most {
+            self.print(level, event, text, fields);
         }
+    }
+
+    fn print(&mut self, level: Level, event: &str, text: &str, fields: Value) {
         let text = one_line(text);
         match self.output.format {
             Format::Text => self.console.write(&format!("distlock: {}{text}\n", level.prefix())),
             Format::Json => {
                 let mut line = json!({
-                    "time": jiff::Timestamp::now().to_string(),
+                    "time": Timestamp::now().to_string(),
                     "level": level.name(),
                     "event": event,
                     "message": text,
@@ -172,6 +163,58 @@ impl Reporter {
                 self.console.write(&format!("{line}\n"));
             }
         }
+    }
+}
+
+impl Show for Reporter {
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Waiting(queue) => self.waiting(queue),
+            Notice::Rejoining(cause) => {
+                self.line(Level::Info, "rejoining", &format!("joining the queue again: {cause}"), json!({}));
+            }
+            Notice::Acquired(token) => {
+                self.close();
+                self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));
+            }
+            Notice::Started => self.line(Level::Info, "started", "the command runs", json!({})),
+            Notice::Restarting(cause) => {
+                let text = format!("the lock was lost and the command killed ({cause}); acquiring it again");
+                self.line(Level::Warning, "restarting", &text, json!({ "cause": cause }));
+            }
+            Notice::Relock(step) => self.step(step),
+            Notice::Ending(cause) => {
+                self.line(Level::Info, "ending", &format!("ending the command: {cause}"), json!({ "cause": cause }));
+            }
+            Notice::Left(processes) => {
+                let text = format!("left running without the lock: {}", list(&processes));
+                self.line(Level::Warning, "left", &text, json!({ "processes": processes }));
+            }
+            Notice::Stuck(processes) => {
+                let text = format!("cannot kill {}; the lock is kept while it can be", list(&processes));
+                self.line(Level::Error, "stuck", &text, json!({ "processes": processes }));
+            }
+            Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
+            Notice::Note(text) => self.line(Level::Info, "note", &text, json!({})),
+        }
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        self.waiting.wake()
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        match self.waiting.show(now, Timestamp::now()) {
+            Some(Shown { text, .. }) if self.waiting.mode() == Mode::Live => {
+                self.console.draw(&format!("distlock: {}", one_line(&text)));
+            }
+            Some(Shown { text, fields }) => self.print(Level::Info, "waiting", &text, fields),
+            None => {}
+        }
+    }
+
+    fn pause(&mut self) {
+        self.console.erase();
     }
 }
 

@@ -59,10 +59,25 @@ pub struct Ending {
     pub facts: Facts,
 }
 
-/// Runs the job: forks the keeper and stays until all is over. `show` prints without blocking.
+/// Whoever tells the user. Nothing of it blocks.
+pub trait Show {
+    /// Tells this.
+    fn notice(&mut self, notice: Notice);
+
+    /// When [`Show::refresh`] is wanted next, at the latest; None while nothing changes by itself.
+    fn wake(&self) -> Option<Instant>;
+
+    /// Brings up to date what changes with time.
+    fn refresh(&mut self, now: Instant);
+
+    /// This process is about to stop: others will have the terminal.
+    fn pause(&mut self);
+}
+
+/// Runs the job: forks the keeper and stays until all is over.
 ///
 /// Must be called while the process has one thread only.
-pub fn run(mut job: Job, show: &mut dyn FnMut(Notice)) -> Result<Ending, Failure> {
+pub fn run(mut job: Job, show: &mut dyn Show) -> Result<Ending, Failure> {
     let terminal = Terminal::open();
     job.group = terminal.as_ref().map(|_| getpgrp());
     let supervisor = Supervisor::start(&job, terminal).map_err(|error| system(&error))?;
@@ -133,9 +148,9 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    fn run(mut self, show: &mut dyn FnMut(Notice)) -> io::Result<Ending> {
+    fn run(mut self, show: &mut dyn Show) -> io::Result<Ending> {
         loop {
-            self.alarm.set(self.machine.wake())?;
+            self.alarm.set(self.machine.wake().into_iter().chain(show.wake()).min())?;
             self.wait()?;
             let mut events = Vec::new();
             self.alarm.clear();
@@ -154,6 +169,7 @@ impl<'a> Supervisor<'a> {
                     self.perform(action, show);
                 }
             }
+            show.refresh(Instant::now());
         }
     }
 
@@ -243,10 +259,13 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    fn perform(&mut self, action: Action, show: &mut dyn FnMut(Notice)) {
+    fn perform(&mut self, action: Action, show: &mut dyn Show) {
         match action {
             Action::Post(message) => self.link.post(message),
-            Action::StopSelf(signal) => process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP)),
+            Action::StopSelf(signal) => {
+                show.pause();
+                process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP));
+            }
             Action::KillTree => {
                 self.killed = true;
                 self.tree.kill(Some(self.keeper));
@@ -268,7 +287,7 @@ impl<'a> Supervisor<'a> {
             Action::CloseStreams => self.job.inherited.close(&[io::stderr().as_raw_fd()]),
             Action::Show(notice) => {
                 self.killed |= matches!(notice, Notice::Ending(_));
-                show(notice);
+                show.notice(notice);
             }
             // The caller ends its loop with this one.
             Action::Finish(_) => {}

@@ -52,6 +52,7 @@ mod matrix;
 mod names;
 mod output;
 mod processes;
+mod progress;
 mod readme;
 mod refused;
 mod relock;

@@ -28,6 +28,9 @@ pub use file::{Directory, LockFile};
 use file::{errno, failed, in_place};
 use slots::Entry;
 
+/// How often a waiter looks who holds the lock now.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The lock's turn: what the blocked thread's flock came to.
 type Turn = oneshot::Receiver<nix::Result<()>>;
 
@@ -44,6 +47,8 @@ pub struct Contender {
     turn: RefCell<Option<Turn>>,
     held: Cell<bool>,
     spent: Cell<bool>,
+    /// What was told of the holder last.
+    told: RefCell<Option<Queue>>,
 }
 
 impl Contender {
@@ -56,6 +61,7 @@ impl Contender {
             turn: RefCell::new(None),
             held: Cell::new(false),
             spent: Cell::new(false),
+            told: RefCell::new(None),
         })
     }
 
@@ -168,15 +174,29 @@ impl Backend for Contender {
         let granted = Granted { s: Instant::now(), cover: None };
         let place = match flock(&self.file, FlockArg::LockExclusiveNonblock) {
             Ok(()) => self.locked()?,
-            Err(Errno::EWOULDBLOCK) => Place::Queued(self.queue()?),
+            Err(Errno::EWOULDBLOCK) => {
+                let queue = self.queue()?;
+                self.told.replace(Some(queue.clone()));
+                Place::Queued(queue)
+            }
             Err(e) => return Err(Trouble::Fatal(failed("lock", &self.path, e))),
         };
         Ok((granted, place))
     }
 
     async fn wait(&self) -> Outcome<Place> {
-        self.turn().await?;
-        self.locked()
+        loop {
+            tokio::select! {
+                biased;
+                turn = self.turn() => return turn.and_then(|()| self.locked()),
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+            // The kernel tells nobody that others got the lock meanwhile. What cannot be read is no reason to leave.
+            let Ok(queue) = self.queue() else { continue };
+            if self.told.replace(Some(queue.clone())).is_some_and(|told| told != queue) {
+                return Ok(Place::Queued(queue));
+            }
+        }
     }
 
     async fn renew(&self) -> Outcome<Instant> {

@@ -1,0 +1,177 @@
+//! What is shown while the lock is waited for: to a person at a terminal, in the log of a CI, and to nobody else.
+
+use std::fs;
+
+use crate::world::{Holder, Run, Running, Terminal, World, enqueue, everywhere, on_servers, poll_until, secs, shared};
+
+/// How a live line begins and ends.
+const START: &str = "\rdistlock: ";
+const CLEAR: &str = "\x1b[K";
+
+/// A command line for the shell, with options after those of the connection.
+fn line(world: &World, options: &str, name: &str) -> String {
+    let job = world.distlock().into_command();
+    let words = std::iter::once(job.get_program()).chain(job.get_args()).map(|word| word.to_string_lossy());
+    world.script("L", &format!("exec {} {options} run {name} -- echo ra''n", words.collect::<Vec<_>>().join(" ")));
+    "./L".to_owned()
+}
+
+fn columns(terminal: &mut Terminal, columns: u32) {
+    terminal.line(&format!("stty cols {columns}"));
+    terminal.prompt();
+}
+
+#[test]
+fn a_terminal_shows_one_live_line_that_goes_when_the_wait_ends() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
+        let mut terminal = Terminal::open(world);
+        columns(&mut terminal, 200);
+        terminal.line(&line(world, "", &name));
+        terminal.expect("\n");
+        for _ in 0..3 {
+            assert_eq!(terminal.expect(START), "", "it is redrawn in place");
+            let shown = terminal.expect(CLEAR);
+            assert!(shown.starts_with("waiting"), "{shown:?}");
+            assert!(
+                shown.contains("held by ") && shown.contains(&format!(" pid {} (sh)", holder.job.pid())),
+                "{shown:?}"
+            );
+            assert!(shown.contains("s: nightly run") && shown.contains(" for "), "{shown:?}");
+        }
+        holder.release();
+        let rest = terminal.prompt();
+        // It was erased before the command printed anything.
+        assert!(rest.ends_with("\r\x1b[Kran\r\n"), "{rest:?}");
+    });
+}
+
+#[test]
+fn the_live_line_tells_the_place_and_is_never_wider_than_the_terminal() {
+    on_servers(|world, _| {
+        let name = world.name("x");
+        let holder = Holder::with(world, world.distlock().args(["-m", "ロック in a nightly run"]), &name);
+        let second = enqueue(world.distlock(), &name, &["true"]);
+        let mut terminal = Terminal::open(world);
+        columns(&mut terminal, 40);
+        terminal.line(&line(world, "", &name));
+        terminal.expect(START);
+        let shown = terminal.expect(CLEAR);
+        assert!(shown.starts_with("waiting at place 2: held") && shown.ends_with('…'), "{shown:?}");
+        // `distlock: ` has ten columns, and the last column stays free.
+        assert_eq!(shown.chars().count(), 29, "{shown:?}");
+        holder.release();
+        second.wait().assert_code(0);
+        terminal.expect("\r\x1b[Kran");
+    });
+}
+
+#[test]
+fn a_suspended_wait_leaves_the_terminal_to_the_shell() {
+    let world = World::local();
+    let name = world.name("x");
+    let holder = Holder::of(&world, &name);
+    let mut terminal = Terminal::open(&world);
+    terminal.line(&line(&world, "", &name));
+    terminal.expect(CLEAR);
+    terminal.send("\x1a");
+    assert!(terminal.expect("Stopped").contains("\r\x1b[K"), "the line goes first");
+    terminal.prompt();
+    // In the background it does not draw over what is typed.
+    terminal.line("bg; sleep 2.5; echo slept");
+    assert!(!terminal.expect("\nslept").contains("waiting"));
+    terminal.prompt();
+    terminal.line("fg");
+    terminal.expect(START);
+    terminal.expect(CLEAR);
+    // An error takes the place of the line.
+    terminal.send("\x03");
+    assert!(terminal.prompt().contains("\r\x1b[K"));
+    terminal.line(&line(&world, "-w 1500ms", &name));
+    terminal.expect(START);
+    terminal.expect("\r\x1b[Kdistlock: error: ");
+    terminal.prompt();
+    holder.release();
+}
+
+#[test]
+fn a_terminal_that_wants_no_line_gets_none() {
+    let world = World::local();
+    let name = world.name("x");
+    for (before, options) in [("", "-q"), ("", "--log-format json"), ("TERM=dumb ", ""), ("GITLAB_CI=1 ", "-q")] {
+        let holder = Holder::of(&world, &name);
+        let mut terminal = Terminal::open(&world);
+        terminal.line(&format!("{before}{}; echo over", line(&world, options, &name)));
+        // Longer than a line would take to be drawn twice.
+        let waited = std::time::Instant::now();
+        poll_until("a while to pass", secs(5), || waited.elapsed() > secs(2));
+        holder.release();
+        let shown = terminal.expect("over\r\n");
+        assert!(shown.ends_with("ran\r\n") && !shown.contains("waiting") && !shown.contains(CLEAR), "{shown:?}");
+    }
+}
+
+/// A job in a CI that is recognised.
+fn in_ci(job: Run) -> Run {
+    job.env("GITLAB_CI", "true").env("CI_PROJECT_PATH", "group/app").env("CI_JOB_NAME", "deploy").env("CI_JOB_ID", "7")
+}
+
+#[test]
+fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
+    on_servers(|world, _| {
+        let name = world.name("x");
+        let holder = Holder::of(world, &name);
+        let gate = world.path().join("gate");
+        let next = world.distlock().args(["-m", "the next"]);
+        let hold = format!("until [ -e {} ]; do sleep 0.01; done", gate.display());
+        let next = enqueue(next, &name, &["sh", "-c", &hold]);
+        // The TTL's third is how long a new holder may go unseen.
+        let wait = |job: Run| job.args(["--ttl", "10s", &name, "true"]).spawn();
+        let told = |job: &Running, lines: usize| {
+            poll_until("a line", secs(20), || job.stderr().lines().count() == lines);
+            job.stderr().lines().last().unwrap_or_default().to_owned()
+        };
+        let logged = wait(in_ci(world.distlock()));
+        let first = told(&logged, 1);
+        let pid = holder.job.pid();
+        assert!(first.starts_with("distlock: waiting at place 2: held by "), "{first}");
+        assert!(first.contains(&format!("pid {pid} (sh) for ")), "{first}");
+        let silent = [wait(world.distlock()), wait(in_ci(world.distlock()).args(["-q"]))];
+        holder.release();
+        let second = told(&logged, 2);
+        assert!(second.contains(": the next") && second.contains(" (after "), "{second}");
+        fs::write(&gate, "").expect("a file in the world");
+        next.wait().assert_code(0);
+        let logged = logged.wait().assert_code(0);
+        assert_eq!(logged.stderr.lines().count(), 2, "{}", logged.describe());
+        for job in silent {
+            assert_eq!(job.wait().assert_code(0).stderr, "");
+        }
+    });
+}
+
+#[test]
+fn a_waiter_on_this_host_sees_a_new_holder_too() {
+    let world = World::local();
+    let name = world.name("x");
+    let holder = Holder::of(&world, &name);
+    let waiters = [(); 2].map(|()| in_ci(world.distlock()).args([&name, "sleep", "3"]).spawn());
+    poll_until("both to wait", secs(20), || waiters.iter().all(|job| job.stderr().lines().count() == 1));
+    holder.release();
+    let told = waiters.map(|job| job.wait().assert_code(0).stderr);
+    // Whoever came second was told of the other, with its own name for the job.
+    assert_eq!(told.iter().filter(|told| told.contains("group/app deploy #7")).count(), 1, "{told:?}");
+}
+
+#[test]
+fn a_ci_log_in_json_has_the_same_fields_as_the_events_of_a_verbose_run() {
+    let world = World::on(shared::etcd35());
+    let name = world.name("x");
+    let holder = Holder::of(&world, &name);
+    let job = in_ci(world.distlock()).args(["--log-format", "json", "-w", "1s", &name, "true"]).run().assert_code(75);
+    let event: serde_json::Value = serde_json::from_str(job.stderr.lines().next().expect("a line")).expect("JSON");
+    assert_eq!((&event["event"], &event["ahead"]), (&"waiting".into(), &1.into()));
+    assert!(event["holder"].as_str().is_some_and(|who| who.contains("(sh)")), "{event}");
+    holder.release();
+}
