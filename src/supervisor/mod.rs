@@ -278,7 +278,7 @@ impl<'a> Supervisor<'a> {
                 let stuck = self.tree.members(None);
                 if stuck != self.stuck {
                     self.stuck.clone_from(&stuck);
-                    show(Notice::Stuck(stuck));
+                    show.notice(Notice::Stuck(stuck));
                 }
             }
             // Our child and not reaped, so the pid is its own.
