@@ -33,6 +33,8 @@ impl Machine {
     }
 
     pub(super) fn start(&mut self) {
+        // What was lost is had again.
+        self.loss = None;
         self.phase = Phase::Starting;
         self.actions.push(Action::Start);
     }

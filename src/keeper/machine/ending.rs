@@ -34,6 +34,7 @@ impl Machine {
         if matches!(self.phase, Phase::Releasing(_) | Phase::Done) {
             return;
         }
+        let verdict = self.weighed(verdict);
         // A renewal in flight must not bring back what is released.
         self.abandon_all();
         // The supervisor knows deadlines, which concern nobody any more.
@@ -45,6 +46,18 @@ impl Machine {
         }
         self.phase = Phase::Releasing(verdict);
         self.calls.schedule_until(Request::Release, now, self.release_limit(now));
+    }
+
+    /// Whatever ends the search for a lock that was lost: the loss weighs more.
+    fn weighed(&self, verdict: Verdict) -> Verdict {
+        match (&self.loss, verdict) {
+            (Some(cause), Verdict::Failed(failure)) if failure.kind != Kind::Lost => {
+                let mut lost = Failure::lost(&self.rules.name, cause).because(failure.message);
+                lost.causes.extend(failure.causes);
+                Verdict::Failed(Failure { hint: failure.hint, ..lost })
+            }
+            (_, verdict) => verdict,
+        }
     }
 
     /// Nobody ever answered, so nothing stands anywhere, and nobody would answer now.

@@ -140,6 +140,17 @@ fn a_loss_is_followed_by_another_run_as_often_as_allowed() {
 }
 
 #[test]
+fn a_signal_that_ends_the_wait_after_a_loss_leaves_it_a_loss() {
+    let mut machine = running();
+    machine.rules.on_lost = OnLost::Restart;
+    let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(100));
+    let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
+    let _ = machine.on(queued(111), at(112));
+    let _ = machine.on(Event::Signal(15), at(200));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(210))), Some(Kind::Lost));
+}
+
+#[test]
 fn a_wait_after_a_loss_that_runs_out_is_a_loss() {
     let mut machine = running();
     (machine.rules.on_lost, machine.rules.wait) = (OnLost::Restart, Some(Duration::from_secs(1)));
