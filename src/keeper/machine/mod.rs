@@ -387,10 +387,13 @@ impl Machine {
                 self.renewed(Err(silence), now);
                 // What waits for news on the same connection would wait for ever.
                 for request in [Request::Wait, Request::Watch] {
+                    if self.calls.idle(request) {
+                        continue;
+                    }
                     if self.calls.abandon(request) {
                         self.actions.push(Action::Abandon(request));
-                        self.calls.schedule(request, now);
                     }
+                    self.calls.schedule(request, now);
                 }
             }
             Request::Prove => self.proved(Err(silence), now),

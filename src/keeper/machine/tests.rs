@@ -275,6 +275,27 @@ fn a_silent_server_is_left_and_named() {
 }
 
 #[test]
+fn a_waiter_that_pauses_when_its_endpoint_is_left_goes_on_waiting() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let mut waits = machine.on(queued(0), at(10)).contains(&Action::Begin(Request::Wait));
+    // A wait that fails again and again begins after pauses; the renewal under way gets no answer meanwhile.
+    let mut now = 4000;
+    loop {
+        now += 1;
+        assert!(now < 10_000);
+        let actions = machine.on(if waits { Event::Moved(Err(silence())) } else { Event::Tick }, at(now));
+        waits = actions.contains(&Action::Begin(Request::Wait));
+        if actions.contains(&Action::NextEndpoint(Request::Renew)) {
+            break;
+        }
+    }
+    assert!(!waits, "it pauses");
+    let actions = machine.on(Event::Silent(Request::Renew, "http://server".into()), at(now));
+    assert!(actions.contains(&Action::Begin(Request::Wait)), "{actions:?}");
+}
+
+#[test]
 fn a_broken_watch_is_no_loss() {
     let mut machine = running();
     for n in 0..20 {

@@ -35,13 +35,15 @@ fn no_lock_is_lost_when_a_member_is_out_of_reach() {
 
 fn each_member_in_turn(kind: Kind, blow: Blow) {
     let cluster = kind.cluster();
-    let strike = |n, lease| rides_it_out(&cluster, &cluster.world_usual(n), n, &cluster.proxies[n], blow, lease);
-    // Until a server of Consul that was away is a voter again, no other may be struck: the second one is left to a soak.
-    let followers = if matches!(kind, Kind::Consul) && !soaks() { 1 } else { 2 };
-    for follower in cluster.followers().into_iter().take(followers) {
-        strike(follower, kind.short());
+    // Until a server of Consul that was away is a voter again no other may be struck, so one follower is left to a soak.
+    let victims = match kind {
+        Kind::Consul if !soaks() => vec![cluster.followers()[0], cluster.leader()],
+        _ => vec![0, 1, 2],
+    };
+    for n in victims {
+        let lease = if n == cluster.leader() { kind.long() } else { kind.short() };
+        rides_it_out(&cluster, &cluster.world_usual(n), n, &cluster.proxies[n], blow, lease);
     }
-    strike(cluster.leader(), kind.long());
 }
 
 /// A holder and a waiter talk to the member that is struck. The holder ends while it is down still, the waiter follows.

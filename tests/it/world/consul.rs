@@ -241,6 +241,8 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
             format!("-bootstrap-expect={size}"),
             format!("-hcl=performance {{ raft_multiplier = {raft_multiplier} }}"),
             "-retry-interval=1s".to_owned(),
+            // One that was away is a voter again after a second instead of ten.
+            "-hcl=autopilot { server_stabilization_time = \"1s\" }".to_owned(),
         ];
         options.extend(lan.iter().map(|address| format!("-retry-join={address}")));
         let launch = |(n, &address): (usize, &SocketAddr)| Consul::launch(&format!("consul-{n}"), address, &options);
