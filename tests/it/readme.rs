@@ -21,7 +21,7 @@ fn world_with_jobs() -> World {
     let bin = world.path().join("bin");
     fs::create_dir(&bin).expect("a directory");
     symlink(env!("CARGO_BIN_EXE_distlock"), bin.join("distlock")).expect("a link");
-    for job in ["backup.sh", "report.sh", "serve.sh", "pg_dump"] {
+    for job in ["backup.sh", "report.sh", "serve.sh", "import.sh", "pg_dump"] {
         let path = bin.join(job);
         fs::write(&path, "#!/bin/sh\necho ran ${0##*/} \"$@\"\n").expect("a script");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
