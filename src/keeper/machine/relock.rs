@@ -10,14 +10,15 @@ use crate::backend::{Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
 use crate::config::OnLost;
 use crate::keeper::calls::Request;
-use crate::lease::Lease;
+use crate::lease::{K, Lease};
 use crate::link::{FromKeeper, Step};
 use crate::tree::KILL_AGAIN;
 
 /// The way back is given this much, even by `--try`.
 const MIN_FROZEN: Duration = Duration::from_secs(3);
-/// A command whose lock is known to be lost and that does not stand still by then is killed.
-const FREEZE_AT_ONCE: Duration = Duration::from_millis(100);
+/// A command whose lock is known to be lost and that does not stand still by then is killed: to stop it takes as long as
+/// to kill it, and as much is budgeted for it.
+const FREEZE_AT_ONCE: Duration = K;
 
 /// A command that is being kept from running while its lock is uncertain.
 #[derive(Clone, Debug)]

@@ -75,7 +75,7 @@ fn what_is_known_lost_has_no_grace_to_stand_still_in() {
     machine.rules.on_lost = OnLost::Relock;
     assert!(machine.on(Event::Tick, at(9_250)).contains(&Action::Freeze));
     let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(9_300));
-    let actions = machine.on(Event::Tick, at(9_400));
+    let actions = machine.on(Event::Tick, at(9_800));
     assert!(actions.contains(&Action::KillTree { overdue: false }), "{actions:?}");
 }
 
