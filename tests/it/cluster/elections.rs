@@ -7,7 +7,7 @@ use super::{Kind, soaks};
 use crate::loss::{Lease, locked};
 use crate::world::{Blow, Cluster, millis, poll_until, secs};
 
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 #[test]
 fn how_long_elections_take() {
@@ -45,7 +45,7 @@ fn which_leases_outlive_an_election() {
         let cluster = kind.cluster();
         let ttls: &[u64] = match kind {
             Kind::Etcd(_) => &[3, 4, 5, 6, 8],
-            Kind::Consul => &[10, 12, 15, 20, 25],
+            Kind::Consul => &[10, 15, 20, 30],
         };
         for &ttl in ttls {
             let survived = (0..ROUNDS).filter(|&round| outlives(&cluster, secs(ttl), round)).count();
@@ -57,7 +57,7 @@ fn which_leases_outlive_an_election() {
 fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
     let leader = cluster.leader();
     let lease = Lease { ttl, grace: secs(1) };
-    let world = cluster.world_from(leader, &cluster.proxies);
+    let world = cluster.world_usual(leader);
     let name = world.name("jobs/backup");
     let job = locked(&world, lease, &name).args(["sleep".to_owned(), (ttl + secs(5)).as_secs().to_string()]).spawn();
     poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
@@ -69,4 +69,34 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
     let code = job.wait_within(ttl * 3 + secs(10)).code();
     cluster.end(leader, &cluster.proxies[leader], Blow::Kill);
     code == Some(0)
+}
+
+#[test]
+fn what_a_leader_that_stood_still_revokes_when_it_goes_on() {
+    if !soaks() {
+        return;
+    }
+    Kind::each(|kind| {
+        let lease = kind.long();
+        let cluster = kind.cluster();
+        let kept = (0..ROUNDS).filter(|_| outlives_the_thaw(&cluster, lease)).count();
+        println!("{kind:?}: {kept} of {ROUNDS} locks outlived a leader that went on after {:?}", lease.ttl + secs(2));
+    });
+}
+
+fn outlives_the_thaw(cluster: &Cluster, lease: Lease) -> bool {
+    let leader = cluster.leader();
+    let world = cluster.world_usual(leader);
+    let name = world.name("jobs/backup");
+    let pause = lease.ttl + secs(2);
+    let job = locked(&world, lease, &name).args(["sleep".to_owned(), (pause + secs(8)).as_secs().to_string()]).spawn();
+    poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
+    cluster.begin(leader, &cluster.proxies[leader], Blow::Pause);
+    std::thread::sleep(pause);
+    cluster.end(leader, &cluster.proxies[leader], Blow::Pause);
+    let job = job.wait_within(lease.ttl * 3);
+    if job.code() != Some(0) {
+        println!("{}", job.stderr);
+    }
+    job.code() == Some(0)
 }

@@ -46,22 +46,25 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
     }
 }
 
-/// A holder and a waiter talk to the member that is struck. The holder ends while it is down still, the waiter follows.
+/// A holder and a waiter talk to the member that is struck; both end while it is down still.
+///
+/// Nothing is said of what follows: a leader of etcd that stood still for longer than a lease may revoke it when it goes
+/// on, although it was renewed with the next leader.
 fn rides_it_out(cluster: &Cluster, world: &World, n: usize, proxy: &Proxy, blow: Blow, lease: Lease) {
-    let length = length(lease);
     let (name, ledger) = (world.name("jobs/backup"), Ledger::new(world));
-    let job = locked(world, lease, &name).args(ledger.command(length)).spawn();
+    let job = locked(world, lease, &name).args(ledger.command(length(lease))).spawn();
     poll_until("the command", secs(30), || ledger.holds().len() == 1);
     let waiter = locked(world, lease, &name).args(ledger.command(millis(200))).spawn();
     poll_until("the waiter", secs(30), || cluster.members[n].contenders(&name) == 2);
 
-    cluster.strike(n, proxy, blow, length);
-    let job = job.wait_within(secs(10)).assert_code(0);
+    cluster.begin(n, proxy, blow);
+    let job = job.wait_within(length(lease) + secs(10)).assert_code(0);
     assert_eq!(job.stderr, "", "{blow:?} of member {n}");
     // A release that got no answer leaves the lock to the end of its lease.
     let waiter = waiter.wait_within(lease.ttl * 4).assert_code(0);
     assert_eq!(waiter.stderr, "", "{blow:?} of member {n}");
     ledger.assert_exclusive(2);
+    cluster.end(n, proxy, blow);
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! Clusters of three, whatever their kind, each member behind a proxy of its own.
 
-use std::thread;
-use std::time::Duration;
-
 use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, poll_until, secs};
 
 /// A member that can be struck.
@@ -130,13 +127,6 @@ impl Cluster {
             Some(agent) => World::on(agent),
             None => self.world_from(first, &self.proxies),
         }
-    }
-
-    /// Strikes a member, or the way to it, for so long, and waits until all is well again.
-    pub fn strike(&self, n: usize, proxy: &Proxy, blow: Blow, length: Duration) {
-        self.begin(n, proxy, blow);
-        thread::sleep(length);
-        self.end(n, proxy, blow);
     }
 
     /// Strikes a member, or the way to it.
