@@ -1,5 +1,7 @@
 //! The promise, under any order of events.
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -56,6 +58,8 @@ struct World {
     /// The lease under which the command started, or one that is proved to be as good, is not known to be lost.
     sure: bool,
     finished: bool,
+    /// What came of the last actions at once.
+    next: VecDeque<Event>,
 }
 
 impl World {
@@ -76,10 +80,19 @@ impl World {
             still: false,
             sure: false,
             finished: false,
+            next: VecDeque::new(),
         }
     }
 
+    /// Sends an event, then those that come of its actions at once: after all of these, as the keeper does it.
     fn send(&mut self, event: Event) {
+        self.next.push_back(event);
+        while let Some(event) = self.next.pop_front() {
+            self.send_one(event);
+        }
+    }
+
+    fn send_one(&mut self, event: Event) {
         if self.finished {
             return;
         }
@@ -114,7 +127,7 @@ impl World {
                 self.under[*request as usize] = Some(self.now);
             }
             Action::Abandon(request) => self.under[*request as usize] = None,
-            Action::NextEndpoint(request) => self.send(Event::Silent(*request, "http://server".into())),
+            Action::NextEndpoint(request) => self.next.push_back(Event::Silent(*request, "http://server".into())),
             Action::Tell(FromKeeper::Deadlines(told)) => {
                 let s = self.confirmed.expect("deadlines come from a confirmed lease");
                 assert!(told.hard <= deadlines(s).hard, "a deadline that nothing confirms");
@@ -129,10 +142,7 @@ impl World {
                 let soft = deadlines(self.confirmed.expect("a lease")).soft;
                 assert!(at(self.now + 1_000) <= soft, "started without time left");
                 (self.started, self.tree, self.sure) = (true, true, true);
-                let actions = self.machine.on(Event::Started, at(self.now));
-                for action in &actions {
-                    self.take(action);
-                }
+                self.next.push_back(Event::Started);
             }
             Action::Tell(FromKeeper::Restarting(_)) => {
                 assert!(!self.tree, "began anew while the command runs");
