@@ -6,7 +6,7 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::world::{
-    Server, Terminal, World, children, descendants, millis, on_servers, poll_for, poll_until, secs, state,
+    Server, Terminal, World, children, descendants, is_alive, millis, on_servers, poll_for, poll_until, secs, state,
 };
 
 /// What stands before a command: nothing, or distlock. Every scene is played with both.
@@ -244,8 +244,10 @@ fn a_pipeline_ends_when_its_reader_does() {
         terminal.prompt();
         terminal.line(&format!("{prefix}cat | head -1"));
         command(terminal, "cat");
+        let head = command(terminal, "head");
         terminal.send("first\n");
         terminal.expect("first\r\nfirst\r\n");
+        poll_until("the reader's end", secs(5), || !is_alive(head) || state(head) == Some('Z'));
         // The write that finds no reader.
         terminal.send("second\n");
         terminal.prompt();
