@@ -8,6 +8,7 @@ pub mod consul;
 pub mod endpoint;
 pub mod etcd;
 pub mod local;
+mod pending;
 pub mod probe;
 pub mod tls;
 pub mod unlocked;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::world::{
-    Consul, Entry, Etcd, Finished, Holder, Server, Version, World, enqueue, everywhere, millis, on_servers, poll_until,
-    secs,
+    Consul, Entry, Etcd, Finished, Holder, Mode, Proxy, Server, Version, World, enqueue, everywhere, millis,
+    on_servers, poll_until, secs,
 };
 
 /// Prints the wall clock in nanoseconds.
@@ -188,5 +188,19 @@ fn leaves_nothing(server: &dyn Server) {
         let _ = nix::sys::signal::kill(early.pid(), Signal::SIGTERM);
         early.wait_within(secs(5));
         nothing("an early signal");
+    }
+
+    // While a request is under way that creates something, and while its answer is.
+    let proxy = Proxy::to(server.address());
+    proxy.set(Mode::Delay(millis(100)));
+    let far = World::at(server.backend(), &proxy.url());
+    for delay in (0..900).step_by(75) {
+        let sent = proxy.bytes().0;
+        let early = far.distlock().args(["/x", "sleep", "60"]).spawn();
+        poll_until("a request", secs(10), || proxy.bytes().0 > sent);
+        std::thread::sleep(millis(delay));
+        early.signal(Signal::SIGTERM);
+        early.wait_within(secs(5));
+        nothing(&format!("a signal {delay} ms after the first request"));
     }
 }

@@ -176,7 +176,7 @@ fn contains_any(text: &str, signs: &[&str]) -> bool {
 /// A session to be created.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct NewSession<'a> {
+pub struct NewSession {
     /// What operators see.
     pub name: String,
     /// Go duration.
@@ -187,7 +187,7 @@ pub struct NewSession<'a> {
     /// What becomes of its keys.
     pub behavior: &'static str,
     /// Always sent: a server that is told none puts the node's health in.
-    pub node_checks: &'a [String],
+    pub node_checks: Vec<String>,
 }
 
 /// What is needed for sessions.
@@ -221,7 +221,7 @@ impl Api {
     }
 
     /// Creates a session and returns its id.
-    pub async fn create_session(&self, session: &NewSession<'_>) -> Outcome<String> {
+    pub async fn create_session(&self, session: &NewSession) -> Outcome<String> {
         #[derive(Deserialize)]
         struct Created {
             #[serde(rename = "ID")]

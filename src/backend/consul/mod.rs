@@ -24,8 +24,10 @@ mod turn;
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::rc::Rc;
 use std::time::Duration;
 
+use super::pending::Pending;
 use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
 use crate::clock::Instant;
 use crate::error::Failure;
@@ -40,6 +42,9 @@ const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_LOCK_DELAY: Duration = Duration::from_secs(60);
 /// How long a read may wait for a change. An idle holder wakes up this often; the server allows twice as much.
 const LONG_WAIT: Duration = Duration::from_secs(300);
+
+/// How long a release waits for the answers to requests that it finds under way.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What is Consul's alone.
 #[derive(Clone, Debug)]
@@ -57,7 +62,7 @@ pub fn check_name(name: &str) -> Result<(), Failure> {
 
 /// One contender for one lock on Consul.
 pub struct Contender {
-    api: Api,
+    api: Rc<Api>,
     keys: Keys,
     want: Want,
     options: Options,
@@ -65,6 +70,10 @@ pub struct Contender {
     life: RefCell<Life>,
     /// The taking of the lock that was lost before this one.
     before: Cell<Option<Taken>>,
+    /// A session whose creation was not answered yet.
+    creating: Pending<Outcome<Session>>,
+    /// A transaction that was to take a key, and was not answered yet.
+    taking: Pending<Outcome<Txn>>,
 }
 
 /// What a contender has on the server, from its session's creation to its end.
@@ -140,7 +149,17 @@ impl Contender {
         }
         let keys = Keys::new(&want.name)?;
         let api = Api::new(server, &keys.name)?;
-        Ok(Self { api, keys, want, options: options.clone(), note, life: RefCell::default(), before: Cell::new(None) })
+        Ok(Self {
+            api: Rc::new(api),
+            keys,
+            want,
+            options: options.clone(),
+            note,
+            life: RefCell::default(),
+            before: Cell::new(None),
+            creating: Pending::default(),
+            taking: Pending::default(),
+        })
     }
 
     /// A contender that stands for the session `lease_id`, only good for release.
@@ -155,32 +174,55 @@ impl Contender {
         Ok(contender)
     }
 
-    /// The session, created when there is none. One that was created without an answer seen holds nothing and ends by
-    /// itself.
+    /// The session, created when there is none.
     async fn session(&self) -> Outcome<Session> {
         if let Some(session) = &self.life.borrow().session {
             return Ok(session.clone());
         }
-        let s = Instant::now();
         let new = NewSession {
             name: format!("distlock {}", self.keys.name),
             ttl: go_duration(self.want.ttl),
             lock_delay: go_duration(self.options.lock_delay),
             // What is deleted with its session cannot tell how often it was taken.
             behavior: if self.want.relock { "release" } else { "delete" },
-            node_checks: &self.options.health_checks,
+            node_checks: self.options.health_checks.clone(),
         };
-        let id = self.api.create_session(&new).await?;
-        (self.note)(format!("consul: {}: session {id}", self.api.http.endpoint()));
-        let session = Session { id, s };
+        let api = Rc::clone(&self.api);
+        let s = Instant::now();
+        self.creating.begin(async move { Ok(Session { id: api.create_session(&new).await?, s }) });
+        self.created().await
+    }
+
+    /// The session whose creation is under way, once that is answered. One whose answer is lost holds nothing and ends by
+    /// itself.
+    async fn created(&self) -> Outcome<Session> {
+        let session = self.creating.answer().await.unwrap_or_else(|| Err(no_session()))?;
+        (self.note)(format!("consul: {}: session {}", self.api.http.endpoint(), session.id));
         self.life.borrow_mut().session = Some(session.clone());
         Ok(session)
     }
 
+    /// A transaction that takes a key for the session.
+    async fn take_keys(&self, ops: Vec<Op>) -> Outcome<Txn> {
+        let api = Rc::clone(&self.api);
+        self.taking.begin(async move { api.txn(ops).await });
+        self.taking.answer().await.unwrap_or_else(|| Err(no_session()))
+    }
+
+    /// Waits until what is under way has happened: what it creates is to be given up too.
+    async fn settle(&self) {
+        let settled = async {
+            // Its troubles are those of the release that follows.
+            let _ = self.created().await;
+            drop(self.taking.answer().await);
+        };
+        // A server that does not answer keeps nobody for long.
+        let _ = tokio::time::timeout(SETTLE, settled).await;
+    }
+
     /// The session's id, once there is one.
     fn session_id(&self) -> Outcome<String> {
-        self.lease_id()
-            .ok_or_else(|| Trouble::Uncertain { answered: false, cause: "consul: no session yet".to_owned() })
+        self.lease_id().ok_or_else(no_session)
     }
 
     /// A session that is gone is forgotten, so that the next entry starts with another. A holder's is kept for its
@@ -350,6 +392,7 @@ impl Backend for Contender {
     }
 
     async fn release(&self) -> Outcome<()> {
+        self.settle().await;
         let Ok(session) = self.session_id() else { return Ok(()) };
         match self.let_go(&session).await {
             // Keys that the token may not touch go with the session, if it may end that.
@@ -368,6 +411,8 @@ impl Backend for Contender {
     fn next_endpoint(&self) -> String {
         let silent = self.api.http.endpoint().to_string();
         self.api.http.next_endpoint();
+        self.creating.abandon();
+        self.taking.abandon();
         (self.note)(format!("consul: next endpoint: {}", self.api.http.endpoint()));
         silent
     }
@@ -375,6 +420,10 @@ impl Backend for Contender {
     fn lease_id(&self) -> Option<String> {
         self.life.borrow().session.as_ref().map(|session| session.id.clone())
     }
+}
+
+fn no_session() -> Trouble {
+    Trouble::Uncertain { answered: false, cause: "consul: no session yet".to_owned() }
 }
 
 /// What was granted once is not lost because a server denies or mistrusts a later request: tokens and certificates are

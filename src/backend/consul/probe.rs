@@ -79,7 +79,7 @@ async fn session(api: &Api, keys: Option<&Keys>, options: &Options, inquiry: &In
         ttl: go_duration(inquiry.ttl),
         lock_delay: go_duration(options.lock_delay),
         behavior: "delete",
-        node_checks: &options.health_checks,
+        node_checks: options.health_checks.clone(),
     };
     let id = match probe::within(inquiry.patience, api.create_session(&new)).await {
         Ok(id) => id,

@@ -132,7 +132,7 @@ impl Contender {
         ops.extend(self.locks(session));
         ops.extend(after);
         self.life.borrow_mut().in_doubt = true;
-        let answer = self.api.txn(ops).await?;
+        let answer = self.take_keys(ops).await?;
         self.life.borrow_mut().in_doubt = false;
         match answer {
             Txn::Refused(refusal) if refusal.ended(session) => Err(ended(session)),
@@ -167,7 +167,7 @@ impl Contender {
         let keys = &self.keys;
         let place = Op::lock(&keys.place(session), session, 0, &self.want.record.to_json());
         self.life.borrow_mut().next = false;
-        match self.api.txn(vec![place, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
+        match self.take_keys(vec![place, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
             // What was locked is answered first, without its value, and then read.
             Txn::Applied(pairs) => Ok(View::new(keys, pairs.into_iter().skip(1).collect())),
             // Nobody else has a reason to hold this key.
@@ -180,7 +180,7 @@ impl Contender {
         let keys = &self.keys;
         self.life.borrow_mut().next = true;
         let next = Op::lock(&keys.next, session, 0, "");
-        Ok(match self.api.txn(vec![next, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
+        Ok(match self.take_keys(vec![next, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
             Txn::Applied(pairs) => Some(View::new(keys, pairs.into_iter().skip(1).collect())),
             Txn::Refused(_) => None,
         })
@@ -208,7 +208,7 @@ impl Contender {
     async fn register(&self, session: &str) -> Outcome<()> {
         if !self.life.borrow().next {
             self.life.borrow_mut().next = true;
-            self.api.txn(vec![Op::lock(&self.keys.next, session, 0, "")]).await?;
+            self.take_keys(vec![Op::lock(&self.keys.next, session, 0, "")]).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod dial;
 mod discover;
 mod dns;
 mod fault;
+mod leases;
 pub mod probe;
 mod queue;
 mod renew;
@@ -14,17 +15,19 @@ mod view;
 mod watch;
 
 use std::cell::RefCell;
-use std::pin::pin;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::pending::Pending;
 use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
 use crate::clock::Instant;
 use crate::error::Failure;
 use crate::holder::Record;
 use client::Client;
+use leases::Leases;
 pub use queue::check_name;
 use queue::{Line, Own, Prefix};
 use renew::KeepAlive;
@@ -37,17 +40,19 @@ const HEAD_START: Duration = Duration::from_millis(2);
 /// How long the release waits to be told whether the key was there to the end.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
-/// Renewals in a row that a change of leaders may void before the caller hears of it.
-const TERM_CHANGES: usize = 3;
+/// How long a release waits for the answer to a grant that it finds under way.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// One contender for one lock on etcd.
 pub struct Contender {
-    client: Client,
+    client: Rc<Client>,
     prefix: Prefix,
     /// Whole seconds, as etcd counts.
     ttl: i64,
     value: String,
     entry: RefCell<Entry>,
+    /// A lease whose grant was not answered yet.
+    granting: Pending<Outcome<Option<i64>>>,
     keep_alive: RefCell<Option<KeepAlive>>,
     /// The key of the lease before this one, and up to which revision it is known to have held the lock.
     before: RefCell<Option<(String, i64)>>,
@@ -55,10 +60,10 @@ pub struct Contender {
     moved: Notify,
 }
 
-/// One lease of this contender and what is known of its key.
+/// One key of this contender, and what is known of it.
 #[derive(Clone, Debug)]
 struct Entry {
-    lease: i64,
+    leases: Leases,
     /// Sampled before the first grant was sent: the lease, if a reply was missed, is no older.
     sent: Option<Instant>,
     granted: Option<Granted>,
@@ -85,7 +90,7 @@ impl Entry {
 
     fn with_lease(lease: i64) -> Self {
         Self {
-            lease,
+            leases: Leases::new(lease),
             sent: None,
             granted: None,
             created: None,
@@ -119,23 +124,25 @@ impl Contender {
         let prefix = Prefix::new(&name);
         let seconds = ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0);
         Ok(Self {
-            client: Client::new(server, prefix.as_str(), note)?,
+            client: Rc::new(Client::new(server, prefix.as_str(), note)?),
             prefix,
             ttl: i64::try_from(seconds).unwrap_or(i64::MAX),
             value: record.to_json(),
             entry: RefCell::new(entry),
+            granting: Pending::default(),
             keep_alive: RefCell::new(None),
             before: RefCell::new(None),
             moved: Notify::new(),
         })
     }
 
+    /// The lease that our key is bound to.
     fn lease(&self) -> i64 {
-        self.entry.borrow().lease
+        self.entry.borrow().leases.bound()
     }
 
     fn key(&self) -> String {
-        self.prefix.key(self.lease())
+        self.prefix.key(self.entry.borrow().leases.first())
     }
 
     /// Creates the lease, and enters the queue without waiting for the reply.
@@ -145,11 +152,12 @@ impl Contender {
         let lease = self.lease();
         let s = Instant::now();
         let first = *self.entry.borrow_mut().sent.get_or_insert(s);
-        let mut grant = pin!(self.client.grant(lease, self.ttl));
-        let (ttl, early) = if let Ok(ttl) = timeout(HEAD_START, &mut grant).await {
+        let (client, ttl) = (Rc::clone(&self.client), self.ttl);
+        self.granting.begin(async move { client.grant(lease, ttl).await });
+        let (ttl, early) = if let Ok(ttl) = timeout(HEAD_START, self.grant_answer()).await {
             (ttl?, None)
         } else {
-            let (ttl, view) = tokio::join!(grant, self.put_key());
+            let (ttl, view) = tokio::join!(self.grant_answer(), self.put_key());
             (ttl?, Some(view))
         };
         let granted = match ttl {
@@ -163,6 +171,11 @@ impl Contender {
             None => self.put_key_under_lease().await?,
         };
         Ok((granted, view))
+    }
+
+    async fn grant_answer(&self) -> Outcome<Option<i64>> {
+        let lost = || Err(Trouble::Uncertain { answered: false, cause: "the grant's answer was missed".to_owned() });
+        self.granting.answer().await.unwrap_or_else(lost)
     }
 
     /// What counts is what the server granted.
@@ -181,7 +194,7 @@ impl Contender {
     /// Enters the queue. None where the lease is unknown: this overtook the grant, or the lease is gone.
     async fn put_key(&self) -> Outcome<Option<View>> {
         let lease = self.lease();
-        let reply = self.client.txn(view::enter(&self.prefix, lease, &self.value)).await?;
+        let reply = self.client.txn(view::enter(&self.prefix, &self.key(), lease, &self.value)).await?;
         Ok(reply.map(|reply| View::of_queue(&reply, &self.prefix, lease, &self.value)))
     }
 
@@ -192,7 +205,7 @@ impl Contender {
     /// Reads the queue.
     async fn look(&self) -> Outcome<Place> {
         let lease = self.lease();
-        let Some(reply) = self.client.txn(view::look(&self.prefix, lease)).await? else {
+        let Some(reply) = self.client.txn(view::look(&self.prefix, &self.key())).await? else {
             return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
         };
         self.place(View::of_queue(&reply, &self.prefix, lease, &self.value)).await
@@ -221,19 +234,19 @@ impl Contender {
     }
 
     fn checked(&self, own: Option<Own>) -> Outcome<Own> {
-        let created = self.entry.borrow().created;
-        Own::check(own, &self.key(), self.lease(), created)
+        let entry = self.entry.borrow();
+        Own::check(own, &self.key(), &entry.leases, entry.created)
     }
 
-    /// Reads our key, and whether those before us are still there. Returns the Raft term of the read.
-    async fn confirm(&self) -> Outcome<u64> {
+    /// Reads our key, and whether those before us are still there. Returns the key and the Raft term of the read.
+    async fn confirm(&self) -> Outcome<(Own, u64)> {
         let line = self.entry.borrow().line.clone();
         let others = line.as_ref().map_or(Vec::new(), |line| vec![line.before.as_slice(), line.first.as_slice()]);
         let Some(reply) = self.client.txn(view::confirm(&self.key(), &others)).await? else {
             return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
         };
         let (view, complete) = View::of_keys(&reply);
-        self.checked(view.own)?;
+        let own = self.checked(view.own)?;
         // What the watch may have missed must be read, even by a wait that starts later.
         let mut entry = self.entry.borrow_mut();
         entry.seen = complete.then_some(view.revision);
@@ -244,7 +257,7 @@ impl Contender {
         if !complete {
             self.moved.notify_one();
         }
-        Ok(view.term)
+        Ok((own, view.term))
     }
 
     async fn renew_once(&self) -> Outcome<renew::Renewal> {
@@ -295,15 +308,20 @@ impl Contender {
     }
 
     async fn try_renew(&self) -> Outcome<Instant> {
-        for _ in 0..TERM_CHANGES {
-            let renewal = self.renew_once().await?;
-            let term = self.confirm().await?;
-            let before = std::mem::replace(&mut self.entry.borrow_mut().term, term);
-            if renew::believable(before, renewal.term, term) {
+        if self.entry.borrow().leases.changing() {
+            return self.change_lease(self.confirm().await?.0).await;
+        }
+        let renewal = self.renew_once().await?;
+        let (own, term) = self.confirm().await?;
+        {
+            let mut entry = self.entry.borrow_mut();
+            let before = std::mem::replace(&mut entry.term, term);
+            if renew::believable(before, renewal.term, term) && own.lease == entry.leases.bound() {
                 return Ok(renewal.s);
             }
+            entry.leases.change();
         }
-        Err(Trouble::Uncertain { answered: true, cause: "the leader changed during every renewal".to_owned() })
+        self.change_lease(own).await
     }
 
     /// The next revision from which to watch our key, once something happened that is no trouble.
@@ -324,16 +342,21 @@ impl Contender {
     }
 
     async fn try_release(&self) -> Outcome<()> {
-        let Entry { lease, sent, created, held, lost, revoking, .. } = self.entry.borrow().clone();
+        // A grant that is applied after the revocation would leave its lease behind.
+        let _ = timeout(SETTLE, self.granting.answer()).await;
+        let Entry { sent, created, held, lost, revoking, .. } = self.entry.borrow().clone();
         if sent.is_none() {
             return Ok(());
         }
-        if held && created.is_some() && lost.is_none() && !revoking {
-            self.check_held().await;
+        if held && lost.is_none() && !revoking {
+            match created {
+                Some(_) => self.check_held().await,
+                None => self.find_lease().await?,
+            }
         }
         self.client.link().await?;
         self.entry.borrow_mut().revoking = true;
-        let found = self.client.revoke(lease).await?;
+        let found = self.revoke_all().await?;
         self.keep_alive.replace(None);
         // Its successor needs another lease, so that nothing that is still under way can touch it.
         let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
@@ -342,6 +365,27 @@ impl Contender {
             None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
             _ => Ok(()),
         }
+    }
+
+    /// Ends all leases, and the key with the one that it is bound to. Whether there was one that it can have been bound to.
+    async fn revoke_all(&self) -> Outcome<bool> {
+        let leases = self.entry.borrow().leases.clone();
+        let mut found = false;
+        for lease in leases.all() {
+            let there = self.client.revoke(lease).await?;
+            found |= there && (lease == leases.bound() || leases.changing());
+        }
+        Ok(found)
+    }
+
+    /// Finds out which lease the key of another process's contender is bound to.
+    async fn find_lease(&self) -> Outcome<()> {
+        let reply = self.client.txn(view::confirm(&self.key(), &[])).await?;
+        let own = reply.and_then(|reply| View::of_keys(&reply).0.own);
+        if let Some(own) = own.filter(|own| own.lease != self.lease()) {
+            self.entry.borrow_mut().leases.changed_to(own.lease);
+        }
+        Ok(())
     }
 
     /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
@@ -403,10 +447,11 @@ impl Backend for Contender {
     fn next_endpoint(&self) -> String {
         let silent = self.client.endpoint().to_owned();
         self.client.next_endpoint();
+        self.granting.abandon();
         silent
     }
 
     fn lease_id(&self) -> Option<String> {
-        Some(format!("{:x}", self.lease()))
+        Some(format!("{:x}", self.entry.borrow().leases.first()))
     }
 }

@@ -1,5 +1,6 @@
 //! The keys of one lock and the order that they give: pure reading of what etcd returned.
 
+use super::leases::Leases;
 use crate::backend::{Outcome, Trouble};
 use crate::error::Failure;
 use crate::holder::Record;
@@ -94,6 +95,8 @@ impl Line {
 pub struct Own {
     /// The revision that created it: the place in the queue, and the fencing token.
     pub created: i64,
+    /// The revision of its last change.
+    pub modified: i64,
     /// The lease that it is bound to.
     pub lease: i64,
     /// The holder record.
@@ -101,13 +104,14 @@ pub struct Own {
 }
 
 impl Own {
-    /// Judges what was read where our key should be: bound to `lease` and created at `created`, where that is known.
-    pub fn check(read: Option<Self>, key: &str, lease: i64, created: Option<i64>) -> Outcome<Self> {
+    /// Judges what was read where our key should be: bound to one of our `leases` and created at `created`, where that is
+    /// known.
+    pub fn check(read: Option<Self>, key: &str, leases: &Leases, created: Option<i64>) -> Outcome<Self> {
         let Some(own) = read else {
             let why = "its lease expired or was revoked, or somebody deleted it";
             return Err(Trouble::Lost(format!("the key {key} is gone: {why}")));
         };
-        if own.lease != lease || created.is_some_and(|created| created != own.created) {
+        if !leases.ours(own.lease) || created.is_some_and(|created| created != own.created) {
             return Err(Trouble::Lost(format!("somebody else has written the key {key}")));
         }
         match Record::parse(&own.value).stop {
@@ -181,10 +185,11 @@ mod tests {
 
     #[test]
     fn our_key_must_be_ours() {
-        let own = |lease, created, value: &str| Some(Own { created, lease, value: value.into() });
-        let check = |read| Own::check(read, "/jobs/5", 5, Some(3));
+        let leases = Leases::new(5);
+        let own = |lease, created, value: &str| Some(Own { created, modified: 7, lease, value: value.into() });
+        let check = |read| Own::check(read, "/jobs/5", &leases, Some(3));
         assert!(check(own(5, 3, "{}")).is_ok());
-        assert!(Own::check(own(5, 3, "{}"), "/jobs/5", 5, None).is_ok());
+        assert!(Own::check(own(5, 3, "{}"), "/jobs/5", &leases, None).is_ok());
         assert!(matches!(check(None), Err(Trouble::Lost(_))));
         assert!(matches!(check(own(0, 3, "{}")), Err(Trouble::Lost(_))));
         assert!(matches!(check(own(5, 4, "{}")), Err(Trouble::Lost(_))));

@@ -23,23 +23,57 @@ pub struct View {
 }
 
 /// Puts our key unless it exists, and reads the queue. Sent twice it does no more than once.
-pub fn enter(prefix: &Prefix, lease: i64, value: &str) -> Txn {
-    let key = prefix.key(lease);
-    let put = TxnOp::put(key.as_str(), value, Some(PutOptions::new().with_lease(lease)));
-    let absent = Compare::create_revision(key.as_str(), CompareOp::Equal, 0);
+pub fn enter(prefix: &Prefix, key: &str, lease: i64, value: &str) -> Txn {
+    let put = TxnOp::put(key, value, Some(PutOptions::new().with_lease(lease)));
+    let absent = Compare::create_revision(key, CompareOp::Equal, 0);
     let reads = |first| [vec![first], queue(prefix)].concat();
     Txn::new().when([absent]).and_then(reads(put)).or_else(reads(TxnOp::get(key, None)))
 }
 
 /// Reads our key and the queue.
-pub fn look(prefix: &Prefix, lease: i64) -> Txn {
-    Txn::new().and_then([vec![TxnOp::get(prefix.key(lease), None)], queue(prefix)].concat())
+pub fn look(prefix: &Prefix, key: &str) -> Txn {
+    Txn::new().and_then([vec![TxnOp::get(key, None)], queue(prefix)].concat())
 }
 
 /// Reads our key, and whether the `others` exist.
 pub fn confirm(key: &str, others: &[&[u8]]) -> Txn {
     let others = others.iter().map(|other| TxnOp::get(*other, Some(GetOptions::new().with_keys_only())));
     Txn::new().and_then(std::iter::once(TxnOp::get(key, None)).chain(others).collect::<Vec<_>>())
+}
+
+/// Binds our key to another lease, unless it was written since it was read.
+pub fn rebind(key: &str, created: i64, modified: i64, lease: i64) -> Txn {
+    let same = [
+        Compare::create_revision(key, CompareOp::Equal, created),
+        Compare::mod_revision(key, CompareOp::Equal, modified),
+    ];
+    let put = TxnOp::put(key, "", Some(PutOptions::new().with_ignore_value().with_lease(lease)));
+    Txn::new().when(same).and_then([put]).or_else([TxnOp::get(key, None)])
+}
+
+/// What became of [`rebind`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rebound {
+    /// The key has the other lease.
+    Done {
+        /// The revision of the write.
+        revision: i64,
+        /// The Raft term in the reply.
+        term: u64,
+    },
+    /// Somebody had written it; what is there now.
+    Written(Option<Own>),
+}
+
+impl Rebound {
+    /// Reads the reply.
+    pub fn of(reply: &TxnResponse) -> Self {
+        let (revision, term) = reply.header().map_or((0, 0), |header| (header.revision(), header.raft_term()));
+        if reply.succeeded() {
+            return Self::Done { revision, term };
+        }
+        Self::Written(reply.op_responses().first().and_then(own))
+    }
 }
 
 /// Keys without values, since they are many, but the oldest with its value: it is the holder unless it is foreign.
@@ -58,7 +92,9 @@ impl View {
         let (revision, term) = reply.header().map_or((0, 0), |header| (header.revision(), header.raft_term()));
         let mut replies = reply.op_responses().into_iter();
         let own = match replies.next() {
-            Some(TxnOpResponse::Put(_)) => Some(Own { created: revision, lease, value: value.into() }),
+            Some(TxnOpResponse::Put(_)) => {
+                Some(Own { created: revision, modified: revision, lease, value: value.into() })
+            }
             first => first.and_then(|get| own(&get)),
         };
         let (keys, oldest) = (replies.next(), replies.next());

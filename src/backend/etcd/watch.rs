@@ -108,6 +108,11 @@ fn first(message: &WatchResponse) -> Option<Change> {
 
 impl From<&KeyValue> for Own {
     fn from(kv: &KeyValue) -> Self {
-        Self { created: kv.create_revision(), lease: kv.lease(), value: kv.value().to_vec() }
+        Self {
+            created: kv.create_revision(),
+            modified: kv.mod_revision(),
+            lease: kv.lease(),
+            value: kv.value().to_vec(),
+        }
     }
 }

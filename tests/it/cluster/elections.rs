@@ -1,19 +1,17 @@
-//! Measures, which run only where `DISTLOCK_TEST_SOAK=1` asks for them: how long an election takes, and from which TTL
+//! Measures, which run only where `--ignored` asks for them: how long an election takes, and from which TTL
 //! on a lock rides it out. docs/design.md tells what came of them.
 
 use distlock::clock::Instant;
 
-use super::{Kind, soaks};
+use super::Kind;
 use crate::loss::{Lease, locked};
 use crate::world::{Blow, Cluster, millis, poll_until, secs};
 
 const ROUNDS: usize = 3;
 
 #[test]
+#[ignore = "it measures and takes minutes"]
 fn how_long_elections_take() {
-    if !soaks() {
-        return;
-    }
     Kind::each(|kind| {
         for blow in [Blow::Kill, Blow::Pause] {
             let cluster = kind.cluster();
@@ -37,10 +35,8 @@ fn election(cluster: &Cluster, blow: Blow) -> u128 {
 }
 
 #[test]
+#[ignore = "it measures and takes minutes"]
 fn which_leases_outlive_an_election() {
-    if !soaks() {
-        return;
-    }
     Kind::each(|kind| {
         let cluster = kind.cluster();
         let ttls: &[u64] = match kind {
@@ -72,10 +68,8 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
 }
 
 #[test]
+#[ignore = "it measures and takes minutes"]
 fn what_a_leader_that_stood_still_revokes_when_it_goes_on() {
-    if !soaks() {
-        return;
-    }
     Kind::each(|kind| {
         let lease = kind.long();
         let cluster = kind.cluster();

@@ -6,7 +6,6 @@ mod rolling;
 mod struck;
 
 use std::thread;
-use std::time::Duration;
 
 use crate::loss::Lease;
 use crate::world::{Cluster, Version, secs};
@@ -56,15 +55,4 @@ impl Kind {
             }
         });
     }
-}
-
-/// Whether faults are to last as long as users may meet them, and what only measures is to run.
-fn soaks() -> bool {
-    std::env::var_os("DISTLOCK_TEST_SOAK").is_some_and(|value| value == "1")
-}
-
-/// How long a fault lasts that a lease must outlive by renewals elsewhere.
-fn length(lease: Lease) -> Duration {
-    let shortest = lease.ttl + secs(2);
-    if soaks() { shortest.max(secs(30)) } else { shortest }
 }

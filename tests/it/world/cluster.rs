@@ -138,13 +138,18 @@ impl Cluster {
         }
     }
 
-    /// Undoes that, and waits until all is well again.
-    pub fn end(&self, n: usize, proxy: &Proxy, blow: Blow) {
+    /// Undoes that.
+    pub fn undo(&self, n: usize, proxy: &Proxy, blow: Blow) {
         match blow {
             Blow::Kill => self.members[n].restart(),
             Blow::Pause => self.members[n].resume(),
             Blow::Cut => proxy.set(Mode::Pass),
         }
+    }
+
+    /// Undoes that, and waits until all is well again.
+    pub fn end(&self, n: usize, proxy: &Proxy, blow: Blow) {
+        self.undo(n, proxy, blow);
         self.await_health();
     }
 
