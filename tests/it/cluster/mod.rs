@@ -2,6 +2,7 @@
 
 mod elections;
 mod paused_leader;
+mod replaced_leader;
 mod rolling;
 mod struck;
 
@@ -55,4 +56,14 @@ impl Kind {
             }
         });
     }
+}
+
+/// Runs a test of etcd alone on each version, all at once.
+fn on_both_versions(test: impl Fn(Version) + Sync) {
+    thread::scope(|scope| {
+        for version in [Version::V34, Version::V35] {
+            let test = &test;
+            scope.spawn(move || test(version));
+        }
+    });
 }

@@ -1,10 +1,10 @@
 //! etcd's leader is stopped, replaced, and goes on: for a while it acknowledges renewals that nobody else knows of.
 
-use std::thread;
 use std::time::Duration;
 
 use distlock::clock::Instant;
 
+use super::on_both_versions;
 use crate::loss::{Lease, from_boot, locked};
 use crate::world::{Etcd, Ledger, Mode, Proxy, Run, Running, Server, Version, World, etcd, millis, poll_until, secs};
 
@@ -75,15 +75,6 @@ impl Split {
     fn last(&self) -> Instant {
         from_boot(self.ledger.holds()[0].to)
     }
-}
-
-fn on_both_versions(test: impl Fn(Version) + Sync) {
-    thread::scope(|scope| {
-        for version in [Version::V34, Version::V35] {
-            let test = &test;
-            scope.spawn(move || test(version));
-        }
-    });
 }
 
 #[test]

@@ -146,7 +146,16 @@ impl Etcd {
 
     /// Its id, as it signs what it sends to its peers.
     pub fn member_id(&self) -> String {
-        format!("{:x}", number(&self.call("maintenance/status", &json!({}))["header"]["member_id"]))
+        format!("{:x}", self.id())
+    }
+
+    fn id(&self) -> u64 {
+        number(&self.call("maintenance/status", &json!({}))["header"]["member_id"])
+    }
+
+    /// Makes this member, which leads, leave that to another one.
+    pub fn hand_over_to(&self, other: &Self) {
+        self.call("maintenance/transfer-leadership", &json!({ "targetID": other.id().to_string() }));
     }
 
     /// Adds a user who may read and write all keys with one of these prefixes.
