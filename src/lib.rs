@@ -11,6 +11,7 @@
 //! | [`report`] | every line that is printed, for people and as JSON; the report of `--report` |
 //! | [`supervisor`] | the process that the user started: signals, terminal, deadline, output, exit |
 //! | [`keeper`] | the process below it: acquires, starts the command, renews, watches, releases |
+//! | [`witness`] | a third one in a terminal: tells group signals apart, wakes a suspended supervisor |
 //! | [`link`] | the messages between the two |
 //! | [`lease`] | pure: from the last confirmed renewal to the deadlines |
 //! | [`tree`] | everything below a process: find, signal, reap |
@@ -46,3 +47,4 @@ pub mod process;
 pub mod report;
 pub mod supervisor;
 pub mod tree;
+pub mod witness;

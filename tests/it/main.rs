@@ -45,6 +45,7 @@ mod world;
 mod cluster;
 mod command;
 mod doctor;
+mod guardians;
 mod interop;
 mod leftovers;
 mod loss;
