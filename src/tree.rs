@@ -184,12 +184,14 @@ impl Tree {
 
     /// Kills everything below, however long it takes, when there is nobody any more who could decide.
     pub fn clear(&mut self) {
+        let mut pause = KILL_AGAIN;
         loop {
             match self.reap() {
                 Ok(Reaped { empty: true, .. }) => return,
                 _ => self.kill(None),
             }
-            std::thread::sleep(KILL_AGAIN);
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(KILL_AGAIN_STUCK);
         }
     }
 

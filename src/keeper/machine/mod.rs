@@ -282,11 +282,14 @@ impl Machine {
         matches!(self.phase, Phase::Seeking | Phase::Held { .. })
     }
 
-    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it.
+    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it; one that
+    /// needs no renewal, anything.
     fn seek_until(&self) -> Option<Instant> {
         let until = self.wait_until().into_iter().chain(self.connect_until()).min()?;
-        let usable = self.lease.as_ref().filter(|_| self.phase != Phase::Seeking).map(Lease::fresh_until);
-        Some(usable.map_or(until, |usable| usable.max(until)))
+        match self.phase {
+            Phase::Seeking => Some(until),
+            _ => self.lease.as_ref().map(|lease| lease.fresh_until().max(until)),
+        }
     }
 
     fn wait_until(&self) -> Option<Instant> {

@@ -387,6 +387,20 @@ fn a_key_is_the_wait_s_or_reached_the_command_by_itself() {
 }
 
 #[test]
+fn a_key_while_the_command_runs_is_followed_by_no_other_run() {
+    for key in [true, false] {
+        let mut machine = running();
+        machine.rules.on_lost = OnLost::Restart;
+        if key {
+            assert_eq!(machine.on(Event::Typed(2), at(50)), [], "the command has got it");
+        }
+        let _ = machine.on(Event::News(Trouble::Lost("gone".into())), at(100));
+        let actions = machine.on(exited(130, true), at(110));
+        assert_eq!(actions.contains(&Action::Forsake), !key, "{actions:?}");
+    }
+}
+
+#[test]
 fn a_command_that_could_not_be_executed_while_the_lock_was_lost_was_lost() {
     let mut machine = Machine::new(rules(), at(0));
     let _ = machine.on(Event::Tick, at(0));
