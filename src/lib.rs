@@ -19,6 +19,7 @@
 //! | [`backend`] | the lock on etcd, on Consul, on this host |
 //! | [`holder`], [`handle`] | the holder record, JSON both ways; the word that names an acquisition |
 //! | [`clock`] | instants and alarms on `CLOCK_BOOTTIME` |
+//! | `simulation` | tests: many jobs and a server in virtual time |
 //!
 //! # How a lock flows through them
 //!
@@ -45,6 +46,8 @@ pub mod lease;
 pub mod link;
 pub mod process;
 pub mod report;
+#[cfg(test)]
+mod simulation;
 pub mod supervisor;
 pub mod tree;
 pub mod witness;

@@ -1,7 +1,7 @@
 //! The keeper: the asynchronous process. It connects, queues, acquires, starts the command, renews, watches and releases;
 //! it is the parent and reaper of the command's tree. [`machine`] decides, this file does.
 
-mod calls;
+pub mod calls;
 pub mod machine;
 
 use std::collections::VecDeque;
