@@ -109,7 +109,7 @@ impl Running {
     #[track_caller]
     pub fn keeper(&self) -> Pid {
         let is = |pid: &Pid| name(*pid) == "lock-keeper";
-        poll_for("the keeper", secs(5), || children(self.pid()).into_iter().find(is))
+        poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is))
     }
 
     /// Sends it a signal.
@@ -144,11 +144,13 @@ impl Running {
     pub fn wait_within(mut self, bound: Duration) -> Finished {
         let waiting = Instant::now();
         loop {
+            // Before the look, as in `poll_for`.
+            let late = waiting.elapsed() > bound;
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
                 return Finished { status, stdout, stderr, elapsed: self.started.elapsed(), what };
             }
-            if waiting.elapsed() > bound {
+            if late {
                 let (stdout, stderr) = (self.stdout(), self.stderr());
                 panic!("still running after {bound:?}: {}\nstdout: {stdout}\nstderr: {stderr}", self.what);
             }
