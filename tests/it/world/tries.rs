@@ -20,7 +20,6 @@ pub fn once_in<T>(tries: usize, mut attempt: impl FnMut() -> Result<T, String>) 
 
 /// Whether it took no longer than promised; for [`once_in`].
 pub fn within(what: &str, took: Duration, bound: Duration) -> Result<(), String> {
-    println!("{what} took {took:?}");
     if took <= bound { Ok(()) } else { Err(format!("{what} took {took:?}, and the bound is {bound:?}")) }
 }
 
