@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Uid;
 
-use crate::world::{World, is_alive, on_servers, poll_for, poll_until, secs};
+use crate::world::{World, is_alive, lacks, on_servers, poll_for, poll_until, secs};
 
 /// Leaves a daemon behind whose pid is written to a file, and exits with 7.
 const DAEMON: &str =
@@ -63,7 +63,7 @@ fn leftovers_that_are_left_are_named_and_run_on_without_the_lock() {
 #[test]
 fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
     if !Uid::effective().is_root() {
-        eprintln!("skipped: only root can make a process that another user may not kill");
+        lacks("root, who alone can make a process that another user may not kill");
         return;
     }
     on_servers(|world, server| {

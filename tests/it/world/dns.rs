@@ -8,7 +8,7 @@ use std::thread;
 use simple_dns::rdata::{A, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 
-use super::{Run, World};
+use super::{Run, World, lacks};
 
 /// A name server on a loopback address of its own. It lives as long as the test process.
 pub struct NameServer {
@@ -33,7 +33,7 @@ impl NameServer {
             Some((address, UdpSocket::bind((address, 53)).ok()?, TcpListener::bind((address, 53)).ok()?))
         });
         let Some((address, datagrams, streams)) = bound.filter(|_| may_mount) else {
-            eprintln!("skipped: it takes the right to use port 53 and to mount");
+            lacks("the right to use port 53 and to mount");
             return None;
         };
         let (zone, of_streams) = (zone.clone(), zone.clone());
