@@ -12,7 +12,7 @@ use crate::world::{
 };
 
 /// A command that notes the signals that it gets, and goes on until there is a file `stop`.
-const NOTES: &str = r#"
+pub(crate) const NOTES: &str = r#"
 for signal in HUP INT QUIT USR1 USR2 TERM WINCH CONT; do trap "echo $signal >>signals" $signal; done
 echo ready >ready
 while [ ! -e stop ]; do sleep 0.05; done"#;
@@ -24,7 +24,7 @@ fn noted(world: &World) -> Vec<String> {
 
 /// Waits until so many signals were noted, and a moment longer, in case there are more.
 #[track_caller]
-fn assert_noted(world: &World, expected: &[&str]) {
+pub(crate) fn assert_noted(world: &World, expected: &[&str]) {
     poll_until(&format!("{expected:?}"), secs(30), || noted(world).len() >= expected.len());
     let until = Instant::now() + millis(300);
     while Instant::now() < until {

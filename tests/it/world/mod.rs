@@ -33,7 +33,7 @@ pub use consul::Consul;
 pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use ledger::Ledger;
-pub use process::{Finished, Run, Running, children, descendants, is_alive, name, state, wait_gone};
+pub use process::{Finished, Pinned, Run, Running, children, descendants, is_alive, name, state, wait_gone};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Gate, Holder, enqueue};
