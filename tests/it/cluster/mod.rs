@@ -4,6 +4,7 @@ mod elections;
 mod paused_leader;
 mod rolling;
 mod struck;
+mod ways_back;
 
 use std::thread;
 
