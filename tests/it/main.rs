@@ -13,9 +13,9 @@
 //!         let world = World::on(server);                      // a home of its own, `-b … -e …` given
 //!         let name = world.name("jobs/backup");               // a lock name that no other test uses
 //!         let job = world.distlock().args([&name, "sleep", "60"]).spawn();
-//!         let held = poll_for("the key", secs(5), || server.entries(&name).pop());
+//!         let held = poll_for("the key", secs(30), || server.entries(&name).pop());
 //!         server.end_lease(&held.lease.unwrap());
-//!         let job = job.wait_within(secs(1)).assert_code(76); // kills and panics after the bound
+//!         let job = job.wait_within(secs(9)).assert_code(76); // kills and panics after the bound
 //!         assert!(job.stderr.contains("distlock: error: "));
 //!     }
 //! }

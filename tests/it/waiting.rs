@@ -123,7 +123,7 @@ fn an_interrupted_waiter_takes_its_key_and_its_lease_along() {
         let before = server.entries(&name);
         let waiter = enqueue(world.distlock(), &name, &["echo", "ran"]);
         let mut leases = Vec::new();
-        poll_until("the waiter's key", secs(10), || {
+        poll_until("the waiter's key", secs(30), || {
             let new = |entry: &_| !before.iter().any(|old| key(old) == key(entry));
             leases = server.entries(&name).into_iter().filter(new).filter_map(|entry| entry.lease).collect();
             !leases.is_empty()
@@ -171,7 +171,7 @@ fn leaves_nothing(server: &dyn Server) {
     nothing("an unknown command");
 
     let running = world.distlock().args(["/x", "sh", "-c", "echo up; exec sleep 60"]).spawn();
-    poll_until("the command", secs(20), || running.stdout() == "up\n");
+    poll_until("the command", secs(30), || running.stdout() == "up\n");
     running.signal(Signal::SIGTERM);
     running.wait().assert_signal(Signal::SIGTERM);
     nothing("a signal while running");
@@ -204,7 +204,7 @@ fn leaves_nothing(server: &dyn Server) {
     for delay in (0..900).step_by(75) {
         let sent = proxy.bytes().0;
         let early = far.distlock().args(["/x", "sleep", "60"]).spawn();
-        poll_until("a request", secs(10), || proxy.bytes().0 > sent);
+        poll_until("a request", secs(30), || proxy.bytes().0 > sent);
         std::thread::sleep(millis(delay));
         early.signal(Signal::SIGTERM);
         early.wait();

@@ -104,7 +104,7 @@ fn a_waiter_whose_lease_is_ended_by_hand_queues_again() {
     on_each(|server| {
         let world = World::on(server);
         let name = world.name("jobs/backup");
-        let lease = Lease::short(server);
+        let lease = Lease::SHORT;
         let holder = locked(&world, lease, &name).args(["sleep", "300"]).spawn();
         let held = await_held(server, &name);
         let waiter = locked(&world, lease, &name).args(["echo", "mine"]).spawn();
@@ -120,6 +120,6 @@ fn a_waiter_whose_lease_is_ended_by_hand_queues_again() {
         holder.signal(Signal::SIGTERM);
         let waiter = waiter.wait_within(secs(30)).assert_code(0);
         assert_eq!((&*waiter.stdout, &*waiter.stderr), ("mine\n", ""));
-        await_nothing_left(server, &name, &[first, second].map(|lease| lease.expect("a lease")), secs(5));
+        await_nothing_left(server, &name, &[first, second].map(|lease| lease.expect("a lease")), secs(30));
     });
 }

@@ -24,13 +24,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// The shortest that is worth testing: Consul grants no less than ten seconds.
-    pub(crate) fn short(server: &dyn Server) -> Self {
-        match server.backend() {
-            "consul" => Self { ttl: secs(10), grace: secs(2) },
-            _ => Self { ttl: secs(5), grace: secs(1) },
-        }
-    }
+    /// The shortest that is worth testing: Consul grants no less than ten seconds, and etcd is tested beside it.
+    pub(crate) const SHORT: Self = Self { ttl: Duration::from_secs(10), grace: Duration::from_secs(2) };
 
     pub(crate) fn options(self) -> [String; 4] {
         ["-t".into(), format!("{}s", self.ttl.as_secs()), "--grace".into(), format!("{}s", self.grace.as_secs())]

@@ -343,7 +343,7 @@ mod tests {
         let mut stream = connect(&proxy);
         proxy.set(Mode::Swallow);
         ask_in_vain(&mut stream);
-        poll_until("the dropped answer", secs(5), || proxy.bytes() == (1, 1));
+        poll_until("the dropped answer", secs(30), || proxy.bytes() == (1, 1));
         proxy.set(Mode::Pass);
         assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
         assert_eq!(ask(&mut connect(&proxy)), Ok(b'x'));
