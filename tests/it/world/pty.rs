@@ -73,7 +73,7 @@ impl Terminal {
             let modes = tcgetattr(&self.screen).expect("the terminal's modes");
             !modes.local_flags.contains(LocalFlags::ECHO)
         };
-        poll_until("a hidden input", secs(5), hides);
+        poll_until("a hidden input", secs(30), hides);
         self.send(keys);
     }
 
@@ -92,10 +92,10 @@ impl Terminal {
     }
 
     /// Waits until this is shown, after all that was expected so far; returns what was shown before
-    /// it. Panics after 20 s.
+    /// it. Panics after 30 s.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let bound = secs(20);
+        let bound = secs(30);
         let started = Instant::now();
         loop {
             if let Some(at) = self.unread.find(text) {
