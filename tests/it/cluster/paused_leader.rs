@@ -1,5 +1,6 @@
 //! etcd's leader is stopped, replaced, and goes on: for a while it acknowledges renewals that nobody else knows of.
 
+use std::thread;
 use std::time::Duration;
 
 use distlock::clock::Instant;
