@@ -207,9 +207,10 @@ pub const OPTIONS: &[Opt] = &[
         .rare()
         .reach(Reach::Flag)
         .details(
-            "FILE is removed at the start and put in place at every ending, 64 included; one that is a device, a pipe or a \
-             link is written to. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written is \
-             a warning. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
+            "FILE is removed at the start and put in place at every ending, 64 included; where that cannot be, nothing runs. \
+             Behind a link it is the file that is replaced; a device or a pipe is written to, and so are /dev/stdout and \
+             the like. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written in the end \
+             is told of and changes no exit code. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
              not-started, usage, interrupted, fault), exit, command_exit, signal, name, backend, token, waited, held, \
              renewals, losses, restarts, started_at, ended_at, rusage (user, system, max_rss). Times are in seconds, \
              max_rss in bytes; what is unknown is null.",

@@ -51,9 +51,9 @@ fn report_refusal(line: &[OsString], failure: Failure) {
     let Some(target) = cli::salvage::report(line).and_then(|value| Target::parse(&value).ok()) else { return };
     let exit = exit::code(failure.kind);
     let verdict = Verdict::Failed(failure);
-    let written = Report::open(&target, None, None).map(|report| report.write(&verdict, exit, &Facts::default()));
-    if let Ok(Err(warning)) = written {
-        report::warning(&warning);
+    let written = Report::open(&target, None, None).and_then(|report| report.write(&verdict, exit, &Facts::default()));
+    if let Err(failure) = written {
+        report::failure(&failure);
     }
 }
 

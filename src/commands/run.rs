@@ -135,8 +135,8 @@ fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, report
         _ => {}
     }
     let code = exit_code(verdict, busy_exit);
-    if let Some(Err(warning)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
-        reporter.warn(&warning);
+    if let Some(Err(failure)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
+        reporter.unreported(&failure);
     }
     match verdict {
         Verdict::Signaled(signal) => die_as_the_command(*signal),

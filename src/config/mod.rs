@@ -1,7 +1,7 @@
 //! Flags, environment and configuration file become one checked configuration.
 
 mod ci;
-mod duration;
+pub mod duration;
 mod endpoints;
 mod file;
 mod identity;

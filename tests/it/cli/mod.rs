@@ -1,0 +1,3 @@
+//! What users and scripts rely on at the command line.
+
+mod report_target;
