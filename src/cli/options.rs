@@ -247,7 +247,7 @@ pub const OPTIONS: &[Opt] = &[
     Opt::valued(Identity, "datacenter", "NAME", "Use this datacenter (Consul)"),
     Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this form").default("text").choices(&["text", "json"]),
     Opt::switch(Output, "verbose", "Tell each step on stderr").short('v'),
-    Opt::switch(Output, "quiet", "Tell errors only, and not that the lock is busy").short('q'),
+    Opt::switch(Output, "quiet", "Tell errors only, not of a busy lock or a signal").short('q'),
 ];
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::endpoints::{self, Address, CONSUL_AGENT, Plain};
 use super::layers::{Layer, Layers, Value};
-use super::{Surroundings, duration, identity};
+use super::{duration, identity};
 use crate::backend::endpoint::{Endpoint, Server, Tls};
 use crate::backend::{Name, Settings, consul, local};
 use crate::error::Failure;
@@ -51,10 +51,10 @@ fn has_address(layers: &Layers, name: Name) -> Option<String> {
 }
 
 /// How the chosen backend is reached. `ttl` is the lease time that will be asked for.
-pub fn settings(layers: &Layers, name: Name, ttl: Duration, around: &Surroundings) -> Result<Settings, Failure> {
+pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, Failure> {
     Ok(match name {
-        Name::Etcd => Settings::Etcd(server(layers, name, around)?),
-        Name::Consul => Settings::Consul(server(layers, name, around)?, consul_options(layers, ttl)?),
+        Name::Etcd => Settings::Etcd(server(layers, name)?),
+        Name::Consul => Settings::Consul(server(layers, name)?, consul_options(layers, ttl)?),
         Name::Local => Settings::Local(directory(layers)?),
     })
 }
@@ -68,13 +68,13 @@ fn directory(layers: &Layers) -> Result<local::Directory, Failure> {
     }
 }
 
-fn server(layers: &Layers, name: Name, around: &Surroundings) -> Result<Server, Failure> {
+fn server(layers: &Layers, name: Name) -> Result<Server, Failure> {
     if name == Name::Etcd {
         refuse_what_is_consuls(layers)?;
     }
     let tls = tls(layers, name)?;
     let endpoints = addresses(layers, name, &tls)?;
-    let identity = identity::resolve(layers, name, around)?;
+    let identity = identity::resolve(layers, name)?;
     Ok(Server { endpoints, tls, identity })
 }
 

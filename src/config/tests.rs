@@ -4,19 +4,18 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::endpoint::{Endpoint, Server};
+use crate::backend::endpoint::{Endpoint, Secret, Server};
 use crate::backend::{Name, local};
 
 /// Everything that a configuration depends on.
 struct World {
     dir: TempDir,
     variables: BTreeMap<String, String>,
-    password: Option<&'static str>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new(), password: None }
+        Self { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new() }
     }
 
     fn with(variables: &[(&str, &str)]) -> Self {
@@ -41,9 +40,6 @@ impl World {
         let around = Surroundings {
             environment: &|name| self.variables.get(name).map(OsString::from),
             default_file: self.dir.path().join("config.toml"),
-            ask: &|_| {
-                self.password.map(|text| Secret::new(text.to_owned())).ok_or_else(|| io::ErrorKind::NotFound.into())
-            },
         };
         let line = std::iter::once("distlock").chain(options.split_whitespace()).chain(["/x", "ls"]);
         match resolve(line.map(OsString::from), &around)? {
@@ -285,9 +281,8 @@ fn the_identity_and_its_sources() {
     let alice = World::with(&[("ETCDCTL_USER", "alice:a:1")]);
     assert_eq!(login(&alice, etcd), some("alice", "a:1"));
     assert_eq!(login(&alice, "-b etcd -e h:1 --user alice"), some("alice", "a:1"));
-    let refusal = alice.refuses("-b etcd -e h:1 --user bob");
-    assert!(refusal.contains("bob has no password") && !refusal.contains("a:1"), "{refusal}");
-    assert_eq!(login(&World { password: Some("typed"), ..alice }, "-b etcd -e h:1 --user bob"), some("bob", "typed"));
+    // Another user's password is not his: he is asked for his own.
+    assert_eq!(login(&alice, "-b etcd -e h:1 --user bob"), ("bob".to_owned(), None));
     let separate = World::with(&[("ETCDCTL_USER", "bob"), ("ETCDCTL_PASSWORD", "b")]);
     assert_eq!(login(&separate, etcd), some("bob", "b"));
     assert_eq!(login(&separate, "-b etcd -e h:1 --user carol"), some("carol", "b"));
@@ -369,11 +364,7 @@ fn consuls_lock_delay() {
 fn a_shell_takes_one_word() {
     let around = World::new();
     let line = |words: &[&str]| {
-        let surroundings = Surroundings {
-            environment: &|_| None,
-            default_file: around.dir.path().join("none"),
-            ask: &|_| Err(io::ErrorKind::NotFound.into()),
-        };
+        let surroundings = Surroundings { environment: &|_| None, default_file: around.dir.path().join("none") };
         let words = ["distlock", "-b", "local", "-c", "/x"].iter().chain(words).map(OsString::from);
         resolve(words.collect::<Vec<_>>(), &surroundings)
     };

@@ -92,8 +92,8 @@ impl Reporter {
         }
     }
 
-    /// Nobody's fault: `-q` does without it.
-    pub fn busy(&mut self, failure: &Failure) {
+    /// One that is nobody's fault: `-q` does without it.
+    pub fn unless_quiet(&mut self, failure: &Failure) {
         if !self.output.quiet {
             self.failure(failure);
         }

@@ -57,7 +57,7 @@ impl Machine {
         self.signaled |= ends;
         if self.seeking() {
             if ends {
-                let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
+                let failure = Failure::interrupted(signal, format_args!("while waiting for {}", self.rules.name));
                 self.conclude(Verdict::Failed(failure), now);
             }
         } else if matches!(self.phase, Phase::Clearing(_)) {

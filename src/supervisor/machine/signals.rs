@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use super::{Action, Group, Keeper, Machine, PARTING, Phase, SAME_SIGNAL, TESTIMONY};
 use crate::clock::Instant;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::keeper::machine::MAX_RELEASE;
 use crate::link::{FromSupervisor, Verdict};
 
@@ -24,7 +24,7 @@ impl Machine {
             // Whose end comes already needs no other.
             (Phase::Waiting, _) if self.keeper == Keeper::Gone => {}
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
-                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
+                let interrupted = Failure::interrupted(signal as i32, format_args!("while waiting for {}", self.name));
                 self.verdict = Some(Verdict::Failed(interrupted));
                 self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
                 self.forward(signal, now);

@@ -1,3 +1,5 @@
 //! What users and scripts rely on at the command line.
 
+mod interrupted;
+mod prompt;
 mod report_target;
