@@ -183,7 +183,8 @@ pub const OPTIONS: &[Opt] = &[
         .reach(Reach::Flag)
         .details(
             "kill: the command and all it started are dead before another can hold the lock; exit 76. restart: then the \
-             lock is acquired again, within --wait, and the command run anew. relock: the command is frozen while the lock \
+             lock is acquired again, within --wait, and the command run anew, after a pause where the lock was held for less than \
+             a TTL: 100ms, doubled each time up to the TTL. relock: the command is frozen while the lock \
              is re-established; it goes on if nobody else can have held the lock in between, else it is killed, exit 76.",
         ),
     Opt::valued(Lock, "restarts", "N", "Bound the runs that --on-lost restart adds")

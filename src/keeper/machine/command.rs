@@ -157,6 +157,7 @@ impl Machine {
 
     pub(super) fn lost(&self, cause: &str) -> Verdict {
         let mut failure = Failure::lost(&self.rules.name, cause);
+        failure.causes.extend(self.used_up());
         failure.causes.extend(self.causes.iter().cloned());
         Verdict::Failed(failure)
     }

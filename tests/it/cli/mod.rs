@@ -3,3 +3,4 @@
 mod interrupted;
 mod prompt;
 mod report_target;
+mod restarts;
