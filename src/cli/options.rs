@@ -130,7 +130,7 @@ impl Opt {
     /// The name of the variable that sets it.
     #[must_use]
     pub fn variable(&self) -> Option<String> {
-        (self.reach != Reach::Flag).then(|| format!("DISTLOCK_{}", self.id.replace('-', "_").to_uppercase()))
+        (self.reach != Reach::Flag).then(|| variable(self.id))
     }
 
     /// The key that sets it in the configuration file.
@@ -138,6 +138,12 @@ impl Opt {
     pub fn key(&self) -> Option<String> {
         (self.reach == Reach::Everywhere).then(|| self.id.replace('-', "_"))
     }
+}
+
+/// The name of the variable that would set the option of this name.
+#[must_use]
+pub fn variable(id: &str) -> String {
+    format!("DISTLOCK_{}", id.replace('-', "_").to_uppercase())
 }
 
 /// The option of this name.
@@ -150,6 +156,33 @@ pub fn find(id: &str) -> Option<&'static Opt> {
 #[must_use]
 pub fn find_by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id.replace('-', "_") == key)
+}
+
+/// Options of later versions, with their short flags: refused by name, so that nobody takes them for something else.
+pub const RESERVED: &[(&str, Option<char>)] = &[
+    ("shared", Some('s')),
+    ("slots", None),
+    ("max-hold", None),
+    ("min-hold", None),
+    ("metrics-dir", None),
+    ("json", None),
+    ("watch", None),
+    ("yes", None),
+];
+
+/// The reserved option that this word of a command line, without its value, is.
+#[must_use]
+pub fn reserved(word: &str) -> Option<&'static str> {
+    let is = |(id, short): &&(&str, Option<char>)| {
+        word.strip_prefix("--") == Some(*id) || short.is_some_and(|short| word == format!("-{short}"))
+    };
+    RESERVED.iter().find(is).map(|(id, _)| *id)
+}
+
+/// What is said of a reserved option.
+#[must_use]
+pub fn not_available(id: &str) -> String {
+    format!("`--{id}` is not available in this version of distlock")
 }
 
 use Group::{Connection, Identity, Lock, Output, Tls};
@@ -225,7 +258,8 @@ pub const OPTIONS: &[Opt] = &[
         ),
     Opt::valued(Connection, "endpoints", "URL[,URL]", "Reach the servers at these addresses").short('e').details(
         "http://HOST:PORT, https://HOST:PORT, HOST:PORT (https if any TLS setting is given, else http), \
-         unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. \
+         unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. In ETCDCTL_ENDPOINTS and CONSUL_HTTP_ADDR \
+         the variables of etcdctl and consul mean what they mean there. \
          Default on Consul: its agent at 127.0.0.1:8500; on local: /run/lock/distlock; on etcd: none.",
     ),
     Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s"),
@@ -281,6 +315,14 @@ mod tests {
         longs.sort_unstable();
         longs.dedup();
         assert_eq!((shorts.len(), longs.len()), count);
+    }
+
+    #[test]
+    fn what_is_reserved_is_no_option_yet() {
+        for (id, short) in RESERVED {
+            assert!(find(id).is_none(), "--{id}");
+            assert!(short.is_none() || OPTIONS.iter().all(|option| option.short != *short), "--{id}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ fn login(layers: &Layers, name: Name) -> Result<Identity, Failure> {
     let user = match (layers.get("user"), &own.user) {
         (Some(value), own) if !value.is_from_file() || own.is_none() => user_name(&value)?,
         (_, Some(own)) => own.clone(),
-        (_, None) => return Ok(Identity::default()),
+        (_, None) => return nobody(layers),
     };
     let of_another = own.joined && own.user.as_ref() != Some(&user);
     let password = match (layers.get("password-file"), own.password.filter(|_| !of_another)) {
@@ -40,6 +40,14 @@ fn login(layers: &Layers, name: Name) -> Result<Identity, Failure> {
         (_, own) => own,
     };
     Ok(Identity { user: Some(user), password, ..Identity::default() })
+}
+
+/// No user is given. A password that is would be passed over, and with it the whole login.
+fn nobody(layers: &Layers) -> Result<Identity, Failure> {
+    match layers.get("password-file") {
+        None => Ok(Identity::default()),
+        Some(file) => Err(file.refuse("there is no user whose password it holds").hint("name the user with --user")),
+    }
 }
 
 fn user_name(value: &Value) -> Result<String, Failure> {

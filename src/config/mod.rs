@@ -21,7 +21,7 @@ use clap_complete::Shell;
 use nix::sys::signal::Signal;
 
 use crate::backend::Settings;
-use crate::cli::{self, Flags, Request, Words};
+use crate::cli::{self, Flags, Request, Words, options};
 use crate::error::Failure;
 use file::File;
 pub use layers::Environment;
@@ -231,9 +231,23 @@ fn doctor(flags: &Flags, name: Option<String>, json: bool, around: &Surroundings
 
 /// The layers, of which the backend is not chosen yet.
 fn layers<'a>(flags: &'a Flags, around: &Surroundings<'a>) -> Result<Layers<'a>, Failure> {
+    refuse_reserved(around.environment)?;
     let mut layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
     layers.file = read_file(&layers, around)?;
     Ok(layers)
+}
+
+/// Who sets the variable of an option that is to come takes it for granted.
+fn refuse_reserved(environment: Environment) -> Result<(), Failure> {
+    for (id, _) in options::RESERVED {
+        let variable = options::variable(id);
+        if environment(&variable).is_some_and(|value| !value.is_empty()) {
+            return Err(
+                Failure::usage(format!("{variable}: {}", options::not_available(id))).hint(format!("unset {variable}"))
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Chooses the backend; how it is reached, with terms of the lease that leave room to renew it.
