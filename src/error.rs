@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
 /// The classes of failure that have an exit code of their own; see [`crate::exit`].
@@ -63,6 +64,12 @@ impl Failure {
     /// The loss of a lock under a command: exit 76.
     pub fn lost(name: &str, cause: impl fmt::Display) -> Self {
         Self::new(Kind::Lost, format!("the lock {name} was lost and the command killed")).because(cause)
+    }
+
+    /// A signal ended distlock before the command ran: exit 128+N. `what` was being done.
+    pub fn interrupted(signal: i32, what: impl fmt::Display) -> Self {
+        let name = Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.to_string());
+        Self::new(Kind::Interrupted(signal), format!("interrupted by {name} {what}"))
     }
 
     /// Adds one cause, farther away than those before it.

@@ -75,8 +75,23 @@ pub fn claim(fd: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open and came through the exec, so no object of ours owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mode = OFlag::from_bits_truncate(fcntl(&fd, F_GETFL)?) & OFlag::O_ACCMODE;
     fcntl(&fd, F_SETFD(FdFlag::FD_CLOEXEC))?;
+    writable(fd)
+}
+
+/// A copy of a standard descriptor, which no command that is started from here on gets.
+///
+/// # Errors
+///
+/// It is not open, or not for writing.
+pub fn copy(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only used for this call, which fails when it names no open descriptor.
+    let copy = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    writable(copy)
+}
+
+fn writable(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let mode = OFlag::from_bits_truncate(fcntl(&fd, F_GETFL)?) & OFlag::O_ACCMODE;
     if mode == OFlag::O_RDONLY { Err(io::Error::from_raw_os_error(libc::EBADF)) } else { Ok(fd) }
 }
 

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Instant;
 use crate::error::Failure;
 use crate::holder::Record;
-use endpoint::Server;
+use endpoint::{Identity, Server};
 
 /// Where locks can live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -207,6 +207,14 @@ impl Settings {
             Self::Etcd(server) => Box::pin(etcd::probe::probe(server, inquiry, note)).await,
             Self::Consul(server, options) => consul::probe::probe(server, options, inquiry, note).await,
             Self::Local(directory) => local::probe::probe(directory, inquiry),
+        }
+    }
+
+    /// Who we are to the servers, where there are any.
+    pub fn identity(&mut self) -> Option<&mut Identity> {
+        match self {
+            Self::Etcd(server) | Self::Consul(server, _) => Some(&mut server.identity),
+            Self::Local(_) => None,
         }
     }
 

@@ -85,7 +85,7 @@ pub const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Exit codes",
-        intro: "The command's own, 128+N when signal N killed it, or one of these, each with a line `distlock: error: ...`:",
+        intro: "The command's own, 128+N when signal N killed it, or one of these, each with a line `distlock: error: ...` (Ctrl-C without; -q does without it for 75 and 128+N):",
         entries: &[
             ("64", "usage, or a configuration that is refused"),
             ("69", "no server could be reached or trusted"),

@@ -3,6 +3,7 @@
 mod grammar;
 pub mod help;
 pub mod options;
+mod refusal;
 pub mod salvage;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,9 @@ use clap_complete::Shell;
 
 use crate::error::Failure;
 pub use grammar::Words;
-pub(crate) use grammar::{closest, quote};
+pub(crate) use grammar::quote;
 use options::{OPTIONS, Opt};
+pub(crate) use refusal::similar;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -83,7 +85,7 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(Request::Help(error));
         }
-        Err(error) => return Err(usage(&error)),
+        Err(error) => return Err(refusal::usage(&error)),
     };
     match matches.subcommand() {
         None => Err(grammar::nothing_to_run()),
@@ -119,7 +121,7 @@ fn refuse_run_options(flags: &BTreeMap<&'static str, OsString>, subcommand: &str
     match OPTIONS.iter().find(|option| option.group.of_run_alone() && flags.contains_key(option.id)) {
         None => Ok(()),
         Some(option) => Err(Failure::usage(format!("--{} means nothing to `{subcommand}`", option.id))
-            .hint(format!("to lock `{subcommand}`: distlock run {subcommand} -- COMMAND"))),
+            .hint(format!("leave --{} out; to lock `{subcommand}`: distlock run {subcommand} -- COMMAND", option.id))),
     }
 }
 
@@ -223,15 +225,4 @@ fn argument(option: &'static Opt) -> Arg {
         "quiet" => arg.overrides_with("verbose"),
         _ => arg,
     }
-}
-
-/// clap's refusal in distlock's form: its first paragraph is the message, its tips are the hint.
-fn usage(error: &clap::Error) -> Failure {
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let lines = || text.lines().map(str::trim);
-    let message: Vec<_> = lines().take_while(|line| !line.is_empty()).collect();
-    let tips: Vec<_> = lines().filter_map(|line| line.strip_prefix("tip: ")).collect();
-    let hint = if tips.is_empty() { "see distlock --help".to_owned() } else { tips.join("; ") };
-    Failure::usage(message.join(" ")).hint(hint)
 }

@@ -130,7 +130,7 @@ impl Opt {
     /// The name of the variable that sets it.
     #[must_use]
     pub fn variable(&self) -> Option<String> {
-        (self.reach != Reach::Flag).then(|| format!("DISTLOCK_{}", self.id.replace('-', "_").to_uppercase()))
+        (self.reach != Reach::Flag).then(|| variable(self.id))
     }
 
     /// The key that sets it in the configuration file.
@@ -138,6 +138,12 @@ impl Opt {
     pub fn key(&self) -> Option<String> {
         (self.reach == Reach::Everywhere).then(|| self.id.replace('-', "_"))
     }
+}
+
+/// The name of the variable that would set the option of this name.
+#[must_use]
+pub fn variable(id: &str) -> String {
+    format!("DISTLOCK_{}", id.replace('-', "_").to_uppercase())
 }
 
 /// The option of this name.
@@ -150,6 +156,33 @@ pub fn find(id: &str) -> Option<&'static Opt> {
 #[must_use]
 pub fn find_by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id.replace('-', "_") == key)
+}
+
+/// Options of later versions, with their short flags: refused by name, so that nobody takes them for something else.
+pub const RESERVED: &[(&str, Option<char>)] = &[
+    ("shared", Some('s')),
+    ("slots", None),
+    ("max-hold", None),
+    ("min-hold", None),
+    ("metrics-dir", None),
+    ("json", None),
+    ("watch", None),
+    ("yes", None),
+];
+
+/// The reserved option that this word of a command line, without its value, is.
+#[must_use]
+pub fn reserved(word: &str) -> Option<&'static str> {
+    let is = |(id, short): &&(&str, Option<char>)| {
+        word.strip_prefix("--") == Some(*id) || short.is_some_and(|short| word == format!("-{short}"))
+    };
+    RESERVED.iter().find(is).map(|(id, _)| *id)
+}
+
+/// What is said of a reserved option.
+#[must_use]
+pub fn not_available(id: &str) -> String {
+    format!("`--{id}` is not available in this version of distlock")
 }
 
 use Group::{Connection, Identity, Lock, Output, Tls};
@@ -183,7 +216,8 @@ pub const OPTIONS: &[Opt] = &[
         .reach(Reach::Flag)
         .details(
             "kill: the command and all it started are dead before another can hold the lock; exit 76. restart: then the \
-             lock is acquired again, within --wait, and the command run anew. relock: the command is frozen while the lock \
+             lock is acquired again, within --wait, and the command run anew, after a pause where the lock was held for less than \
+             a TTL: 100ms, doubled each time up to the TTL. relock: the command is frozen while the lock \
              is re-established; it goes on if nobody else can have held the lock in between, else it is killed, exit 76.",
         ),
     Opt::valued(Lock, "restarts", "N", "Bound the runs that --on-lost restart adds")
@@ -207,9 +241,10 @@ pub const OPTIONS: &[Opt] = &[
         .rare()
         .reach(Reach::Flag)
         .details(
-            "FILE is removed at the start and put in place at every ending, 64 included; one that is a device, a pipe or a \
-             link is written to. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written is \
-             a warning. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
+            "FILE is removed at the start and put in place at every ending, 64 included; where that cannot be, nothing runs. \
+             Behind a link it is the file that is replaced; a device or a pipe is written to, and so are /dev/stdout and \
+             the like. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written in the end \
+             is told of and changes no exit code. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
              not-started, usage, interrupted, fault), exit, command_exit, signal, name, backend, token, waited, held, \
              renewals, losses, restarts, started_at, ended_at, rusage (user, system, max_rss). Times are in seconds, \
              max_rss in bytes; what is unknown is null.",
@@ -223,7 +258,8 @@ pub const OPTIONS: &[Opt] = &[
         ),
     Opt::valued(Connection, "endpoints", "URL[,URL]", "Reach the servers at these addresses").short('e').details(
         "http://HOST:PORT, https://HOST:PORT, HOST:PORT (https if any TLS setting is given, else http), \
-         unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. \
+         unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. In ETCDCTL_ENDPOINTS and CONSUL_HTTP_ADDR \
+         the variables of etcdctl and consul mean what they mean there. \
          Default on Consul: its agent at 127.0.0.1:8500; on local: /run/lock/distlock; on etcd: none.",
     ),
     Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s"),
@@ -246,7 +282,7 @@ pub const OPTIONS: &[Opt] = &[
     Opt::valued(Identity, "datacenter", "NAME", "Use this datacenter (Consul)"),
     Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this form").default("text").choices(&["text", "json"]),
     Opt::switch(Output, "verbose", "Tell each step on stderr").short('v'),
-    Opt::switch(Output, "quiet", "Tell errors only, and not that the lock is busy").short('q'),
+    Opt::switch(Output, "quiet", "Tell errors only, not of a busy lock or a signal").short('q'),
 ];
 
 #[cfg(test)]
@@ -279,6 +315,14 @@ mod tests {
         longs.sort_unstable();
         longs.dedup();
         assert_eq!((shorts.len(), longs.len()), count);
+    }
+
+    #[test]
+    fn what_is_reserved_is_no_option_yet() {
+        for (id, short) in RESERVED {
+            assert!(find(id).is_none(), "--{id}");
+            assert!(short.is_none() || OPTIONS.iter().all(|option| option.short != *short), "--{id}");
+        }
     }
 
     #[test]

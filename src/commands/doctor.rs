@@ -6,12 +6,13 @@ use std::cell::RefCell;
 use std::process::ExitCode;
 use std::rc::Rc;
 
-use super::print;
+use super::{password, print, run};
 use crate::backend::Note;
 use crate::backend::probe::{Findings, Inquiry};
 use crate::config::Doctor;
 use crate::error::Failure;
 use crate::exit;
+use crate::process::Inherited;
 use crate::report::Reporter;
 use crate::supervisor::Show;
 use crate::supervisor::machine::Notice;
@@ -22,10 +23,14 @@ use report::Report;
 /// # Errors
 ///
 /// What is wrong before anything could be examined.
-pub fn doctor(doctor: &Doctor) -> Result<ExitCode, Failure> {
+pub fn doctor(mut doctor: Doctor) -> Result<ExitCode, Failure> {
+    if let Err(early) = password::complete(&mut doctor.settings, &Inherited::take()) {
+        run::die_if_typed(&early.failure, early.keyboard);
+        return Err(early.failure);
+    }
     let reporter = Rc::new(RefCell::new(Reporter::new(doctor.output)));
     let notes = Rc::clone(&reporter);
-    let findings = examine(doctor, Rc::new(move |text| notes.borrow_mut().notice(Notice::Note(text))))?;
+    let findings = examine(&doctor, Rc::new(move |text| notes.borrow_mut().notice(Notice::Note(text))))?;
     let report = Report { backend: doctor.settings.name(), name: doctor.name.as_deref(), findings: &findings };
     let printed = print(&if doctor.json { report.json() } else { report.text() }.into_bytes())?;
     let Some(failure) = report.failure() else { return Ok(printed) };

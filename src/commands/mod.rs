@@ -4,6 +4,7 @@ mod completions;
 mod doctor;
 mod lookup;
 mod man;
+mod password;
 mod run;
 
 use std::ffi::OsString;
@@ -11,11 +12,25 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::config::{self, Invocation, Surroundings, Target};
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::link::Verdict;
 use crate::report::Report;
 use crate::supervisor::tally::Facts;
 use crate::{cli, exit, report};
+
+/// An end before anything ran.
+#[derive(Debug)]
+struct Early {
+    failure: Failure,
+    /// The user ended it from the keyboard, so a shell's loop is to stop.
+    keyboard: bool,
+}
+
+impl From<Failure> for Early {
+    fn from(failure: Failure) -> Self {
+        Self { failure, keyboard: false }
+    }
+}
 
 /// Understands the command line, does what it asks for, and says how it went.
 #[must_use]
@@ -34,33 +49,27 @@ fn fail(failure: &Failure) -> ExitCode {
 
 /// Ends with what is wrong about a command line or its configuration.
 fn refuse(line: &[OsString], failure: Failure) -> ExitCode {
-    let kind = failure.kind;
-    if !matches!(kind, Kind::Interrupted(_)) {
-        report::failure(&failure);
-    }
-    report_refusal(line, failure);
-    if let Kind::Interrupted(signal) = kind {
-        run::die_as_the_command(signal);
-    }
-    ExitCode::from(exit::code(kind))
+    let exit = exit::code(failure.kind);
+    report::failure(&failure);
+    report_refusal(line, failure, exit);
+    ExitCode::from(exit)
 }
 
 /// Whoever relies on a report gets one of a refused command line, too.
-fn report_refusal(line: &[OsString], failure: Failure) {
+fn report_refusal(line: &[OsString], failure: Failure, exit: u8) {
     // A target that makes no sense is what was refused.
     let Some(target) = cli::salvage::report(line).and_then(|value| Target::parse(&value).ok()) else { return };
-    let exit = exit::code(failure.kind);
     let verdict = Verdict::Failed(failure);
-    let written = Report::open(&target, None, None).map(|report| report.write(&verdict, exit, &Facts::default()));
-    if let Ok(Err(warning)) = written {
-        report::warning(&warning);
+    let written = Report::open(&target, None, None).and_then(|report| report.write(&verdict, exit, &Facts::default()));
+    if let Err(failure) = written {
+        report::failure(&failure);
     }
 }
 
 fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {
     match invocation {
         Invocation::Run(run) => Ok(run::run(*run)),
-        Invocation::Doctor(doctor) => doctor::doctor(&doctor),
+        Invocation::Doctor(doctor) => doctor::doctor(*doctor),
         Invocation::Completions(shell) => print(&completions::script(shell)),
         Invocation::Man => print(&man::page().map_err(|error| cannot_write(&error))?),
         Invocation::Help(text) => text.print().map(|()| ExitCode::SUCCESS).or_else(|error| unless_closed(&error)),

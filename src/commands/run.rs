@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User, gethostname};
 
-use super::lookup;
+use super::{Early, lookup, password};
 use crate::backend::{Prepared, Want};
 use crate::config::{OnLost, Run, Wait};
 use crate::error::{Failure, Kind};
@@ -37,12 +37,8 @@ pub fn run(run: Run) -> ExitCode {
     let busy_exit = run.busy_exit;
     let descriptor = report.as_ref().and_then(Report::descriptor);
     let ending = job(run, inherited, descriptor, &mut reporter)
-        .and_then(|job| supervisor::run(job, &mut reporter))
-        .unwrap_or_else(|failure| Ending {
-            verdict: Verdict::Failed(failure),
-            keyboard: false,
-            facts: Facts::default(),
-        });
+        .and_then(|job| Ok(supervisor::run(job, &mut reporter)?))
+        .unwrap_or_else(Ending::from);
     reporter.close();
     finish(&ending, busy_exit, report, &mut reporter)
 }
@@ -52,9 +48,16 @@ fn open_report(run: &Run) -> Result<Option<Report>, Failure> {
     run.report.as_ref().map(|target| Report::open(target, Some(run.name.clone()), backend)).transpose()
 }
 
-fn job(run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut Reporter) -> Result<Job, Failure> {
+impl From<Early> for Ending {
+    fn from(Early { failure, keyboard }: Early) -> Self {
+        Self { verdict: Verdict::Failed(failure), keyboard, facts: Facts::default() }
+    }
+}
+
+fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut Reporter) -> Result<Job, Early> {
     lookup::check(&run.argv)?;
-    let prepared = if let Some(settings) = &run.settings {
+    let prepared = if let Some(settings) = &mut run.settings {
+        password::complete(settings, &inherited)?;
         settings.prepare(&run.name)?
     } else {
         reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
@@ -129,21 +132,21 @@ fn random_id() -> String {
 fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, reporter: &mut Reporter) -> ExitCode {
     let verdict = &ending.verdict;
     match verdict {
-        Verdict::Failed(Failure { kind: Kind::Interrupted(_), .. }) => {}
+        // Who typed it knows.
+        Verdict::Failed(Failure { kind: Kind::Interrupted(_), .. }) if ending.keyboard => {}
+        Verdict::Failed(failure @ Failure { kind: Kind::Interrupted(_), .. }) => reporter.unless_quiet(failure),
         Verdict::Failed(failure) if failure.kind != Kind::Busy => reporter.failure(failure),
-        Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.busy(failure),
+        Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.unless_quiet(failure),
         _ => {}
     }
     let code = exit_code(verdict, busy_exit);
-    if let Some(Err(warning)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
-        reporter.warn(&warning);
+    if let Some(Err(failure)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
+        reporter.unreported(&failure);
     }
     match verdict {
         Verdict::Signaled(signal) => die_as_the_command(*signal),
-        Verdict::Failed(Failure { kind: Kind::Interrupted(signal), .. }) if ending.keyboard => {
-            die_as_the_command(*signal);
-        }
-        _ => {}
+        Verdict::Failed(failure) => die_if_typed(failure, ending.keyboard),
+        Verdict::Exited(_) => {}
     }
     ExitCode::from(code)
 }
@@ -157,8 +160,16 @@ fn exit_code(verdict: &Verdict, busy_exit: Option<u8>) -> u8 {
     }
 }
 
+/// Ctrl-C before the command ran is the shell's business as well.
+pub fn die_if_typed(failure: &Failure, keyboard: bool) {
+    match failure.kind {
+        Kind::Interrupted(signal) if keyboard => die_as_the_command(signal),
+        _ => {}
+    }
+}
+
 /// A shell that reads a script stops at a command that *died* of Ctrl-C, and goes on after one that exited with 130.
-pub fn die_as_the_command(signal: i32) {
+fn die_as_the_command(signal: i32) {
     let told = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
     if let Some(signal) = told.into_iter().find(|known| *known as i32 == signal) {
         process::die_of(signal);

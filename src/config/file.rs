@@ -8,8 +8,8 @@ use toml::{Table, Value as Toml};
 
 use super::layers::{Layer, Value};
 use crate::backend::Name;
-use crate::cli::closest;
-use crate::cli::options::{self, OPTIONS, Opt};
+use crate::cli::options::{self, OPTIONS, Opt, RESERVED};
+use crate::cli::similar;
 use crate::error::Failure;
 
 /// Keys that only the table of Consul has.
@@ -89,7 +89,7 @@ impl File {
                 (Some(backend), Some(table)) => {
                     table.iter().try_for_each(|(key, value)| self.check_key(Some(backend), key, value))?;
                 }
-                (Some(_), None) => return Err(self.refuse(None, key, "is a table: [etcd], [consul] or [local]")),
+                (Some(_), None) => return Err(self.refuse(None, key, " is a table: [etcd], [consul] or [local]")),
                 (None, _) => self.check_key(None, key, value)?,
             }
         }
@@ -103,23 +103,27 @@ impl File {
             return Err(self.unknown(table, key));
         }
         if option.is_some_and(|option| option.key().is_none()) {
-            return Err(self.refuse(table, key, "is not taken from a file, only from the command line"));
+            return Err(self.refuse(table, key, " is not taken from a file, only from the command line"));
         }
         let wanted = match option {
-            Some(option) if option.value.is_none() => (value.is_bool(), "is true or false"),
+            Some(option) if option.value.is_none() => (value.is_bool(), " is true or false"),
             Some(option) if option.id == "endpoints" => {
-                (value.is_str() || is_list(value), "is a string or a list of strings")
+                (value.is_str() || is_list(value), " is a string or a list of strings")
             }
-            None if key == "health_checks" => (is_list(value), "is a list of strings"),
-            _ => (!value.is_bool() && !value.is_array() && text(value).is_some(), "is a string or a number"),
+            None if key == "health_checks" => (is_list(value), " is a list of strings"),
+            _ => (!value.is_bool() && !value.is_array() && text(value).is_some(), " is a string or a number"),
         };
         if wanted.0 { Ok(()) } else { Err(self.refuse(table, key, wanted.1)) }
     }
 
     fn unknown(&self, table: Option<Name>, key: &str) -> Failure {
-        let failure = self.refuse(table, key, "is not a known key");
+        if let Some((id, _)) = RESERVED.iter().find(|(id, _)| id.replace('-', "_") == key) {
+            let why = format!(": {}", options::not_available(id));
+            return self.refuse(table, key, &why).hint("take it out; see [key: ...] in distlock --help for what is");
+        }
+        let failure = self.refuse(table, key, " is not a known key");
         let keys: Vec<String> = OPTIONS.iter().filter_map(Opt::key).collect();
-        match (key, closest(key, keys.iter().map(String::as_str).chain(CONSUL_KEYS))) {
+        match (key, similar(key, keys.iter().map(String::as_str).chain(CONSUL_KEYS))) {
             ("password" | "token", _) => {
                 failure.hint(format!("a secret stands in a file of its own: {key}_file = \"PATH\""))
             }
@@ -132,7 +136,7 @@ impl File {
     }
 
     fn refuse(&self, table: Option<Name>, key: &str, why: &str) -> Failure {
-        Failure::usage(format!("{} {why}", self.name(table, key)))
+        Failure::usage(format!("{}{why}", self.name(table, key)))
     }
 }
 

@@ -1,24 +1,19 @@
 //! Who we are to the servers. Secrets come from files, from the backends' own variables, or from a prompt: never from
 //! the command line, which everybody on the host can read.
 
-use std::io;
-
-use nix::sys::signal::Signal;
-
-use super::Surroundings;
 use super::layers::{Layers, Value};
 use crate::backend::Name;
 use crate::backend::endpoint::{Identity, Secret};
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 
-/// The identity for the chosen backend.
-pub fn resolve(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
+/// The identity for the chosen backend. A user whose password no layer has is to be asked for it.
+pub fn resolve(layers: &Layers, name: Name) -> Result<Identity, Failure> {
     Ok(Identity {
         token: token(layers, name)?,
         namespace: layers.text("namespace")?,
         partition: layers.text("partition")?,
         datacenter: layers.text("datacenter")?,
-        ..login(layers, name, around)?
+        ..login(layers, name)?
     })
 }
 
@@ -32,32 +27,27 @@ struct OwnLogin {
 }
 
 /// The user and the password, each from the strongest layer that has one.
-fn login(layers: &Layers, name: Name, around: &Surroundings) -> Result<Identity, Failure> {
+fn login(layers: &Layers, name: Name) -> Result<Identity, Failure> {
     let own = own_login(layers, name)?;
     let user = match (layers.get("user"), &own.user) {
         (Some(value), own) if !value.is_from_file() || own.is_none() => user_name(&value)?,
         (_, Some(own)) => own.clone(),
-        (_, None) => return Ok(Identity::default()),
+        (_, None) => return nobody(layers),
     };
     let of_another = own.joined && own.user.as_ref() != Some(&user);
     let password = match (layers.get("password-file"), own.password.filter(|_| !of_another)) {
-        (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file)?,
-        (_, Some(own)) => own,
-        (_, None) => {
-            (around.ask)(&format!("Password of {user} on {name}: ")).map_err(|error| unasked(&user, &error))?
-        }
+        (Some(file), own) if !file.is_from_file() || own.is_none() => Some(secret_file(&file)?),
+        (_, own) => own,
     };
-    Ok(Identity { user: Some(user), password: Some(password), ..Identity::default() })
+    Ok(Identity { user: Some(user), password, ..Identity::default() })
 }
 
-fn unasked(user: &str, error: &io::Error) -> Failure {
-    if error.kind() == io::ErrorKind::Interrupted {
-        // Ctrl-C, which the prompt reads as a character.
-        return Failure::new(Kind::Interrupted(Signal::SIGINT as i32), "interrupted at the prompt");
+/// No user is given. A password that is would be passed over, and with it the whole login.
+fn nobody(layers: &Layers) -> Result<Identity, Failure> {
+    match layers.get("password-file") {
+        None => Ok(Identity::default()),
+        Some(file) => Err(file.refuse("there is no user whose password it holds").hint("name the user with --user")),
     }
-    Failure::usage(format!("the user {user} has no password, and there is no terminal to ask for it"))
-        .because(error)
-        .hint("name a file that holds it with --password-file")
 }
 
 fn user_name(value: &Value) -> Result<String, Failure> {

@@ -32,7 +32,8 @@ pub enum Layer {
 }
 
 impl Layer {
-    const ALL: [Self; 6] = [Self::LateFlag, Self::Flag, Self::Variable, Self::Own, Self::Table, Self::File];
+    /// All of them, in this order.
+    pub const ALL: [Self; 6] = [Self::LateFlag, Self::Flag, Self::Variable, Self::Own, Self::Table, Self::File];
 }
 
 /// A value and where it was found.

@@ -1,7 +1,7 @@
 //! Flags, environment and configuration file become one checked configuration.
 
 mod ci;
-mod duration;
+pub mod duration;
 mod endpoints;
 mod file;
 mod identity;
@@ -14,7 +14,6 @@ mod target;
 mod tests;
 
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,8 +21,7 @@ use clap_complete::Shell;
 use nix::sys::signal::Signal;
 
 use crate::backend::Settings;
-use crate::backend::endpoint::Secret;
-use crate::cli::{self, Flags, Request, Words};
+use crate::cli::{self, Flags, Request, Words, options};
 use crate::error::Failure;
 use file::File;
 pub use layers::Environment;
@@ -59,7 +57,7 @@ pub struct Run {
     pub argv: Vec<OsString>,
     /// Whether `--shell` was given.
     pub shell: bool,
-    /// How the lock's backend is reached; None with `--no-lock`.
+    /// How the lock's backend is reached; None with `--no-lock`. A user without a password is asked for it.
     pub settings: Option<Settings>,
     /// The lease time to ask for.
     pub ttl: Duration,
@@ -165,19 +163,13 @@ pub struct Surroundings<'a> {
     pub environment: Environment<'a>,
     /// The configuration file that is read when nobody names one.
     pub default_file: PathBuf,
-    /// Asks on the terminal for what nobody may see.
-    pub ask: &'a dyn Fn(&str) -> io::Result<Secret>,
 }
 
 impl Surroundings<'static> {
     /// Those of this process.
     #[must_use]
     pub fn of_process() -> Self {
-        Self {
-            environment: &|name| std::env::var_os(name),
-            default_file: DEFAULT_FILE.into(),
-            ask: &|prompt| rpassword::prompt_password(prompt).map(Secret::new),
-        }
+        Self { environment: &|name| std::env::var_os(name), default_file: DEFAULT_FILE.into() }
     }
 }
 
@@ -198,7 +190,7 @@ pub fn resolve(line: impl IntoIterator<Item = OsString>, around: &Surroundings) 
 
 fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failure> {
     let mut layers = layers(flags, around)?;
-    let settings = if layers.is_on("no-lock")? { None } else { Some(settings(&mut layers, around)?) };
+    let settings = if layers.is_on("no-lock")? { None } else { Some(settings(&mut layers)?) };
     let ttl = ttl(&layers)?;
     let job = ci::job(around.environment).unwrap_or_default();
     let message = layers.text("message")?.unwrap_or(job.name);
@@ -226,7 +218,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
 
 fn doctor(flags: &Flags, name: Option<String>, json: bool, around: &Surroundings) -> Result<Doctor, Failure> {
     let mut layers = layers(flags, around)?;
-    let settings = settings(&mut layers, around)?;
+    let settings = settings(&mut layers)?;
     Ok(Doctor {
         name,
         settings,
@@ -239,17 +231,31 @@ fn doctor(flags: &Flags, name: Option<String>, json: bool, around: &Surroundings
 
 /// The layers, of which the backend is not chosen yet.
 fn layers<'a>(flags: &'a Flags, around: &Surroundings<'a>) -> Result<Layers<'a>, Failure> {
+    refuse_reserved(around.environment)?;
     let mut layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
     layers.file = read_file(&layers, around)?;
     Ok(layers)
 }
 
+/// Who sets the variable of an option that is to come takes it for granted.
+fn refuse_reserved(environment: Environment) -> Result<(), Failure> {
+    for (id, _) in options::RESERVED {
+        let variable = options::variable(id);
+        if environment(&variable).is_some_and(|value| !value.is_empty()) {
+            return Err(
+                Failure::usage(format!("{variable}: {}", options::not_available(id))).hint(format!("unset {variable}"))
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Chooses the backend; how it is reached, with terms of the lease that leave room to renew it.
-fn settings(layers: &mut Layers, around: &Surroundings) -> Result<Settings, Failure> {
+fn settings(layers: &mut Layers) -> Result<Settings, Failure> {
     let name = server::choose(layers)?;
     layers.backend = Some(name);
     let ttl = ttl(layers)?;
-    let settings = server::settings(layers, name, ttl, around)?;
+    let settings = server::settings(layers, name, ttl)?;
     room::check(&settings, ttl, asked_grace(layers)?)?;
     Ok(settings)
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::endpoints::{self, Address, CONSUL_AGENT, Plain};
 use super::layers::{Layer, Layers, Value};
-use super::{Surroundings, duration, identity};
+use super::{duration, identity};
 use crate::backend::endpoint::{Endpoint, Server, Tls};
 use crate::backend::{Name, Settings, consul, local};
+use crate::cli::options::{Group, OPTIONS};
 use crate::error::Failure;
 
 /// Consul keeps a lock closed for no longer than this after its session was lost.
@@ -51,15 +52,30 @@ fn has_address(layers: &Layers, name: Name) -> Option<String> {
 }
 
 /// How the chosen backend is reached. `ttl` is the lease time that will be asked for.
-pub fn settings(layers: &Layers, name: Name, ttl: Duration, around: &Surroundings) -> Result<Settings, Failure> {
+pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, Failure> {
     Ok(match name {
-        Name::Etcd => Settings::Etcd(server(layers, name, around)?),
-        Name::Consul => Settings::Consul(server(layers, name, around)?, consul_options(layers, ttl)?),
+        Name::Etcd => Settings::Etcd(server(layers, name)?),
+        Name::Consul => Settings::Consul(server(layers, name)?, consul_options(layers, ttl)?),
         Name::Local => Settings::Local(directory(layers)?),
     })
 }
 
+/// A flag that secures the way to a server means that somebody expects one. A variable or a file may be there for
+/// other locks.
+fn refuse_what_is_servers(layers: &Layers) -> Result<(), Failure> {
+    let of_servers = OPTIONS.iter().filter(|option| matches!(option.group, Group::Tls | Group::Identity));
+    let mut flags = of_servers
+        .flat_map(|option| [Layer::LateFlag, Layer::Flag].into_iter().filter_map(|layer| layers.at(layer, option.id)));
+    match flags.next() {
+        None => Ok(()),
+        Some(value) => Err(value
+            .refuse("means nothing on the local backend")
+            .hint("it is for a server: choose -b etcd or -b consul, or leave it out")),
+    }
+}
+
 fn directory(layers: &Layers) -> Result<local::Directory, Failure> {
+    refuse_what_is_servers(layers)?;
     let Some(value) = layers.get("endpoints") else { return Ok(local::Directory::standard()) };
     let addresses = value.parse(|list| endpoints::parse(list, Name::Local, Plain::Http))?;
     match addresses.as_slice() {
@@ -68,13 +84,13 @@ fn directory(layers: &Layers) -> Result<local::Directory, Failure> {
     }
 }
 
-fn server(layers: &Layers, name: Name, around: &Surroundings) -> Result<Server, Failure> {
+fn server(layers: &Layers, name: Name) -> Result<Server, Failure> {
     if name == Name::Etcd {
         refuse_what_is_consuls(layers)?;
     }
     let tls = tls(layers, name)?;
     let endpoints = addresses(layers, name, &tls)?;
-    let identity = identity::resolve(layers, name, around)?;
+    let identity = identity::resolve(layers, name)?;
     Ok(Server { endpoints, tls, identity })
 }
 
@@ -90,22 +106,28 @@ fn refuse_what_is_consuls(layers: &Layers) -> Result<(), Failure> {
 fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Failure> {
     let forced = on(layers, name, Name::Consul, "CONSUL_HTTP_SSL", true)?
         || on(layers, name, Name::Etcd, "ETCDCTL_INSECURE_TRANSPORT", false)?;
-    let plain = if forced || *tls != Tls::default() { Plain::Https } else { Plain::Http };
+    let plain = |own: bool| -> Result<Plain, Failure> {
+        let secured = forced || if own { own_address_is_secured(layers, name)? } else { *tls != Tls::default() };
+        Ok(if secured { Plain::Https } else { Plain::Http })
+    };
     let parse = |list: &str, plain| endpoints::parse(list, name, plain);
     let named = layers.get("endpoints");
     // As etcdctl has it: of its two variables, this is the stronger.
     if let Some(value) = layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd)
         && named.as_ref().is_none_or(|named| named.layer >= Layer::Own)
     {
-        let secure = plain == Plain::Https;
+        let secure = plain(true)? == Plain::Https;
         return Ok(vec![Endpoint::Discovered { domain: value.parse(endpoints::domain)?, secure }]);
     }
     let addresses = match (named, name) {
         (Some(value), Name::Consul) if forced && value.layer == Layer::Own => {
             value.parse(|list| parse(list, Plain::AlwaysHttps))?
         }
-        (Some(value), _) => value.parse(|list| parse(list, plain))?,
-        (None, Name::Consul) => parse(CONSUL_AGENT, plain).map_err(Failure::fault)?,
+        (Some(value), _) => {
+            let plain = plain(value.layer == Layer::Own)?;
+            value.parse(|list| parse(list, plain))?
+        }
+        (None, Name::Consul) => parse(CONSUL_AGENT, plain(true)?).map_err(Failure::fault)?,
         (None, _) => {
             return Err(Failure::usage("etcd has no address: there is no default").hint(
                 "name the servers with -e https://HOST:2379,... (also DISTLOCK_ENDPOINTS, ETCDCTL_ENDPOINTS, \
@@ -118,6 +140,17 @@ fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Fa
         Address::Directory(_) => None,
     };
     Ok(addresses.into_iter().filter_map(endpoint).collect())
+}
+
+/// Whether an address from the backend's own variables, or where its tools look without one, is one of TLS: the settings
+/// of those tools mean what they mean there (to etcdctl its files do so, to Consul's tools nothing but `CONSUL_HTTP_SSL`),
+/// and ours say so for every address.
+fn own_address_is_secured(layers: &Layers, name: Name) -> Result<bool, Failure> {
+    const FILES: [&str; 3] = ["cacert", "cert", "key"];
+    let ours = |id| Layer::ALL.into_iter().filter(|layer| *layer != Layer::Own).find_map(|layer| layers.at(layer, id));
+    let etcd_s = FILES.iter().any(|id| name == Name::Etcd && layers.at(Layer::Own, id).is_some());
+    let given = etcd_s || FILES.iter().chain(&["tls-server-name"]).any(|id| ours(id).is_some());
+    Ok(given || ours("insecure-skip-tls-verify").map_or(Ok(false), |value| value.boolean())?)
 }
 
 /// Whether a backend's own switch is set to `state`, where that backend is the chosen one.

@@ -4,19 +4,18 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::endpoint::{Endpoint, Server};
+use crate::backend::endpoint::{Endpoint, Secret, Server};
 use crate::backend::{Name, local};
 
 /// Everything that a configuration depends on.
 struct World {
     dir: TempDir,
     variables: BTreeMap<String, String>,
-    password: Option<&'static str>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new(), password: None }
+        Self { dir: tempfile::tempdir().unwrap(), variables: BTreeMap::new() }
     }
 
     fn with(variables: &[(&str, &str)]) -> Self {
@@ -41,9 +40,6 @@ impl World {
         let around = Surroundings {
             environment: &|name| self.variables.get(name).map(OsString::from),
             default_file: self.dir.path().join("config.toml"),
-            ask: &|_| {
-                self.password.map(|text| Secret::new(text.to_owned())).ok_or_else(|| io::ErrorKind::NotFound.into())
-            },
         };
         let line = std::iter::once("distlock").chain(options.split_whitespace()).chain(["/x", "ls"]);
         match resolve(line.map(OsString::from), &around)? {
@@ -252,6 +248,21 @@ fn addresses_and_the_scheme_of_plain_ones() {
     assert_eq!(of(&[("CONSUL_HTTP_SSL", "1"), ("CONSUL_HTTP_ADDR", "http://a:1")], ""), "https://a:1");
     assert_eq!(of(&[("CONSUL_HTTP_SSL", "1"), ("CONSUL_HTTP_ADDR", "a:1")], "-e http://b:1"), "http://b:1");
     assert_eq!(of(&[("CONSUL_HTTP_ADDR", "unix:///run/c.sock")], ""), "unix:///run/c.sock");
+    // The own variables mean for their own addresses what they mean to the backends' own tools, and ours for all.
+    for (variables, options, expected) in [
+        (&[("CONSUL_HTTP_ADDR", "a:1"), ("CONSUL_HTTP_SSL_VERIFY", "false")][..], "", "http://a:1"),
+        (&[("CONSUL_HTTP_ADDR", "a:1"), ("CONSUL_CACERT", "/dev/null")], "", "http://a:1"),
+        (&[("CONSUL_CACERT", "/dev/null")], "-b consul", "http://127.0.0.1:8500"),
+        (&[("CONSUL_CACERT", "/dev/null")], "-b consul -e a:1", "https://a:1"),
+        (&[("CONSUL_HTTP_ADDR", "a:1")], "--cacert /dev/null", "https://a:1"),
+        (&[("CONSUL_HTTP_ADDR", "a:1"), ("DISTLOCK_INSECURE_SKIP_TLS_VERIFY", "1")], "", "https://a:1"),
+        (&[("CONSUL_HTTP_ADDR", "a:1"), ("DISTLOCK_INSECURE_SKIP_TLS_VERIFY", "0")], "", "http://a:1"),
+        (&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true")], "", "http://a:1"),
+        (&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_CACERT", "/dev/null")], "", "https://a:1"),
+        (&[("ETCDCTL_ENDPOINTS", "a:1"), ("ETCDCTL_INSECURE_TRANSPORT", "false")], "", "https://a:1"),
+    ] {
+        assert_eq!(of(variables, options), expected, "{variables:?} {options}");
+    }
     let file = World::new().config("[etcd]\nendpoints = [\"a:1\", \"b:2\"]");
     assert_eq!(endpoints(&file.server("")), "http://a:1 http://b:2");
     assert!(World::new().refuses("-b etcd").contains("etcd has no address"));
@@ -285,9 +296,8 @@ fn the_identity_and_its_sources() {
     let alice = World::with(&[("ETCDCTL_USER", "alice:a:1")]);
     assert_eq!(login(&alice, etcd), some("alice", "a:1"));
     assert_eq!(login(&alice, "-b etcd -e h:1 --user alice"), some("alice", "a:1"));
-    let refusal = alice.refuses("-b etcd -e h:1 --user bob");
-    assert!(refusal.contains("bob has no password") && !refusal.contains("a:1"), "{refusal}");
-    assert_eq!(login(&World { password: Some("typed"), ..alice }, "-b etcd -e h:1 --user bob"), some("bob", "typed"));
+    // Another user's password is not his: he is asked for his own.
+    assert_eq!(login(&alice, "-b etcd -e h:1 --user bob"), ("bob".to_owned(), None));
     let separate = World::with(&[("ETCDCTL_USER", "bob"), ("ETCDCTL_PASSWORD", "b")]);
     assert_eq!(login(&separate, etcd), some("bob", "b"));
     assert_eq!(login(&separate, "-b etcd -e h:1 --user carol"), some("carol", "b"));
@@ -369,11 +379,7 @@ fn consuls_lock_delay() {
 fn a_shell_takes_one_word() {
     let around = World::new();
     let line = |words: &[&str]| {
-        let surroundings = Surroundings {
-            environment: &|_| None,
-            default_file: around.dir.path().join("none"),
-            ask: &|_| Err(io::ErrorKind::NotFound.into()),
-        };
+        let surroundings = Surroundings { environment: &|_| None, default_file: around.dir.path().join("none") };
         let words = ["distlock", "-b", "local", "-c", "/x"].iter().chain(words).map(OsString::from);
         resolve(words.collect::<Vec<_>>(), &surroundings)
     };
@@ -382,6 +388,44 @@ fn a_shell_takes_one_word() {
         other => panic!("{other:?}"),
     }
     assert!(line(&["a", "b"]).unwrap_err().hint.unwrap().contains("'a b'"));
+}
+
+#[test]
+fn what_secures_the_way_to_a_server_is_not_passed_over() {
+    let files = World::new();
+    let secret = files.file("secret", "s\n");
+    for options in ["-b etcd -e h:1", "-b consul"] {
+        let refusal = files.refuses(&format!("{options} --password-file {secret}"));
+        assert!(refusal.contains("--password-file: there is no user") && refusal.contains("--user"), "{refusal}");
+        let refusal = World::with(&[("DISTLOCK_PASSWORD_FILE", &secret)]).refuses(options);
+        assert!(refusal.contains("DISTLOCK_PASSWORD_FILE: there is no user"), "{refusal}");
+    }
+    for option in ["--cacert f", "--insecure-skip-tls-verify", "--user joe", "--token-file f", "--namespace n"] {
+        let refusal = World::new().refuses(&format!("-b local {option}"));
+        assert!(
+            refusal.contains("means nothing on the local backend") && refusal.contains("leave it out"),
+            "{refusal}"
+        );
+    }
+    // A script's environment may be there for other locks.
+    World::with(&[("DISTLOCK_USER", "joe"), ("ETCDCTL_CACERT", "/none"), ("DISTLOCK_CACERT", "/none")])
+        .accepts("-b local");
+    World::new().config("user = \"joe\"").accepts("-b local");
+}
+
+#[test]
+fn what_a_later_version_takes_is_refused_by_name() {
+    for (variable, option) in [("DISTLOCK_SLOTS", "slots"), ("DISTLOCK_METRICS_DIR", "metrics-dir")] {
+        let refusal = World::with(&[(variable, "2")]).refuses("-b local");
+        assert!(refusal.contains(&format!("{variable}: `--{option}` is not available in this version")), "{refusal}");
+        World::with(&[(variable, "")]).accepts("-b local");
+    }
+    for (key, said) in [("shared", "`--shared` is not available"), ("min_hold", "`--min-hold` is not available")] {
+        let refusal = World::new().config(&format!("{key} = true")).refuses("-b local");
+        assert!(refusal.contains(&format!("config.toml: {key}: {said}")), "{refusal}");
+    }
+    let refusal = World::new().config("slot = 3").refuses("-b local");
+    assert!(refusal.contains("is not a known key") && !refusal.contains("did you mean"), "{refusal}");
 }
 
 #[test]

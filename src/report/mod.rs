@@ -37,11 +37,6 @@ pub fn failure(failure: &Failure) {
     Console::new().write(&render(failure));
 }
 
-/// Something that the user should know of a command line that never came to run anything.
-pub fn warning(text: &str) {
-    Console::new().write(&format!("distlock: warning: {}\n", one_line(text)));
-}
-
 /// Text may come from a server or another user: no control character reaches a terminal.
 pub(crate) fn one_line(text: &str) -> String {
     text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -79,17 +74,26 @@ impl Reporter {
 
     /// The failure that ends it.
     pub fn failure(&mut self, failure: &Failure) {
+        self.error("failed", failure);
+    }
+
+    /// There is no report of what happened. It changes nothing of that.
+    pub fn unreported(&mut self, failure: &Failure) {
+        self.error("unreported", failure);
+    }
+
+    fn error(&mut self, event: &str, failure: &Failure) {
         match self.output.format {
             Format::Text => self.console.write(&render(failure)),
             Format::Json => {
                 let fields = json!({ "causes": failure.causes, "hint": failure.hint });
-                self.line(Level::Error, "failed", &failure.message, fields);
+                self.line(Level::Error, event, &failure.message, fields);
             }
         }
     }
 
-    /// Nobody's fault: `-q` does without it.
-    pub fn busy(&mut self, failure: &Failure) {
+    /// One that is nobody's fault: `-q` does without it.
+    pub fn unless_quiet(&mut self, failure: &Failure) {
         if !self.output.quiet {
             self.failure(failure);
         }

@@ -37,9 +37,13 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// A usage failure: the descriptor is not open for writing.
+    /// A usage failure: no report could be written there.
     pub fn open(target: &Target, name: Option<String>, backend: Option<Name>) -> Result<Self, Failure> {
-        let sink = Sink::open(target).map_err(|why| Failure::usage(format!("--report: {why}")))?;
+        let refuse = |why| {
+            Failure::usage(format!("--report: {why}"))
+                .hint("name a file in a directory that can be written to, or an open descriptor as fd:3")
+        };
+        let sink = Sink::open(target).map_err(refuse)?;
         Ok(Self { sink, header: Header { name, backend, started_at: jiff::Timestamp::now() } })
     }
 
@@ -53,10 +57,12 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// The text of a warning.
-    pub fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), String> {
+    /// What is to be told; it changes no exit code.
+    pub fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
         let text = Fields::new(&self.header, verdict, exit, facts).line();
-        self.sink.write(text).map_err(|why| format!("cannot write the report: {why}"))
+        self.sink.write(text).map_err(|why| {
+            Failure::fault("cannot write the report").because(why).hint("the exit code is right all the same")
+        })
     }
 }
 

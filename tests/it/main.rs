@@ -47,6 +47,7 @@
 #[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod world;
 
+mod cli;
 mod cluster;
 mod command;
 mod doctor;

@@ -283,18 +283,16 @@ fn a_reader_sees_the_report_and_the_end_though_processes_are_left_behind() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_a_warning() {
+fn a_report_that_cannot_be_written_in_the_end_is_told_of_and_changes_no_exit_code() {
     let world = World::local();
-    let warned = |job: Run| {
-        let job = job.args(["/x", "sh", "-c", "exit 7"]).run().assert_code(7);
-        assert!(job.stderr.starts_with("distlock: warning: cannot write the report: "), "{}", job.describe());
-        assert_eq!(job.stderr.lines().count(), 1, "{}", job.describe());
+    let told = |job: Run| {
+        let job = job.args(["-q", "/x", "sh", "-c", "exit 7"]).run().assert_code(7);
+        assert!(job.stderr.starts_with("distlock: error: cannot write the report\n"), "{}", job.describe());
+        assert!(job.stderr.contains("caused by: No space left"), "{}", job.describe());
     };
     let to = |target: &str| world.distlock().args(["--report", target]);
-    warned(to("no/such/directory.json"));
-    warned(to("/dev/full"));
-    warned(to(&world.path().display().to_string()));
-    warned(with_descriptors(to("fd:3"), "3>/dev/full"));
+    told(to("/dev/full"));
+    told(with_descriptors(to("fd:3"), "3>/dev/full"));
     // A reader that is gone.
     let broken =
         format!("{} -b local -e file://$PWD/locks --report fd:3 /x sh -c 'exit 7'", env!("CARGO_BIN_EXE_distlock"));
@@ -307,7 +305,7 @@ fn a_report_that_cannot_be_written_is_a_warning() {
     // No file may grow: that is as if the disk were full, and no death by SIGXFSZ. What it says goes to a pipe.
     let line = format!("{{ ulimit -f 0; {} 2>&1; }} | cat", broken.replace("fd:3", "limited.json"));
     let job = world.command("sh").args(["-c", &line]).run();
-    assert!(job.stdout.contains("cannot write the report: File too large"), "{}", job.describe());
+    assert!(job.stdout.contains("caused by: File too large"), "{}", job.describe());
     assert_eq!(
         fs::read_dir(world.path())
             .expect("the world")
@@ -335,5 +333,5 @@ fn a_pipe_that_nobody_reads_holds_up_neither_the_lock_nor_the_end() {
     println!("the next one waited {:?}", next.elapsed);
     let job = job.wait().assert_code(7);
     assert!(job.elapsed > secs(5), "the pipe was given its time: {}", job.describe());
-    assert!(job.stderr.contains("cannot write the report: it was not taken within 5s"), "{}", job.describe());
+    assert!(job.stderr.contains("caused by: it was not taken within 5s"), "{}", job.describe());
 }

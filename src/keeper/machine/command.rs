@@ -70,7 +70,7 @@ impl Machine {
         self.signaled |= ends;
         if self.seeking() {
             if ends {
-                let failure = Failure::new(Kind::Interrupted(signal), "interrupted while waiting for the lock");
+                let failure = Failure::interrupted(signal, format_args!("while waiting for {}", self.rules.name));
                 self.conclude(Verdict::Failed(failure), now);
             }
         } else if matches!(self.phase, Phase::Clearing(_)) {
@@ -178,6 +178,7 @@ impl Machine {
 
     pub(super) fn lost(&self, cause: &str) -> Verdict {
         let mut failure = Failure::lost(&self.rules.name, cause);
+        failure.causes.extend(self.used_up());
         failure.causes.extend(self.causes.iter().cloned());
         Verdict::Failed(failure)
     }

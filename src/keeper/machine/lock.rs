@@ -57,6 +57,9 @@ impl Machine {
         self.answered = true;
         match place {
             Place::Held { token, .. } => {
+                if let Some(lease) = &self.lease {
+                    self.restarts.held(lease.terms().cover, now);
+                }
                 self.phase = Phase::Held { offered: false, acknowledged: false };
                 self.tell(FromKeeper::Held { token });
                 self.calls.schedule(Request::Watch, now);

@@ -188,7 +188,7 @@ pub struct Machine {
     orphaned: bool,
     /// A signal came that usually ends a command.
     signaled: bool,
-    restarted: u32,
+    restarts: relock::Restarts,
     /// Why the last run ended, while another is sought.
     loss: Option<String>,
     token: u64,
@@ -217,7 +217,7 @@ impl Machine {
             offer: None,
             orphaned: false,
             signaled: false,
-            restarted: 0,
+            restarts: relock::Restarts::default(),
             loss: None,
             token: 0,
             entered: false,

@@ -9,6 +9,7 @@ use super::{Action, Machine, Phase, Reason};
 use crate::backend::{Outcome, Place, Queue, Trouble};
 use crate::clock::Instant;
 use crate::config::OnLost;
+use crate::config::duration::show;
 use crate::keeper::calls::Request;
 use crate::lease::{K, Lease};
 use crate::link::{FromKeeper, Step};
@@ -19,6 +20,37 @@ const MIN_FROZEN: Duration = Duration::from_secs(3);
 /// A command whose lock is known to be lost and that does not stand still by then is killed: to stop it takes as long as
 /// to kill it, and as much is budgeted for it.
 const FREEZE_AT_ONCE: Duration = K;
+
+/// The pause before the second of runs that are lost one after the other, doubled with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The runs that `--on-lost restart` adds. Runs that lose the lock at once, as when each deletes it, come with growing
+/// pauses between them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Restarts {
+    count: u32,
+    /// Since when the lock is held, and for how long a lease of it lasts.
+    held: Option<(Instant, Duration)>,
+    pause: Duration,
+}
+
+impl Restarts {
+    /// The lock is held; a lease of it lasts for `ttl`.
+    pub(super) fn held(&mut self, ttl: Duration, now: Instant) {
+        self.held = Some((now, ttl));
+    }
+
+    /// The lock is lost again: how long to pause before it is sought. A run that outlived a lease of it is no sign that
+    /// the next one fails at once.
+    pub(super) fn next(&mut self, now: Instant) -> Duration {
+        self.count = self.count.saturating_add(1);
+        self.pause = match self.held.take() {
+            Some((since, ttl)) if now.since(since) < ttl => (self.pause * 2).clamp(FIRST_PAUSE.min(ttl), ttl),
+            _ => Duration::ZERO,
+        };
+        self.pause
+    }
+}
 
 /// A command that is being kept from running while its lock is uncertain.
 #[derive(Clone, Debug)]
@@ -49,8 +81,14 @@ impl Machine {
 
     /// Whether a loss is followed by another run. Not after a signal: the user wants it to end.
     pub(super) fn restarts(&self) -> bool {
-        let left = self.rules.restarts.is_none_or(|most| self.restarted < most);
+        let left = self.rules.restarts.is_none_or(|most| self.restarts.count < most);
         self.rules.on_lost == OnLost::Restart && left && !self.orphaned && !self.signaled
+    }
+
+    /// The runs that were all in vain, where no more are allowed.
+    pub(super) fn used_up(&self) -> Option<String> {
+        let count = self.rules.restarts.filter(|most| *most > 0 && self.restarts.count >= *most)?;
+        Some(format!("it was lost again after {count} restart{}", if count == 1 { "" } else { "s" }))
     }
 
     /// Nothing is left of the command: give the old contender up, and be a new one.
@@ -58,10 +96,14 @@ impl Machine {
         self.abandon_all();
         self.actions.push(Action::Forsake);
         self.tell(FromKeeper::Restarting(cause.clone()));
-        self.restarted = self.restarted.saturating_add(1);
+        let pause = self.restarts.next(now);
+        if !pause.is_zero() {
+            self.tell(FromKeeper::Note(format!("the lock was not held for long; a pause of {}", show(pause))));
+        }
         (self.phase, self.lease, self.stop, self.queue, self.entered) = (Phase::Seeking, None, None, None, false);
-        (self.loss, self.started) = (Some(cause), now);
-        self.calls.schedule(Request::Enter, now);
+        // The wait begins after the pause.
+        (self.loss, self.started) = (Some(cause), now + pause);
+        self.calls.schedule(Request::Enter, now + pause);
     }
 
     // ---- relock ----------------------------------------------------------------------------------------------------

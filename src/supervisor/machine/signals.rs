@@ -6,7 +6,7 @@ use super::{Action, Group, Keeper, Machine, PARTING, Phase, SAME_SIGNAL};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::keeper::machine::MAX_RELEASE;
 use crate::link::{FromSupervisor, Verdict};
 
@@ -62,7 +62,7 @@ impl Machine {
             // Whose end comes already needs no other.
             (Phase::Waiting, _) if self.keeper == Keeper::Gone => {}
             (Phase::Waiting, Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP | Signal::SIGQUIT) => {
-                let interrupted = Failure::new(Kind::Interrupted(signal as i32), "interrupted while waiting");
+                let interrupted = Failure::interrupted(signal as i32, format_args!("while waiting for {}", self.name));
                 self.verdict = Some(Verdict::Failed(interrupted));
                 self.parted = self.parted.or(Some(now + MAX_RELEASE + PARTING));
                 self.forward(signal, now);

@@ -130,13 +130,47 @@ fn a_loss_is_followed_by_another_run_as_often_as_allowed() {
     (machine.rules.on_lost, machine.rules.restarts) = (OnLost::Restart, Some(1));
     let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(100));
     let actions = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
-    assert!(actions.contains(&Action::Forsake) && actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
-    let _ = machine.on(held(111), at(112));
-    assert!(machine.on(Event::Acknowledged(newest()), at(113)).contains(&Action::Start));
-    let _ = machine.on(Event::Started, at(113));
-    let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(200));
-    let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(210));
-    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(220))), Some(Kind::Lost));
+    assert!(actions.contains(&Action::Forsake) && !actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
+    // The lock was held for a moment only, so a pause comes first.
+    assert_eq!(machine.wake(), Some(at(210)));
+    assert_eq!(machine.on(Event::Tick, at(210)), [Action::Begin(Request::Enter)]);
+    let _ = machine.on(held(211), at(212));
+    assert!(machine.on(Event::Acknowledged(newest()), at(213)).contains(&Action::Start));
+    let _ = machine.on(Event::Started, at(213));
+    let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(300));
+    let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(310));
+    let actions = machine.on(Event::Released(Ok(())), at(320));
+    let Some(Verdict::Failed(failure)) = verdict(&actions) else { panic!("{actions:?}") };
+    assert_eq!(
+        (failure.kind, failure.causes.last()),
+        (Kind::Lost, Some(&"it was lost again after 1 restart".to_owned()))
+    );
+}
+
+#[test]
+fn the_pause_before_a_restart_is_no_part_of_the_wait_and_can_be_ended() {
+    let lost = || {
+        let mut machine = running();
+        (machine.rules.on_lost, machine.rules.wait) = (OnLost::Restart, Some(Duration::ZERO));
+        let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(100));
+        let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
+        machine
+    };
+    assert_eq!(verdict(&lost().on(Event::Tick, at(200))), None);
+    assert_eq!(kind(&lost().on(Event::Signal(15), at(200))), Some(Kind::Lost));
+}
+
+#[test]
+fn pauses_grow_up_to_a_ttl_and_begin_anew_after_a_run_that_outlived_one() {
+    let mut restarts = crate::keeper::machine::relock::Restarts::default();
+    let mut lose = |after: Duration| {
+        restarts.held(TTL, at(0));
+        restarts.next(at(0) + after).as_millis()
+    };
+    let soon = Duration::from_millis(40);
+    let pauses: Vec<_> = (0..10).map(|_| lose(soon)).collect();
+    assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 12800, 15000, 15000]);
+    assert_eq!((lose(TTL), lose(soon), lose(soon)), (0, 100, 200));
 }
 
 #[test]
@@ -145,9 +179,10 @@ fn a_signal_that_ends_the_wait_after_a_loss_leaves_it_a_loss() {
     machine.rules.on_lost = OnLost::Restart;
     let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(100));
     let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
-    let _ = machine.on(queued(111), at(112));
-    let _ = machine.on(Event::Signal(15), at(200));
-    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(210))), Some(Kind::Lost));
+    let _ = machine.on(Event::Tick, at(210));
+    let _ = machine.on(queued(211), at(212));
+    let _ = machine.on(Event::Signal(15), at(300));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(310))), Some(Kind::Lost));
 }
 
 #[test]
@@ -156,7 +191,8 @@ fn a_wait_after_a_loss_that_runs_out_is_a_loss() {
     (machine.rules.on_lost, machine.rules.wait) = (OnLost::Restart, Some(Duration::from_secs(1)));
     let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(100));
     let _ = machine.on(Event::Reaped { command: Some(Verdict::Signaled(9)), empty: true }, at(110));
-    let _ = machine.on(queued(111), at(112));
-    let _ = machine.on(Event::Tick, at(1_110));
-    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(1_111))), Some(Kind::Lost));
+    let _ = machine.on(Event::Tick, at(210));
+    let _ = machine.on(queued(211), at(212));
+    let _ = machine.on(Event::Tick, at(1_210));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(1_211))), Some(Kind::Lost));
 }

@@ -1,0 +1,6 @@
+//! What users and scripts rely on at the command line.
+
+mod interrupted;
+mod prompt;
+mod report_target;
+mod restarts;

@@ -1,0 +1,115 @@
+//! The question for a password: whatever ends it, the terminal shows again what is typed, and there is a report.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
+
+use crate::world::{Terminal, World, name, poll_until, secs};
+
+const QUESTION: &str = "Password of joe on etcd: ";
+
+/// A job that asks for joe's password, as a line of `sh`.
+fn job(options: &str) -> String {
+    let distlock = env!("CARGO_BIN_EXE_distlock");
+    format!("{distlock} -b etcd -e http://127.0.0.1:1 --connect-timeout 100ms --user joe {options} /x true")
+}
+
+/// A script at the terminal that outlives Ctrl-C, and tells how the job ended and in which state the terminal is. Not
+/// an interactive shell, which sets a terminal right by itself.
+fn script(world: &World, options: &str) -> Terminal {
+    let text = format!("trap : INT TERM\n{}\necho status=$?\nstty -a | tr ' ' '\\n' >modes\necho told", job(options));
+    world.script("script", &text);
+    let mut terminal = Terminal::open(world);
+    terminal.line("./script");
+    terminal.expect(QUESTION);
+    terminal
+}
+
+#[track_caller]
+fn assert_restored(world: &World) {
+    let modes = fs::read_to_string(world.path().join("modes")).expect("the terminal's modes");
+    for mode in ["echo", "icanon", "isig"] {
+        assert!(modes.lines().any(|line| line == mode), "{mode} in {modes}");
+    }
+}
+
+#[track_caller]
+fn assert_interrupted(world: &World, signal: i32) {
+    let report = fs::read_to_string(world.path().join("report.json")).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    let told = (&report["outcome"], &report["exit"], &report["signal"]);
+    assert_eq!(told, (&"interrupted".into(), &(128 + signal).into(), &signal.into()), "{report}");
+}
+
+#[test]
+fn ctrl_c_leaves_the_terminal_as_it_was_and_a_report() {
+    let world = World::new();
+    let mut terminal = script(&world, "--report report.json");
+    terminal.send_hidden("half-typed\x03");
+    let shown = terminal.expect("status=130");
+    terminal.expect("told");
+    assert!(!shown.contains("error") && !shown.contains("half-typed"), "{shown}");
+    assert_restored(&world);
+    assert_interrupted(&world, 2);
+}
+
+#[test]
+fn term_leaves_the_terminal_as_it_was_and_a_report() {
+    let world = World::new();
+    let mut terminal = script(&world, "--report report.json");
+    terminal.send_hidden("half-typed");
+    let asking = world.processes().into_iter().find(|pid| name(*pid) == "distlock").expect("the job");
+    kill(asking, Signal::SIGTERM).expect("it is alive");
+    let shown = terminal.expect("status=143");
+    assert!(shown.contains("distlock: error: interrupted by SIGTERM while asking for a password"), "{shown}");
+    terminal.expect("told");
+    // What was typed is not left for the shell to show.
+    let shown = terminal.prompt();
+    assert!(!shown.contains("half-typed"), "{shown}");
+    assert_restored(&world);
+    assert_interrupted(&world, 15);
+}
+
+#[test]
+fn ctrl_d_is_no_password() {
+    let world = World::new();
+    let mut terminal = script(&world, "");
+    terminal.send_hidden("\x04");
+    let shown = terminal.expect("status=64");
+    assert!(shown.contains("none was typed") && shown.contains("--password-file"), "{shown}");
+    terminal.expect("told");
+    assert_restored(&world);
+}
+
+#[test]
+fn the_question_comes_back_with_the_job() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    terminal.line(&format!("{}; echo status=$?", job("")));
+    terminal.expect(QUESTION);
+    terminal.send_hidden("\x1a");
+    terminal.expect("Stopped");
+    terminal.prompt();
+    // In the background it stops again instead of taking what is typed to others.
+    terminal.line("bg");
+    terminal.line("until jobs -s | grep -q distlock; do :; done; echo stands");
+    terminal.expect("stands");
+    terminal.line("fg");
+    terminal.expect(QUESTION);
+    terminal.send_hidden("secret\n");
+    let shown = terminal.expect("no server could be reached");
+    assert!(!shown.contains("secret"), "{shown}");
+    terminal.prompt();
+}
+
+#[test]
+fn a_job_in_the_background_can_be_ended_while_it_waits_for_its_turn_to_ask() {
+    let world = World::new();
+    let mut terminal = Terminal::open(&world);
+    terminal.line(&format!("{} &", job("--report report.json")));
+    terminal.line("until jobs -s | grep -q distlock; do :; done; kill %1");
+    terminal.expect("interrupted by SIGTERM while asking for a password");
+    poll_until("the report", secs(10), || world.path().join("report.json").exists());
+    assert_interrupted(&world, 15);
+}
