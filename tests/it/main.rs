@@ -44,6 +44,7 @@ mod world;
 
 mod cluster;
 mod command;
+mod consul;
 mod doctor;
 mod interop;
 mod leftovers;

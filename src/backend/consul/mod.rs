@@ -83,8 +83,8 @@ struct Life {
     stand: Stand,
     /// A transaction that takes or frees the lock was sent, and no answer seen.
     in_doubt: bool,
-    /// The first in the queue locked `.next`, or tried to.
-    next: bool,
+    /// The taking of the lock by which those in the queue were passed, and which is being given back.
+    passing: Option<u64>,
     /// The last try was refused for a lock-delay.
     lock_delay: bool,
     /// What was read and not yet acted upon.
@@ -95,6 +95,8 @@ struct Life {
     seen: Option<u64>,
     /// Which taking of the lock it was.
     taken: Option<Taken>,
+    /// Places that others left behind, to be deleted together with the lock.
+    litter: Vec<String>,
     /// The held lock turned out to be lost.
     lost: bool,
 }
@@ -169,7 +171,6 @@ impl Contender {
             let mut life = contender.life.borrow_mut();
             life.session = Some(Session { id: lease_id.to_owned(), s: Instant::now() });
             life.stand = Stand::Adopted;
-            life.next = true;
         }
         Ok(contender)
     }
@@ -272,7 +273,8 @@ impl Contender {
     /// Frees the lock. False: it was not this session's.
     async fn unlock(&self, session: &str) -> Outcome<bool> {
         let keys = &self.keys;
-        let ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
+        let mut ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
+        ops.extend(self.life.borrow().litter.iter().map(|key| Op::delete(key)));
         let in_doubt = std::mem::replace(&mut self.life.borrow_mut().in_doubt, true);
         let freed = match self.api.txn(ops).await {
             Ok(Txn::Applied(_)) => true,
@@ -292,19 +294,10 @@ impl Contender {
         Ok(freed)
     }
 
-    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`; of a
-    /// session that only releases its keys, the place itself would be left.
+    /// Gives up a place in the queue, which only ends with its session where that deletes its keys.
     async fn leave_queue(&self, session: &str) -> Outcome<()> {
-        let keys = &self.keys;
-        let place = || Op::delete(&keys.place(session));
-        if self.life.borrow().next {
-            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place()];
-            if let Txn::Applied(_) = self.api.txn(ops).await? {
-                return Ok(());
-            }
-        }
         if self.want.relock {
-            self.api.txn(vec![place()]).await?;
+            self.api.txn(vec![Op::delete(&self.keys.place(session))]).await?;
         }
         Ok(())
     }
