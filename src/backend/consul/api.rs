@@ -95,6 +95,11 @@ impl Op {
         Self::by("unlock", key, session)
     }
 
+    /// Demands that the session holds the key.
+    pub fn check_session(key: &str, session: &str) -> Self {
+        Self::by("check-session", key, session)
+    }
+
     /// Demands that the key was not changed since.
     pub fn check_index(key: &str, modify_index: u64) -> Self {
         Self { index: Some(modify_index), ..Self::new("check-index", key) }

@@ -248,6 +248,7 @@ impl Contender {
             self.before.set(Some(taken));
         }
         let session = self.session_id()?;
+        self.unlock_record(&session).await?;
         self.api.destroy_session(&session).await?;
         *self.life.borrow_mut() = Life::default();
         Ok(())
@@ -261,13 +262,22 @@ impl Contender {
         match view.holder() {
             Some(holder) if holder == session => {}
             Some(other) => return Err(Trouble::Lost(format!("{} is held by session {other}", self.keys.lock))),
-            None => return Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
+            // A key that the token may not read is left out without a word; a transaction says so.
+            None => return self.confirm(session).await.and(Err(self.unreadable())),
         }
         if let Some(stop) = view.record().stop {
             return Err(Trouble::Broken(stop));
         }
         self.life.borrow_mut().seen = index;
         Ok(())
+    }
+
+    /// A read, sent now, says that the session holds the lock.
+    async fn confirm(&self, session: &str) -> Outcome<()> {
+        match self.api.txn(vec![Op::check_session(&self.keys.lock, session)]).await? {
+            Txn::Applied(_) => Ok(()),
+            Txn::Refused(_) => Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
+        }
     }
 
     /// Frees the lock. False: it was not this session's.
@@ -284,14 +294,19 @@ impl Contender {
                 self.api.renew_session(session).await?
             }
             Ok(Txn::Refused(_)) => {
-                // Where only the lock was taken away, a record that goes with the session would leave a lock-delay.
-                self.api.txn(vec![Op::unlock(&keys.info, session), Op::delete(&keys.info)]).await?;
+                self.unlock_record(session).await?;
                 false
             }
             Err(trouble) => return Err(trouble),
         };
         self.life.borrow_mut().in_doubt = false;
         Ok(freed)
+    }
+
+    /// Frees the record where only the lock was taken away: one that goes with the session would leave a lock-delay.
+    async fn unlock_record(&self, session: &str) -> Outcome<()> {
+        let info = &self.keys.info;
+        self.api.txn(vec![Op::unlock(info, session), Op::delete(info)]).await.map(drop)
     }
 
     /// Gives up a place in the queue, which only ends with its session where that deletes its keys.
@@ -357,11 +372,14 @@ impl Backend for Contender {
     async fn renew(&self) -> Outcome<Instant> {
         let session = self.session_id()?;
         let s = Instant::now();
-        match self.api.renew_session(&session).await {
-            Ok(true) => Ok(s),
-            Ok(false) => self.forget_if_lost(Err(turn::ended(&session))),
-            Err(trouble) => Err(not_fatal(trouble)),
-        }
+        let renewed = match self.api.renew_session(&session).await {
+            Ok(false) => Err(turn::ended(&session)),
+            // A leader that stood still and was replaced acknowledges a while what nobody else knows of. A command that
+            // runs would be dead before its successor ends the session; one that was frozen may be long past that.
+            Ok(true) if self.want.relock && self.stand() == Stand::Holding => self.confirm(&session).await,
+            outcome => outcome.map(drop),
+        };
+        self.forget_if_lost(renewed).map(|()| s).map_err(not_fatal)
     }
 
     async fn watch(&self) -> Trouble {

@@ -242,7 +242,7 @@ impl Contender {
         }
     }
 
-    fn unreadable(&self) -> Trouble {
+    pub(super) fn unreadable(&self) -> Trouble {
         Trouble::Uncertain { answered: true, cause: format!("{}: the lock cannot be read", self.api.http.endpoint()) }
     }
 

@@ -1,6 +1,7 @@
 //! What is Consul's alone.
 
 mod queue;
+mod relock;
 
 use nix::sys::signal::{Signal, kill};
 
