@@ -50,6 +50,7 @@ mod world;
 mod cli;
 mod cluster;
 mod command;
+mod consul;
 mod doctor;
 mod guardians;
 mod interop;
