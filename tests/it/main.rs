@@ -44,6 +44,7 @@ mod world;
 
 mod cluster;
 mod command;
+mod contender;
 mod doctor;
 mod interop;
 mod leftovers;

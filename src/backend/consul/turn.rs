@@ -258,7 +258,7 @@ impl Contender {
         life.stand = Stand::Holding;
         life.in_doubt = false;
         life.seen = Some(token);
-        life.taken = Some(Taken { create_index: lock.create_index, lock_index: lock.lock_index });
+        life.taken = Some((token, Taken { create_index: lock.create_index, lock_index: lock.lock_index }));
         Place::Held { token, key: self.keys.lock.clone() }
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod dial;
 mod discover;
 mod dns;
+mod entry;
 mod fault;
 mod leases;
 pub mod probe;
@@ -27,9 +28,9 @@ use crate::clock::Instant;
 use crate::error::Failure;
 use crate::holder::Record;
 use client::Client;
-use leases::Leases;
+use entry::{Entry, Past};
 pub use queue::check_name;
-use queue::{Line, Own, Prefix};
+use queue::{Own, Prefix};
 use renew::KeepAlive;
 use view::View;
 
@@ -54,55 +55,10 @@ pub struct Contender {
     /// A lease whose grant was not answered yet.
     granting: Pending<Outcome<Option<i64>>>,
     keep_alive: RefCell<Option<KeepAlive>>,
-    /// The key of the lease before this one, and up to which revision it is known to have held the lock.
-    before: RefCell<Option<(String, i64)>>,
+    /// The keys before this one.
+    past: RefCell<Past>,
     /// A renewal saw that somebody before us is gone; the watch may have died without a word.
     moved: Notify,
-}
-
-/// One key of this contender, and what is known of it.
-#[derive(Clone, Debug)]
-struct Entry {
-    leases: Leases,
-    /// Sampled before the first grant was sent: the lease, if a reply was missed, is no older.
-    sent: Option<Instant>,
-    granted: Option<Granted>,
-    /// The revision that created our key, once it is known.
-    created: Option<i64>,
-    /// The last revision at which our key was seen; watching goes on from there.
-    seen: Option<i64>,
-    /// The last revision at which this contender was seen to hold the lock.
-    held_at: Option<i64>,
-    /// The Raft term of the last confirmed read.
-    term: u64,
-    line: Option<Line>,
-    held: bool,
-    /// How the lease or the key was lost.
-    lost: Option<String>,
-    /// A revocation was sent, and its reply missed.
-    revoking: bool,
-}
-
-impl Entry {
-    fn new() -> Result<Self, Failure> {
-        random_lease().map(Self::with_lease)
-    }
-
-    fn with_lease(lease: i64) -> Self {
-        Self {
-            leases: Leases::new(lease),
-            sent: None,
-            granted: None,
-            created: None,
-            seen: None,
-            held_at: None,
-            term: 0,
-            line: None,
-            held: false,
-            lost: None,
-            revoking: false,
-        }
-    }
 }
 
 impl Contender {
@@ -131,7 +87,7 @@ impl Contender {
             entry: RefCell::new(entry),
             granting: Pending::default(),
             keep_alive: RefCell::new(None),
-            before: RefCell::new(None),
+            past: RefCell::default(),
             moved: Notify::new(),
         })
     }
@@ -275,12 +231,9 @@ impl Contender {
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
         if self.entry.borrow().lost.is_some() {
-            let held_at = self.entry.borrow().held_at;
-            if let Some(held_at) = held_at {
-                self.before.replace(Some((self.key(), held_at)));
-            }
+            let (key, left) = (self.key(), self.entry.borrow().clone());
             match self.try_release().await {
-                Ok(()) | Err(Trouble::Lost(_)) => {}
+                Ok(()) | Err(Trouble::Lost(_)) => self.past.borrow_mut().add(key, &left),
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -334,11 +287,11 @@ impl Contender {
         Ok(())
     }
 
-    /// Whether the history between the two leases shows no other contender. What was compacted may have held one.
-    async fn try_alone(&self) -> Outcome<bool> {
-        let (before, created) = (self.before.borrow().clone(), self.entry.borrow().created);
-        let (Some((key, held_at)), Some(created)) = (before, created) else { return Ok(false) };
-        watch::nobody_between(&self.client, &self.prefix, (&key, held_at), created).await
+    /// Whether the history since our key of that token shows no other contender. What was compacted may have held one.
+    async fn try_alone(&self, token: u64) -> Outcome<bool> {
+        let (since, created) = (self.past.borrow().since(token), self.entry.borrow().created);
+        let (Some((held_at, keys)), Some(created)) = (since, created) else { return Ok(false) };
+        watch::nobody_between(&self.client, &self.prefix, held_at, &keys, created).await
     }
 
     async fn try_release(&self) -> Outcome<()> {
@@ -436,8 +389,8 @@ impl Backend for Contender {
         }
     }
 
-    async fn alone(&self) -> Outcome<bool> {
-        self.try_alone().await.inspect_err(|trouble| self.note(trouble))
+    async fn alone(&self, since: u64) -> Outcome<bool> {
+        self.try_alone(since).await.inspect_err(|trouble| self.note(trouble))
     }
 
     async fn release(&self) -> Outcome<()> {

@@ -60,12 +60,19 @@ async fn open(link: &mut Link, keys: &[&[u8]], after: i64) -> Result<WatchStream
     Ok(stream)
 }
 
-/// Reads the history of a lock from the revision at which `before` held it to the creation of our next key at `created`:
-/// whether no other contender's key came or went. False where the history is compacted: somebody may have been there.
-pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64), created: i64) -> Outcome<bool> {
+/// Reads the history of a lock from the revision `held_at`, at which we held it, to the creation of our present key at
+/// `created`: whether no contender's key came or went but those of ours. False where the history is compacted: somebody may
+/// have been there.
+pub async fn nobody_between(
+    client: &Client,
+    prefix: &Prefix,
+    held_at: i64,
+    ours: &[String],
+    created: i64,
+) -> Outcome<bool> {
     let mut link = client.link().await?;
     let (from, to) = prefix.range();
-    let options = WatchOptions::new().with_range(to).with_start_revision(before.1 + 1);
+    let options = WatchOptions::new().with_range(to).with_start_revision(held_at + 1);
     let mut stream = match link.client.watch(from, Some(options)).await {
         Ok(stream) => stream,
         Err(error) => return Err(client.judge(&link, &error).into()),
@@ -82,8 +89,9 @@ pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64
             false => {}
         }
         let changes = message.events().iter().filter_map(|event| event.kv());
-        let mut others = changes.filter(|kv| prefix.owns(kv.key()) && kv.key() != before.0.as_bytes());
-        // Our next key's creation comes in the end, so this waits for nothing that does not come.
+        let is_ours = |kv: &&KeyValue| ours.iter().any(|key| key.as_bytes() == kv.key());
+        let mut others = changes.filter(|kv| prefix.owns(kv.key()) && !is_ours(kv));
+        // Our present key's creation comes in the end, so this waits for nothing that does not come.
         if let Some(kv) = others.next() {
             return Ok(kv.mod_revision() == created);
         }

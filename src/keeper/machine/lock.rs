@@ -57,6 +57,7 @@ impl Machine {
         self.answered = true;
         match place {
             Place::Held { token, .. } => {
+                self.token = token;
                 self.phase = Phase::Held { offered: false, acknowledged: false };
                 self.tell(FromKeeper::Held { token });
                 self.calls.schedule(Request::Watch, now);
