@@ -46,6 +46,7 @@ mod cluster;
 mod command;
 mod contender;
 mod doctor;
+mod etcd;
 mod interop;
 mod leftovers;
 mod loss;

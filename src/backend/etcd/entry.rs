@@ -4,15 +4,14 @@ use super::leases::Leases;
 use super::queue::Line;
 use super::random_lease;
 use crate::backend::Granted;
-use crate::clock::Instant;
 use crate::error::Failure;
 
 /// One key of this contender, and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub leases: Leases,
-    /// Sampled before the first grant was sent: the lease, if a reply was missed, is no older.
-    pub sent: Option<Instant>,
+    /// A grant was sent, so something may stand on the server.
+    pub asked: bool,
     pub granted: Option<Granted>,
     /// The revision that created our key, once it is known.
     pub created: Option<i64>,
@@ -38,7 +37,7 @@ impl Entry {
     pub fn with_lease(lease: i64) -> Self {
         Self {
             leases: Leases::new(lease),
-            sent: None,
+            asked: false,
             granted: None,
             created: None,
             seen: None,

@@ -12,8 +12,6 @@ use crate::backend::tls;
 pub enum Fault {
     /// The server knows no such lease.
     NoLease,
-    /// The server already has a lease with this id.
-    LeaseExists,
     /// The server knows no users, so there is nobody to be.
     AuthDisabled,
     /// The credentials or the rights do not suffice; the server's words.
@@ -78,7 +76,6 @@ impl Fault {
         }
         match status.code() {
             Code::NotFound if words == "requested lease not found" => Self::NoLease,
-            Code::FailedPrecondition if words == "lease already exists" => Self::LeaseExists,
             Code::FailedPrecondition if words == "authentication is not enabled" => Self::AuthDisabled,
             Code::PermissionDenied => Self::Denied(words),
             // The rights changed while the request was under way.
@@ -118,7 +115,6 @@ mod tests {
     #[test]
     fn a_server_s_words_decide() {
         assert_eq!(status(Code::NotFound, "etcdserver: requested lease not found"), Fault::NoLease);
-        assert_eq!(status(Code::FailedPrecondition, "etcdserver: lease already exists"), Fault::LeaseExists);
         assert_eq!(
             status(Code::PermissionDenied, "etcdserver: permission denied"),
             Fault::Denied("permission denied".into())

@@ -42,7 +42,7 @@ const HEAD_START: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// How long a release waits for the answer to a grant that it finds under way.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// One contender for one lock on etcd.
 pub struct Contender {
@@ -53,7 +53,7 @@ pub struct Contender {
     value: String,
     entry: RefCell<Entry>,
     /// A lease whose grant was not answered yet.
-    granting: Pending<Outcome<Option<i64>>>,
+    granting: Pending<Outcome<i64>>,
     keep_alive: RefCell<Option<KeepAlive>>,
     /// The keys before this one.
     past: RefCell<Past>,
@@ -71,7 +71,7 @@ impl Contender {
     pub fn adopt(server: &Server, want: Want, lease_id: &str, note: Note) -> Result<Self, Failure> {
         let lease = i64::from_str_radix(lease_id, 16).ok().filter(|lease| *lease > 0);
         let lease = lease.ok_or_else(|| Failure::usage(format!("{lease_id:?} is not an etcd lease")))?;
-        let entry = Entry { sent: Some(Instant::now()), held: true, ..Entry::with_lease(lease) };
+        let entry = Entry { asked: true, held: true, ..Entry::with_lease(lease) };
         Self::with_entry(server, want, note, entry)
     }
 
@@ -101,35 +101,52 @@ impl Contender {
         self.prefix.key(self.entry.borrow().leases.first())
     }
 
-    /// Creates the lease, and enters the queue without waiting for the reply.
+    /// Creates the lease, and enters the queue, where it may without waiting for the reply.
     async fn grant_and_enter(&self) -> Outcome<(Granted, View)> {
-        // The head start is worth something only on a connection that is open already.
-        self.client.link().await?;
-        let lease = self.lease();
+        let link = self.client.link().await?;
+        let lease = self.fresh_lease()?;
         let s = Instant::now();
-        let first = *self.entry.borrow_mut().sent.get_or_insert(s);
         let (client, ttl) = (Rc::clone(&self.client), self.ttl);
         self.granting.begin(async move { client.grant(lease, ttl).await });
-        let (ttl, early) = if let Ok(ttl) = timeout(HEAD_START, self.grant_answer()).await {
-            (ttl?, None)
-        } else {
-            let (ttl, view) = tokio::join!(self.grant_answer(), self.put_key());
-            (ttl?, Some(view))
+        // On another connection than one that lives both could be held up, and applied when everything was given up.
+        let head_start = if link.is_lively() { HEAD_START } else { Duration::MAX };
+        let enter = async {
+            if let Ok(ttl) = timeout(head_start, self.grant_answer()).await {
+                return (ttl, Ok(None));
+            }
+            tokio::join!(self.grant_answer(), self.put_key())
         };
-        let granted = match ttl {
-            Some(ttl) => self.granted(s, ttl),
-            // A grant whose reply was missed made it, no earlier than the first was sent.
-            None => self.granted(first, self.granted_ttl().await?),
-        };
+        let ((ttl, early), ()) = tokio::join!(enter, self.end_strays());
+        let granted = self.granted(s, ttl?);
         self.entry.borrow_mut().granted = Some(granted);
-        let view = match early.transpose()?.flatten() {
+        let view = match early? {
             Some(view) => view,
             None => self.put_key_under_lease().await?,
         };
         Ok((granted, view))
     }
 
-    async fn grant_answer(&self) -> Outcome<Option<i64>> {
+    /// An id for the lease that is asked for next. One that may have been granted before is not asked for again: a request
+    /// for it that is held up somewhere could be applied after we gave everything up, and a key with it.
+    fn fresh_lease(&self) -> Outcome<i64> {
+        let mut entry = self.entry.borrow_mut();
+        if std::mem::replace(&mut entry.asked, true) {
+            entry.leases.start_anew(random_lease().map_err(Trouble::Fatal)?);
+        }
+        Ok(entry.leases.bound())
+    }
+
+    /// Ends earlier leases, if they were granted after all, so that we do not stand in line behind a key of our own. The
+    /// release does it once more.
+    async fn end_strays(&self) {
+        let strays = self.entry.borrow().leases.others().to_vec();
+        for lease in strays {
+            // One trouble on the way to the server is the grant's too.
+            let _ = self.client.revoke(lease).await;
+        }
+    }
+
+    async fn grant_answer(&self) -> Outcome<i64> {
         let lost = || Err(Trouble::Uncertain { answered: false, cause: "the grant's answer was missed".to_owned() });
         self.granting.answer().await.unwrap_or_else(lost)
     }
@@ -141,10 +158,6 @@ impl Contender {
                 .note(format!("etcd: granted a TTL of {ttl}s, the least of the server, instead of {}s", self.ttl));
         }
         Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
-    }
-
-    async fn granted_ttl(&self) -> Outcome<i64> {
-        self.client.granted_ttl(self.lease()).await?.ok_or_else(|| Trouble::Lost("the lease expired".to_owned()))
     }
 
     /// Enters the queue. None where the lease is unknown: this overtook the grant, or the lease is gone.
@@ -297,8 +310,8 @@ impl Contender {
     async fn try_release(&self) -> Outcome<()> {
         // A grant that is applied after the revocation would leave its lease behind.
         let _ = timeout(SETTLE, self.granting.answer()).await;
-        let Entry { sent, created, held, lost, revoking, .. } = self.entry.borrow().clone();
-        if sent.is_none() {
+        let Entry { asked, created, held, lost, revoking, .. } = self.entry.borrow().clone();
+        if !asked {
             return Ok(());
         }
         if held && lost.is_none() && !revoking {

@@ -1,0 +1,3 @@
+//! What is etcd's alone.
+
+mod late;
