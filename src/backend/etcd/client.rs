@@ -7,13 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn, TxnResponse};
+use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::dial::Dial;
 use super::discover::Dials;
 use super::fault::Fault;
+use super::view::{Odd, Reply};
 use crate::backend::endpoint::{Secret, Server};
 use crate::backend::tls::{self, Distrusted};
 use crate::backend::{Note, Outcome, Trouble};
@@ -242,7 +243,11 @@ impl Client {
     /// Grants a lease under an id of our own, which is asked for only once. Returns the TTL in seconds.
     pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<i64> {
         let options = LeaseGrantOptions::new().with_id(lease);
-        Ok(self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await?.ttl())
+        let reply = self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await?;
+        match reply.ttl() {
+            ttl @ 1.. if reply.id() == lease => Ok(ttl),
+            _ => Err(self.odd("another lease was granted than was asked for")),
+        }
     }
 
     /// Ends a lease and with it its key. Returns whether there was one.
@@ -255,15 +260,29 @@ impl Client {
     }
 
     /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
-    pub async fn txn(&self, txn: Txn) -> Outcome<Option<TxnResponse>> {
+    pub async fn txn(&self, txn: Txn) -> Outcome<Option<Reply>> {
         match self.ask(async |client| client.txn(txn).await).await {
             Ok(reply) => {
                 reply.header().inspect(|header| self.introduce(header));
-                Ok(Some(reply))
+                self.understood(Reply::of(reply.0)).map(Some)
             }
             Err(Refusal::NoLease) => Ok(None),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// A transaction that names no lease.
+    pub async fn read(&self, txn: Txn) -> Outcome<Reply> {
+        self.txn(txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
+    }
+
+    /// What was read of a reply. One that is none to what was asked says nothing of the lock.
+    pub fn understood<T>(&self, read: Result<T, Odd>) -> Outcome<T> {
+        read.map_err(|Odd(why)| self.odd(why))
+    }
+
+    fn odd(&self, why: &str) -> Trouble {
+        self.passing(*self.turn.borrow(), true, why)
     }
 
     /// The value of one key, where it exists; linearizable.

@@ -108,7 +108,7 @@ impl Contender {
             self.grant_no_less(lease).await?;
             let rebind = view::rebind(&self.key(), own.created, own.modified, lease);
             let Some(reply) = self.client.txn(rebind).await? else { return Err(uncertain(&self.client)) };
-            match Rebound::of(&reply) {
+            match self.client.understood(Rebound::of(reply, &self.key()))? {
                 Rebound::Done { revision, term } => {
                     let mut entry = self.entry.borrow_mut();
                     entry.leases.changed_to(lease);

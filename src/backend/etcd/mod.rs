@@ -32,7 +32,7 @@ use entry::{Entry, Past};
 pub use queue::check_name;
 use queue::{Own, Prefix};
 use renew::KeepAlive;
-use view::View;
+use view::{Confirmed, View};
 
 /// How long the grant runs ahead of the transaction that needs it, on the same connection: enough to be applied first,
 /// and less than waiting for its reply.
@@ -163,8 +163,11 @@ impl Contender {
     /// Enters the queue. None where the lease is unknown: this overtook the grant, or the lease is gone.
     async fn put_key(&self) -> Outcome<Option<View>> {
         let lease = self.lease();
-        let reply = self.client.txn(view::enter(&self.prefix, &self.key(), lease, &self.value)).await?;
-        Ok(reply.map(|reply| View::of_queue(&reply, &self.prefix, lease, &self.value)))
+        let (key, value) = (self.key(), &self.value);
+        let Some(reply) = self.client.txn(view::enter(&self.prefix, &key, lease, value)).await? else {
+            return Ok(None);
+        };
+        self.client.understood(View::entered(reply, &self.prefix, &key, lease, value)).map(Some)
     }
 
     async fn put_key_under_lease(&self) -> Outcome<View> {
@@ -173,25 +176,28 @@ impl Contender {
 
     /// Reads the queue.
     async fn look(&self) -> Outcome<Place> {
-        let lease = self.lease();
-        let Some(reply) = self.client.txn(view::look(&self.prefix, &self.key())).await? else {
-            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
-        };
-        self.place(View::of_queue(&reply, &self.prefix, lease, &self.value)).await
+        let key = self.key();
+        let reply = self.client.read(view::look(&self.prefix, &key)).await?;
+        self.place(self.client.understood(View::looked(reply, &self.prefix, &key))?).await
     }
 
     /// What a view of the queue makes of us.
-    async fn place(&self, view: View) -> Outcome<Place> {
-        let own = self.checked(view.own)?;
+    async fn place(&self, mut view: View) -> Outcome<Place> {
+        let own = self.checked(view.own.take())?;
+        while let Some(rest) = view.rest() {
+            let page = self.client.read(view::page(&self.prefix, rest, view.revision)).await?;
+            self.client.understood(view.read_on(page, &self.prefix))?;
+        }
+        let line = view.line(own.created);
         {
             let mut entry = self.entry.borrow_mut();
             entry.created = Some(own.created);
             entry.seen = Some(view.revision);
-            entry.line.clone_from(&view.line);
-            entry.held = view.line.is_none();
+            entry.line.clone_from(&line);
+            entry.held = line.is_none();
             entry.held_at = entry.held.then_some(view.revision);
         }
-        let Some(line) = view.line else {
+        let Some(line) = line else {
             // Revisions are positive.
             return Ok(Place::Held { token: own.created.unsigned_abs(), key: self.key() });
         };
@@ -211,22 +217,22 @@ impl Contender {
     async fn confirm(&self) -> Outcome<(Own, u64)> {
         let line = self.entry.borrow().line.clone();
         let others = line.as_ref().map_or(Vec::new(), |line| vec![line.before.as_slice(), line.first.as_slice()]);
-        let Some(reply) = self.client.txn(view::confirm(&self.key(), &others)).await? else {
-            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
-        };
-        let (view, complete) = View::of_keys(&reply);
-        let own = self.checked(view.own)?;
+        let key = self.key();
+        let reply = self.client.read(view::confirm(&key, &others)).await?;
+        let Confirmed { revision, term, own, complete } =
+            self.client.understood(Confirmed::of(reply, &key, &others))?;
+        let own = self.checked(own)?;
         // What the watch may have missed must be read, even by a wait that starts later.
         let mut entry = self.entry.borrow_mut();
-        entry.seen = complete.then_some(view.revision);
+        entry.seen = complete.then_some(revision);
         if entry.held {
-            entry.held_at = Some(view.revision);
+            entry.held_at = Some(revision);
         }
         drop(entry);
         if !complete {
             self.moved.notify_one();
         }
-        Ok((own, view.term))
+        Ok((own, term))
     }
 
     async fn renew_once(&self) -> Outcome<renew::Renewal> {
@@ -346,8 +352,9 @@ impl Contender {
 
     /// Finds out which lease the key of another process's contender is bound to.
     async fn find_lease(&self) -> Outcome<()> {
-        let reply = self.client.txn(view::confirm(&self.key(), &[])).await?;
-        let own = reply.and_then(|reply| View::of_keys(&reply).0.own);
+        let key = self.key();
+        let reply = self.client.read(view::confirm(&key, &[])).await?;
+        let own = self.client.understood(Confirmed::of(reply, &key, &[]))?.own;
         if let Some(own) = own.filter(|own| own.lease != self.lease()) {
             self.entry.borrow_mut().leases.changed_to(own.lease);
         }
