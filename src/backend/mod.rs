@@ -153,8 +153,9 @@ pub trait Backend {
     async fn watch(&self) -> Trouble;
 
     /// After [`Trouble::Lost`] and a new [`Backend::enter`] that holds: whether provably nobody else held the lock since
-    /// the last confirmed renewal of the lease that was lost. Where that cannot be known, somebody may have.
-    async fn alone(&self) -> Outcome<bool> {
+    /// it was held with this token and known to be. Where that cannot be known, somebody may have. There may have been
+    /// further leases in between, which were lost too: the token names the one that the command ran under.
+    async fn alone(&self, _since: u64) -> Outcome<bool> {
         Ok(false)
     }
 

@@ -286,7 +286,10 @@ impl<'a> Keeper<'a> {
             Request::Wait => Box::pin(async move { Event::Moved(backend.wait().await) }),
             Request::Renew => Box::pin(async move { Event::Renewed(backend.renew().await) }),
             Request::Watch => Box::pin(async move { Event::News(backend.watch().await) }),
-            Request::Prove => Box::pin(async move { Event::Proved(backend.alone().await) }),
+            Request::Prove => {
+                let since = self.machine.ran_under();
+                Box::pin(async move { Event::Proved(backend.alone(since).await) })
+            }
             Request::Release => Box::pin(async move { Event::Released(backend.release().await) }),
         });
     }

@@ -4,22 +4,28 @@
 //! one endpoint, and whatever fails makes the next request go to the next one.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn, TxnResponse};
+use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::dial::Dial;
 use super::discover::Dials;
 use super::fault::Fault;
+use super::view::{Odd, Reply};
 use crate::backend::endpoint::{Secret, Server};
 use crate::backend::tls::{self, Distrusted};
 use crate::backend::{Note, Outcome, Trouble};
+use crate::clock::Instant;
 use crate::error::{Failure, Kind};
 
 /// How long a connection may take where there is another endpoint to try.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// For how long after an answer a connection is taken to live.
+const LIVELY: Duration = Duration::from_secs(1);
 
 /// A client of one cluster.
 pub struct Client {
@@ -43,6 +49,20 @@ pub struct Link {
     /// Its requests go to one endpoint.
     pub client: etcd_client::Client,
     turn: usize,
+    /// When something came from the server last.
+    heard: Rc<Cell<Option<Instant>>>,
+}
+
+impl Link {
+    /// Whether the server has answered on it so shortly before that it can be taken to live.
+    pub fn is_lively(&self) -> bool {
+        self.heard.get().is_some_and(|heard| Instant::now().since(heard) < LIVELY)
+    }
+
+    /// The server has answered.
+    pub fn hear(&self) {
+        self.heard.set(Some(Instant::now()));
+    }
 }
 
 /// Why a request came back without what it asked for.
@@ -50,8 +70,6 @@ pub struct Link {
 pub enum Refusal {
     /// The server knows no such lease.
     NoLease,
-    /// The server already has a lease with this id.
-    LeaseExists,
     /// Anything else.
     Trouble(Trouble),
 }
@@ -96,7 +114,9 @@ impl Client {
         };
         let client = connected.map_err(|fault| Trouble::from(self.refusal(turn, fault)))?;
         (self.note)(format!("etcd: connected to {}", dial.url));
-        let link = Link { client, turn };
+        // Without TLS and login nothing has come from the server yet, only from its host.
+        let heard = (dial.is_secure() || self.user.is_some()).then(Instant::now);
+        let link = Link { client, turn, heard: Rc::new(Cell::new(heard)) };
         // Somebody may have turned away from this endpoint meanwhile.
         if *self.turn.borrow() == turn {
             self.link.replace(Some(link.clone()));
@@ -169,7 +189,6 @@ impl Client {
         let url = self.dials.url(turn);
         Refusal::Trouble(match fault {
             Fault::NoLease => return Refusal::NoLease,
-            Fault::LeaseExists => return Refusal::LeaseExists,
             Fault::Denied(words) => Trouble::Fatal(self.denied(url, words)),
             Fault::Refused(words) => {
                 Trouble::Fatal(Failure::usage(format!("etcd at {url} refused the request")).because(words))
@@ -216,24 +235,19 @@ impl Client {
         let mut link = self.link().await?;
         // Boxed, since the client's futures are large and callers nest.
         let answer = Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))?;
+        link.hear();
         self.distrusted.end();
         Ok(answer)
     }
 
-    /// Grants a lease under an id of our own. Returns the TTL in seconds, or None where the server has that lease already.
-    pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<Option<i64>> {
+    /// Grants a lease under an id of our own, which is asked for only once. Returns the TTL in seconds.
+    pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<i64> {
         let options = LeaseGrantOptions::new().with_id(lease);
-        match self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await {
-            Ok(reply) => Ok(Some(reply.ttl())),
-            Err(Refusal::LeaseExists) => Ok(None),
-            Err(refusal) => Err(refusal.into()),
+        let reply = self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await?;
+        match reply.ttl() {
+            ttl @ 1.. if reply.id() == lease => Ok(ttl),
+            _ => Err(self.odd("another lease was granted than was asked for")),
         }
-    }
-
-    /// The TTL in seconds with which a lease was granted, or None when it is gone.
-    pub async fn granted_ttl(&self, lease: i64) -> Outcome<Option<i64>> {
-        let reply = self.ask(async |client| client.lease_time_to_live(lease, None).await).await?;
-        Ok((reply.ttl() > 0).then_some(reply.granted_ttl()))
     }
 
     /// Ends a lease and with it its key. Returns whether there was one.
@@ -246,15 +260,29 @@ impl Client {
     }
 
     /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
-    pub async fn txn(&self, txn: Txn) -> Outcome<Option<TxnResponse>> {
+    pub async fn txn(&self, txn: Txn) -> Outcome<Option<Reply>> {
         match self.ask(async |client| client.txn(txn).await).await {
             Ok(reply) => {
                 reply.header().inspect(|header| self.introduce(header));
-                Ok(Some(reply))
+                self.understood(Reply::of(reply.0)).map(Some)
             }
             Err(Refusal::NoLease) => Ok(None),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// A transaction that names no lease.
+    pub async fn read(&self, txn: Txn) -> Outcome<Reply> {
+        self.txn(txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
+    }
+
+    /// What was read of a reply. One that is none to what was asked says nothing of the lock.
+    pub fn understood<T>(&self, read: Result<T, Odd>) -> Outcome<T> {
+        read.map_err(|Odd(why)| self.odd(why))
+    }
+
+    fn odd(&self, why: &str) -> Trouble {
+        self.passing(*self.turn.borrow(), true, why)
     }
 
     /// The value of one key, where it exists; linearizable.
@@ -290,7 +318,6 @@ impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NoLease => Self::Lost("the lease expired or was revoked".to_owned()),
-            Refusal::LeaseExists => Self::Lost("somebody else has the lease".to_owned()),
             Refusal::Trouble(trouble) => trouble,
         }
     }

@@ -72,6 +72,11 @@ impl Dial {
         Ok(Self { url, route, endpoint, fate: Arc::default() })
     }
 
+    /// Whether a connection has been answered by the server itself once it is open.
+    pub fn is_secure(&self) -> bool {
+        self.route.tls.is_some()
+    }
+
     /// Connects. Where the last connection was closed without a word, it finds out first whether the scheme is wrong.
     pub async fn connect(&self) -> Result<Channel, Fault> {
         let fate = std::mem::take(&mut *self.fate());

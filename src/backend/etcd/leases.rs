@@ -11,7 +11,6 @@ use super::view::{self, Rebound};
 use super::{Contender, random_lease};
 use crate::backend::{Outcome, Trouble};
 use crate::clock::Instant;
-use crate::error::Failure;
 
 /// How often the key may be written by others during one change.
 const WRITES: usize = 3;
@@ -33,7 +32,7 @@ impl Leases {
         Self { first: lease, bound: lease, others: Vec::new(), changing: false }
     }
 
-    /// The lease that the key is named after, for good.
+    /// The lease that the key is named after.
     pub fn first(&self) -> i64 {
         self.first
     }
@@ -53,6 +52,17 @@ impl Leases {
         self.bound == lease || self.others.contains(&lease)
     }
 
+    /// Nothing is known of what became of the first, and of its key: another one takes its place.
+    pub fn start_anew(&mut self, lease: i64) {
+        self.remember(self.bound);
+        (self.first, self.bound) = (lease, lease);
+    }
+
+    /// Those that the key is not known to be bound to.
+    pub fn others(&self) -> &[i64] {
+        &self.others
+    }
+
     /// All of them, the bound one first.
     pub fn all(&self) -> impl Iterator<Item = i64> {
         std::iter::once(self.bound).chain(self.others.iter().copied())
@@ -66,6 +76,10 @@ impl Leases {
     /// A lease that the key may be bound to from now on.
     pub fn try_another(&mut self, lease: i64) {
         self.changing = true;
+        self.remember(lease);
+    }
+
+    fn remember(&mut self, lease: i64) {
         if self.others.len() == REMEMBERED {
             self.others.remove(0);
         }
@@ -94,7 +108,7 @@ impl Contender {
             self.grant_no_less(lease).await?;
             let rebind = view::rebind(&self.key(), own.created, own.modified, lease);
             let Some(reply) = self.client.txn(rebind).await? else { return Err(uncertain(&self.client)) };
-            match Rebound::of(&reply) {
+            match self.client.understood(Rebound::of(reply, &self.key()))? {
                 Rebound::Done { revision, term } => {
                     let mut entry = self.entry.borrow_mut();
                     entry.leases.changed_to(lease);
@@ -114,16 +128,12 @@ impl Contender {
     /// The deadlines are those of the first lease, so another must not be shorter.
     async fn grant_no_less(&self, lease: i64) -> Outcome<()> {
         let before = self.entry.borrow().granted.and_then(|granted| granted.cover);
-        let ttl = self.client.grant(lease, self.ttl).await?;
-        match ttl.map(|ttl| std::time::Duration::from_secs(ttl.unsigned_abs())) {
-            Some(ttl) if before.is_none_or(|before| ttl >= before) => Ok(()),
-            Some(ttl) => Err(Trouble::Uncertain {
-                answered: true,
-                cause: format!("{}: granted a TTL of {ttl:?} only", self.client.endpoint()),
-            }),
-            // An id of 63 random bits that is somebody else's.
-            None => Err(Trouble::Fatal(Failure::fault("a fresh lease was there already"))),
+        let ttl = std::time::Duration::from_secs(self.client.grant(lease, self.ttl).await?.unsigned_abs());
+        if before.is_none_or(|before| ttl >= before) {
+            return Ok(());
         }
+        let cause = format!("{}: granted a TTL of {ttl:?} only", self.client.endpoint());
+        Err(Trouble::Uncertain { answered: true, cause })
     }
 }
 
@@ -148,6 +158,14 @@ mod tests {
         assert!(!leases.changing());
         assert_eq!((leases.first(), leases.bound()), (1, 3));
         assert_eq!(leases.all().collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn one_that_may_have_been_granted_is_remembered() {
+        let mut leases = Leases::new(1);
+        leases.start_anew(2);
+        assert_eq!((leases.first(), leases.bound(), leases.others()), (2, 2, &[1][..]));
+        assert!(!leases.changing());
     }
 
     #[test]

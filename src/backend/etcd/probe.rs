@@ -94,7 +94,7 @@ async fn lease(client: &Client, inquiry: &Inquiry) -> Result<Verdict, Failure> {
     let shortest = probe::within(inquiry.patience, async {
         let shortest = client.grant(id, SHORTEST_TTL).await?;
         client.revoke(id).await?;
-        Ok(shortest.unwrap_or(SHORTEST_TTL))
+        Ok(shortest)
     });
     let shortest = shortest.await?.unsigned_abs();
     Ok(granted(shortest, inquiry.ttl.as_secs_f64()))

@@ -12,7 +12,7 @@ use crate::clock::Instant;
 /// A leader that was paused and replaced goes on acknowledging renewals that nobody else knows of. Only when one and the
 /// same leader confirmed our key before and after is the renewal known to be that leader's.
 pub fn believable(before: u64, reply: u64, after: u64) -> bool {
-    before == reply && reply == after
+    before > 0 && before == reply && reply == after
 }
 
 /// An open stream of renewals for one lease.
@@ -56,6 +56,9 @@ impl KeepAlive {
         let Some(reply) = self.replies.message().await.map_err(|error| judge(&self.link, error))? else {
             return Err(client.uncertain(&self.link, "the stream of renewals ended".to_owned()));
         };
+        if reply.id() != self.lease {
+            return Err(client.uncertain(&self.link, "a renewal of another lease was answered".to_owned()));
+        }
         if reply.ttl() <= 0 {
             return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
         }
@@ -76,5 +79,7 @@ mod tests {
         assert!(!believable(4, 5, 5));
         assert!(!believable(4, 5, 4));
         assert!(!believable(3, 4, 5));
+        // Who tells no term may be anybody.
+        assert!(!believable(0, 0, 0));
     }
 }

@@ -41,7 +41,7 @@ impl Machine {
         if self.alive() || matches!(self.phase, Phase::Held { offered: true, .. }) {
             self.tell(FromKeeper::Ended(verdict.clone()));
         }
-        if !self.entered || self.nothing_there(&verdict) {
+        if !self.entered {
             return self.finish(verdict);
         }
         self.phase = Phase::Releasing(verdict);
@@ -60,14 +60,11 @@ impl Machine {
         }
     }
 
-    /// Nobody ever answered, so nothing stands anywhere, and nobody would answer now.
-    pub(super) fn nothing_there(&self, verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Failed(Failure { kind: Kind::Unreachable, .. })) && !self.answered
-    }
-
+    /// Where nobody ever answered, somebody may have heard all the same: one short try.
     pub(super) fn release_limit(&self, now: Instant) -> Instant {
         let hard = self.lease.as_ref().map_or(now + MAX_RELEASE, |lease| lease.deadlines().hard);
-        hard.min(now + MAX_RELEASE).max(now + MIN_RELEASE)
+        let most = if self.answered { MAX_RELEASE } else { MIN_RELEASE };
+        hard.min(now + most).max(now + MIN_RELEASE)
     }
 
     pub(super) fn release_until(&self, now: Instant) -> Instant {

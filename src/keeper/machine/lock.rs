@@ -60,6 +60,7 @@ impl Machine {
                 if let Some(lease) = &self.lease {
                     self.restarts.held(lease.terms().cover, now);
                 }
+                self.token = token;
                 self.phase = Phase::Held { offered: false, acknowledged: false };
                 self.tell(FromKeeper::Held { token });
                 self.calls.schedule(Request::Watch, now);

@@ -262,15 +262,18 @@ fn a_silent_server_is_left_and_named() {
         now += 100;
         assert!(now < 20_000);
         let mut actions = machine.on(Event::Tick, at(now));
-        if actions.contains(&Action::NextEndpoint(Request::Enter)) {
-            assert_eq!(actions[0], Action::Abandon(Request::Enter));
-            actions = machine.on(Event::Silent(Request::Enter, "http://server".into()), at(now));
+        for request in [Request::Enter, Request::Release] {
+            if actions.contains(&Action::NextEndpoint(request)) {
+                assert_eq!(actions[0], Action::Abandon(request));
+                actions = machine.on(Event::Silent(request, "http://server".into()), at(now));
+            }
         }
         if let Some(Verdict::Failed(failure)) = verdict(&actions) {
             break failure.clone();
         }
     };
-    assert_eq!((failure.kind, now), (Kind::Unreachable, 10_000));
+    // Ten seconds to connect, and one to give up what may stand there all the same.
+    assert_eq!((failure.kind, now), (Kind::Unreachable, 11_000));
     assert_eq!(failure.causes, ["http://server: no answer in time"]);
 }
 
@@ -429,8 +432,13 @@ fn one_try_and_a_bounded_wait_end_busy_and_an_unreachable_server_does_not() {
     let mut now = 0;
     while verdict(&actions).is_none() {
         now += 50;
-        let begun = actions.contains(&Action::Begin(Request::Enter));
-        actions = machine.on(if begun { Event::Entered(Err(silence())) } else { Event::Tick }, at(now));
+        let event = match &*actions {
+            actions if actions.contains(&Action::Begin(Request::Enter)) => Event::Entered(Err(silence())),
+            // Somebody may have heard.
+            actions if actions.contains(&Action::Begin(Request::Release)) => Event::Released(Err(silence())),
+            _ => Event::Tick,
+        };
+        actions = machine.on(event, at(now));
         assert!(now < 11_000);
     }
     assert_eq!(kind(&actions), Some(Kind::Unreachable));

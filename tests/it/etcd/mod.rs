@@ -1,0 +1,4 @@
+//! What is etcd's alone.
+
+mod crowd;
+mod late;
