@@ -62,6 +62,9 @@ impl Machine {
         self.signaled |= ends(signal);
         if self.seeking() || matches!(self.phase, Phase::Clearing(_)) {
             self.signal(signal, now);
+        } else if self.phase == Phase::Starting {
+            // It may not have been in the group yet; if it was, the two are one to it until its program runs.
+            self.actions.push(Action::SignalCommand(signal));
         }
     }
 
@@ -85,11 +88,10 @@ impl Machine {
         }
     }
 
-    /// Its program could not be executed; why it was to be ended meanwhile weighs more.
-    pub(super) fn not_started(&mut self, failure: Failure, now: Instant) {
+    /// Its program could not be executed; why it was to be ended meanwhile weighs more. Its process ends by itself.
+    pub(super) fn not_started(&mut self, failure: Failure) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Clearing(Verdict::Failed(failure));
-            self.cleared(now);
         }
     }
 

@@ -249,7 +249,7 @@ impl Machine {
                 self.phase = Phase::Running;
                 self.tell(FromKeeper::Started);
             }
-            Event::NotStarted(failure) => self.not_started(failure, now),
+            Event::NotStarted(failure) => self.not_started(failure),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
             Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
             Event::Started | Event::Tick => {}

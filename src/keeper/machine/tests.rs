@@ -169,7 +169,8 @@ fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() 
     let _ = machine.on(held(0), at(5));
     let _ = machine.on(Event::Acknowledged(newest()), at(6));
     let failure = Failure::new(Kind::NotExecutable, "gone");
-    assert!(told(&machine.on(Event::NotStarted(failure), at(7))), "not started");
+    assert!(!told(&machine.on(Event::NotStarted(failure), at(7))), "its process has not ended yet");
+    assert!(told(&machine.on(Event::Reaped { command: None, empty: true }, at(8))), "not started");
 }
 
 #[test]
@@ -412,6 +413,7 @@ fn a_command_that_could_not_be_executed_while_the_lock_was_lost_was_lost() {
     let actions = machine.on(Event::News(Trouble::Lost("gone".into())), at(7));
     assert!(actions.contains(&Action::KillTree { overdue: false }), "what is to be the command is killed: {actions:?}");
     let _ = machine.on(Event::NotStarted(Failure::new(Kind::NotFound, "no such file")), at(8));
+    let _ = machine.on(Event::Reaped { command: None, empty: true }, at(8));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(9))), Some(Kind::Lost));
 }
 
