@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, tcgetattr};
@@ -34,6 +35,10 @@ impl Terminal {
         fs::write(world.path().join(".inputrc"), "set enable-bracketed-paste off\n").expect("a file in the world");
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let ends = openpty(&size, None).expect("a pseudo-terminal");
+        // Neither is for what other tests start meanwhile.
+        for end in [&ends.master, &ends.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("a descriptor of ours");
+        }
         let slave = || File::from(ends.slave.try_clone().expect("a descriptor can be duplicated"));
         // setsid makes the terminal that is its stdin the controlling one, and becomes bash.
         let shell = world
