@@ -7,13 +7,14 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
+use etcd_client::{LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
+use futures_util::future::{FutureExt, LocalBoxFuture, Shared};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::dial::Dial;
 use super::discover::Dials;
 use super::fault::Fault;
+use super::link::{Link, connect};
 use super::view::{Odd, Reply};
 use crate::backend::endpoint::{Secret, Server};
 use crate::backend::tls::{self, Distrusted};
@@ -24,8 +25,8 @@ use crate::error::{Failure, Kind};
 /// How long a connection may take where there is another endpoint to try.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// For how long after an answer a connection is taken to live.
-const LIVELY: Duration = Duration::from_secs(1);
+/// How long the only endpoint is given to come to a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A client of one cluster.
 pub struct Client {
@@ -37,32 +38,18 @@ pub struct Client {
     /// Grows whenever a connection is given up; its remainder is the present endpoint.
     turn: watch::Sender<usize>,
     link: RefCell<Option<Link>>,
+    connecting: RefCell<Option<Connecting>>,
     distrusted: Distrusted,
     /// The member that answered last.
     member: Cell<u64>,
     note: Note,
 }
 
-/// An open connection, and the turn in which it was opened.
-#[derive(Clone)]
-pub struct Link {
-    /// Its requests go to one endpoint.
-    pub client: etcd_client::Client,
+/// A connection that is being made, in the turn that needs it. All who need it wait for the same.
+struct Connecting {
     turn: usize,
-    /// When something came from the server last.
-    heard: Rc<Cell<Option<Instant>>>,
-}
-
-impl Link {
-    /// Whether the server has answered on it so shortly before that it can be taken to live.
-    pub fn is_lively(&self) -> bool {
-        self.heard.get().is_some_and(|heard| Instant::now().since(heard) < LIVELY)
-    }
-
-    /// The server has answered.
-    pub fn hear(&self) {
-        self.heard.set(Some(Instant::now()));
-    }
+    since: Instant,
+    link: Shared<LocalBoxFuture<'static, Result<Link, Fault>>>,
 }
 
 /// Why a request came back without what it asked for.
@@ -84,6 +71,7 @@ impl Client {
             scope: scope.to_owned(),
             turn: watch::Sender::new(0),
             link: RefCell::new(None),
+            connecting: RefCell::new(None),
             distrusted: Distrusted::default(),
             member: Cell::new(0),
             note,
@@ -100,60 +88,83 @@ impl Client {
         if let Some(link) = &*self.link.borrow() {
             return Ok(link.clone());
         }
-        let turn = *self.turn.borrow();
+        // Boxed, since every request begins here.
+        Box::pin(self.open()).await
+    }
+
+    async fn open(&self) -> Outcome<Link> {
         self.dials.find().await?;
+        let turn = self.turn();
         let Some(dial) = self.dials.at(turn) else {
             return Err(Trouble::Fatal(Failure::fault("there is no server to connect to")));
         };
-        let connecting = Box::pin(self.connect(dial));
-        let connected = if self.dials.count() == 1 {
-            connecting.await
-        } else {
-            let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
-            timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(late()))
+        match self.connecting(turn, dial).await {
+            Ok(link) => Ok(link),
+            Err(fault) => {
+                self.connecting.borrow_mut().take_if(|connecting| connecting.turn == turn);
+                Err(self.refusal(turn, fault).into())
+            }
+        }
+    }
+
+    /// Connects, unless somebody does so already.
+    async fn connecting(&self, turn: usize, dial: &Dial) -> Result<Link, Fault> {
+        let fresh = || {
+            let login = self.user.clone().map(|user| (user, self.password.clone()));
+            let limit = if self.dials.count() == 1 { Duration::MAX } else { CONNECT_LIMIT };
+            let link = connect(dial.clone(), turn, login, limit, Rc::clone(&self.note)).boxed_local().shared();
+            Connecting { turn, since: Instant::now(), link }
         };
-        let client = connected.map_err(|fault| Trouble::from(self.refusal(turn, fault)))?;
-        (self.note)(format!("etcd: connected to {}", dial.url));
-        // Without TLS and login nothing has come from the server yet, only from its host.
-        let heard = (dial.is_secure() || self.user.is_some()).then(Instant::now);
-        let link = Link { client, turn, heard: Rc::new(Cell::new(heard)) };
+        let link = {
+            let mut slot = self.connecting.borrow_mut();
+            let present = slot.take().filter(|connecting| connecting.turn == turn).unwrap_or_else(fresh);
+            slot.insert(present).link.clone()
+        };
+        let link = link.await?;
         // Somebody may have turned away from this endpoint meanwhile.
-        if *self.turn.borrow() == turn {
+        if self.is_current(&link) && self.link.borrow().is_none() {
+            (self.note)(format!("etcd: connected to {}", dial.url));
             self.link.replace(Some(link.clone()));
+            self.connecting.replace(None);
         }
         Ok(link)
     }
 
-    async fn connect(&self, dial: &Dial) -> Result<etcd_client::Client, Fault> {
-        let channel = dial.connect().await?;
-        // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
-        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-        let Some(user) = &self.user else { return open(channel, options).await };
-        let password = self.password.as_ref().map_or("", Secret::reveal);
-        match open(channel.clone(), options.clone().with_user(user, password)).await {
-            Err(Fault::AuthDisabled) => {
-                (self.note)(format!("etcd: {} knows no users", dial.url));
-                open(channel, options).await
-            }
-            opened => opened.map_err(|fault| dial.judge(fault)),
-        }
+    /// How often a connection was given up.
+    pub fn turn(&self) -> usize {
+        *self.turn.borrow()
+    }
+
+    /// The endpoint of a turn.
+    pub fn url(&self, turn: usize) -> &str {
+        self.dials.url(turn)
     }
 
     /// The endpoint whose turn it is.
     pub fn endpoint(&self) -> &str {
-        self.dials.url(*self.turn.borrow())
+        self.dials.url(self.turn())
     }
 
-    /// Gives the present connection up: the next request goes to the next endpoint.
-    pub fn next_endpoint(&self) {
-        self.link.replace(None);
-        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
+    /// Somebody who began in this turn got no answer in time: the next request goes to the next endpoint. Where there is no
+    /// other one, a connection that is slow and lives is better than a new one, and so is one that is just being made.
+    /// Returns whether it was given up.
+    pub fn overdue(&self, turn: usize) -> bool {
+        let lively = self.link.borrow().as_ref().is_some_and(Link::is_lively);
+        let young = |connecting: &Connecting| Instant::now().since(connecting.since) < CONNECT_PATIENCE;
+        let promising = lively || self.connecting.borrow().as_ref().is_some_and(young);
+        let stay = self.dials.count() == 1 && promising;
+        if !stay {
+            self.leave(turn);
+        }
+        !stay
     }
 
-    /// Gives `turn`'s connection up. Several requests on one connection that broke are one reason to go on, not several.
+    /// Gives `turn`'s connection up: the next request goes to the next endpoint. Several requests on one connection that
+    /// broke are one reason to go on, not several.
     fn leave(&self, turn: usize) {
-        if *self.turn.borrow() == turn {
-            self.next_endpoint();
+        if self.turn() == turn {
+            self.link.replace(None);
+            self.turn.send_replace(turn.wrapping_add(1));
         }
     }
 
@@ -165,7 +176,7 @@ impl Client {
 
     /// Whether `link` is still the connection to use.
     pub fn is_current(&self, link: &Link) -> bool {
-        *self.turn.borrow() == link.turn
+        self.turn() == link.turn
     }
 
     /// What an error on `link` means; the next endpoint's turn comes where it may help.
@@ -232,9 +243,17 @@ impl Client {
         &self,
         request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
     ) -> Result<T, Refusal> {
-        let mut link = self.link().await?;
+        let link = self.link().await?;
+        self.ask_on(&link, request).await
+    }
+
+    async fn ask_on<T>(
+        &self,
+        link: &Link,
+        request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T, Refusal> {
         // Boxed, since the client's futures are large and callers nest.
-        let answer = Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))?;
+        let answer = Box::pin(request(&mut link.client.clone())).await.map_err(|error| self.judge(link, &error))?;
         link.hear();
         self.distrusted.end();
         Ok(answer)
@@ -261,7 +280,12 @@ impl Client {
 
     /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
     pub async fn txn(&self, txn: Txn) -> Outcome<Option<Reply>> {
-        match self.ask(async |client| client.txn(txn).await).await {
+        let link = self.link().await?;
+        self.txn_on(&link, txn).await
+    }
+
+    async fn txn_on(&self, link: &Link, txn: Txn) -> Outcome<Option<Reply>> {
+        match self.ask_on(link, async |client| client.txn(txn).await).await {
             Ok(reply) => {
                 reply.header().inspect(|header| self.introduce(header));
                 self.understood(Reply::of(reply.0)).map(Some)
@@ -273,7 +297,13 @@ impl Client {
 
     /// A transaction that names no lease.
     pub async fn read(&self, txn: Txn) -> Outcome<Reply> {
-        self.txn(txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
+        let link = self.link().await?;
+        self.read_on(&link, txn).await
+    }
+
+    /// The same, on this connection.
+    pub async fn read_on(&self, link: &Link, txn: Txn) -> Outcome<Reply> {
+        self.txn_on(link, txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
     }
 
     /// What was read of a reply. One that is none to what was asked says nothing of the lock.
@@ -282,7 +312,7 @@ impl Client {
     }
 
     fn odd(&self, why: &str) -> Trouble {
-        self.passing(*self.turn.borrow(), true, why)
+        self.passing(self.turn(), true, why)
     }
 
     /// The value of one key, where it exists; linearizable.
@@ -304,10 +334,6 @@ impl Client {
     }
 }
 
-async fn open(channel: tonic::transport::Channel, options: ConnectOptions) -> Result<etcd_client::Client, Fault> {
-    etcd_client::Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| Fault::of(&error))
-}
-
 impl From<Trouble> for Refusal {
     fn from(trouble: Trouble) -> Self {
         Self::Trouble(trouble)
@@ -317,7 +343,7 @@ impl From<Trouble> for Refusal {
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoLease => Self::Lost("the lease expired or was revoked".to_owned()),
+            Refusal::NoLease => super::gone(),
             Refusal::Trouble(trouble) => trouble,
         }
     }

@@ -3,7 +3,8 @@
 use etcd_client::proto::PbEvent;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 
-use super::client::{Client, Link};
+use super::client::Client;
+use super::link::Link;
 use super::queue::{Own, Prefix};
 use crate::backend::{Outcome, Trouble};
 

@@ -2,3 +2,5 @@
 
 mod crowd;
 mod late;
+mod proxied;
+mod slow;
