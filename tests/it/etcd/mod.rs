@@ -4,3 +4,4 @@ mod crowd;
 mod late;
 mod proxied;
 mod slow;
+mod unwell;
