@@ -4,6 +4,7 @@
 //! one endpoint, and whatever fails makes the next request go to the next one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct Client {
     link: RefCell<Option<Link>>,
     connecting: RefCell<Option<Connecting>>,
     distrusted: Distrusted,
+    /// The endpoints that denied or refused something.
+    deniers: RefCell<BTreeSet<usize>>,
     /// The member that answered last.
     member: Cell<u64>,
     note: Note,
@@ -73,6 +76,7 @@ impl Client {
             link: RefCell::new(None),
             connecting: RefCell::new(None),
             distrusted: Distrusted::default(),
+            deniers: RefCell::default(),
             member: Cell::new(0),
             note,
         })
@@ -102,7 +106,7 @@ impl Client {
             Ok(link) => Ok(link),
             Err(fault) => {
                 self.connecting.borrow_mut().take_if(|connecting| connecting.turn == turn);
-                Err(self.refusal(turn, fault).into())
+                Err(self.refusal(turn, fault, true).into())
             }
         }
     }
@@ -111,7 +115,7 @@ impl Client {
     async fn connecting(&self, turn: usize, dial: &Dial) -> Result<Link, Fault> {
         let fresh = || {
             let login = self.user.clone().map(|user| (user, self.password.clone()));
-            let limit = if self.dials.count() == 1 { Duration::MAX } else { CONNECT_LIMIT };
+            let limit = if self.is_alone() { Duration::MAX } else { CONNECT_LIMIT };
             let link = connect(dial.clone(), turn, login, limit, Rc::clone(&self.note)).boxed_local().shared();
             Connecting { turn, since: Instant::now(), link }
         };
@@ -135,6 +139,11 @@ impl Client {
         *self.turn.borrow()
     }
 
+    /// Whether there is no other endpoint.
+    pub fn is_alone(&self) -> bool {
+        self.dials.count() == 1
+    }
+
     /// The endpoint of a turn.
     pub fn url(&self, turn: usize) -> &str {
         self.dials.url(turn)
@@ -152,7 +161,7 @@ impl Client {
         let lively = self.link.borrow().as_ref().is_some_and(Link::is_lively);
         let young = |connecting: &Connecting| Instant::now().since(connecting.since) < CONNECT_PATIENCE;
         let promising = lively || self.connecting.borrow().as_ref().is_some_and(young);
-        let stay = self.dials.count() == 1 && promising;
+        let stay = self.is_alone() && promising;
         if !stay {
             self.leave(turn);
         }
@@ -188,21 +197,24 @@ impl Client {
                 Some(dial) => dial.judge(fault),
                 None => fault,
             },
+            link.is_logged_in(),
         )
     }
 
     /// No verdict, on `link`, for a reason that only the reader of its replies knows.
-    pub fn uncertain(&self, link: &Link, cause: String) -> Trouble {
-        self.refusal(link.turn, Fault::Passing { answered: true, cause }).into()
+    pub fn uncertain(&self, link: &Link, cause: &str) -> Trouble {
+        self.passing(link.turn, true, cause)
     }
 
-    fn refusal(&self, turn: usize, fault: Fault) -> Refusal {
+    fn refusal(&self, turn: usize, fault: Fault, logged_in: bool) -> Refusal {
         let url = self.dials.url(turn);
         Refusal::Trouble(match fault {
             Fault::NoLease => return Refusal::NoLease,
-            Fault::Denied(words) => Trouble::Fatal(self.denied(url, words)),
+            // The server has come to know users since.
+            Fault::Denied(words) if self.user.is_some() && !logged_in => self.passing(turn, true, &words),
+            Fault::Denied(words) => self.no(turn, self.denied(url, words)),
             Fault::Refused(words) => {
-                Trouble::Fatal(Failure::usage(format!("etcd at {url} refused the request")).because(words))
+                self.no(turn, Failure::usage(format!("etcd at {url} refused the request")).because(words))
             }
             Fault::Untrusted(error) => self.distrust(turn, tls::failure(url, &error)),
             Fault::WrongScheme { speaks_tls } => self.distrust(turn, tls::wrong_scheme(url, speaks_tls)),
@@ -214,6 +226,18 @@ impl Client {
     fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
         self.leave(turn);
         Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dials.url(turn)) }
+    }
+
+    /// One endpoint's no. It is the last word where all say so; a new connection is tried in any case, since rights and
+    /// users change under running jobs.
+    fn no(&self, turn: usize, failure: Failure) -> Trouble {
+        let mut deniers = self.deniers.borrow_mut();
+        deniers.insert(turn % self.dials.count());
+        self.leave(turn);
+        if deniers.len() >= self.dials.count() {
+            return Trouble::Fatal(failure);
+        }
+        Trouble::Uncertain { answered: true, cause: Trouble::Fatal(failure).into_cause() }
     }
 
     fn distrust(&self, turn: usize, failure: Failure) -> Trouble {
@@ -269,11 +293,10 @@ impl Client {
         }
     }
 
-    /// Ends a lease and with it its key. Returns whether there was one.
-    pub async fn revoke(&self, lease: i64) -> Outcome<bool> {
+    /// Ends a lease, if there is such a one, and with it what is bound to it.
+    pub async fn revoke(&self, lease: i64) -> Outcome<()> {
         match self.ask(async |client| client.lease_revoke(lease).await).await {
-            Ok(_) => Ok(true),
-            Err(Refusal::NoLease) => Ok(false),
+            Ok(_) | Err(Refusal::NoLease) => Ok(()),
             Err(refusal) => Err(refusal.into()),
         }
     }

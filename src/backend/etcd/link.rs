@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use etcd_client::{Channel, ConnectOptions};
@@ -21,8 +20,8 @@ use crate::clock::Instant;
 /// For how long after an answer a connection is taken to live.
 const LIVELY: Duration = Duration::from_secs(1);
 
-/// The token of a login, once there was one.
-type Token = Arc<Mutex<Option<MetadataValue<Ascii>>>>;
+/// The token of a login.
+type Token = MetadataValue<Ascii>;
 
 /// An open connection, and the turn in which it was opened.
 #[derive(Clone)]
@@ -31,8 +30,8 @@ pub struct Link {
     pub client: etcd_client::Client,
     /// The way there, for what the client does not offer.
     pub channel: tonic::transport::Channel,
-    /// With which token the client signs its requests.
-    token: Token,
+    /// Stands for the user; none where no user was given, or the server knew none then.
+    token: Option<Token>,
     pub turn: usize,
     /// When something came from the server last.
     heard: Rc<Cell<Option<Instant>>>,
@@ -49,11 +48,16 @@ impl Link {
         self.heard.set(Some(Instant::now()));
     }
 
+    /// Whether the server knows who we are.
+    pub fn is_logged_in(&self) -> bool {
+        self.token.is_some()
+    }
+
     /// Signs a request as the client does.
     pub fn sign(&self, request: &mut MetadataMap) {
         // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
         request.insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &*self.token.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(token) = &self.token {
             request.insert("token", token.clone());
         }
     }
@@ -72,47 +76,56 @@ pub async fn connect(
 ) -> Result<Link, Fault> {
     let connected = async {
         let channel = dial.connect().await?;
-        let token = Token::default();
         // Without TLS and login nothing has come from the server yet, only from its host.
         let heard = (dial.is_secure() || login.is_some()).then(Instant::now);
-        let client = log_in(&dial, overheard(channel.clone(), &token), login, &note).await?;
+        let token = match login {
+            Some(login) => log_in(&dial, channel.clone(), login, &note).await?,
+            None => None,
+        };
+        let client = open(signed(channel.clone(), token.clone())).await?;
         Ok(Link { client, channel, token, turn, heard: Rc::new(Cell::new(heard)) })
     };
     let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
     timeout(limit, connected).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// The same channel, of which the client's token is learned: the client shows it to nobody.
-fn overheard(channel: tonic::transport::Channel, token: &Token) -> Channel {
-    let token = Arc::clone(token);
-    let learn = move |request: http::Request<tonic::body::Body>| {
-        if let Some(value) = request.headers().get("token").and_then(|value| value.as_bytes().try_into().ok()) {
-            token.lock().unwrap_or_else(PoisonError::into_inner).replace(value);
-        }
-        request
-    };
-    Channel::Custom(BoxCloneSyncService::new(channel.map_request(learn).map_err(tower::BoxError::from)))
-}
-
+/// The token that stands for the user, unless the server knows no users. It is asked for here rather than by etcd-client,
+/// which shows it to nobody. One that expires takes its connection with it, and the next has a new one.
 async fn log_in(
     dial: &Dial,
-    channel: Channel,
-    login: Option<Login>,
+    channel: tonic::transport::Channel,
+    (user, password): Login,
     note: &Note,
-) -> Result<etcd_client::Client, Fault> {
-    // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
-    let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-    let Some((user, password)) = login else { return open(channel, options).await };
-    let password = password.as_ref().map_or("", Secret::reveal);
-    match open(channel.clone(), options.clone().with_user(user, password)).await {
+) -> Result<Option<Token>, Fault> {
+    let mut login = open(Channel::Tonic(channel)).await?.auth_client();
+    let password = password.as_ref().map_or("", Secret::reveal).to_owned();
+    match login.authenticate(user, password).await.map_err(|error| Fault::of(&error)) {
+        Ok(reply) => {
+            let unfit = |_| Fault::Passing { answered: true, cause: "an unfit token".to_owned() };
+            Ok(Some(reply.token().parse().map_err(unfit)?))
+        }
         Err(Fault::AuthDisabled) => {
             note(format!("etcd: {} knows no users", dial.url));
-            open(channel, options).await
+            Ok(None)
         }
-        opened => opened.map_err(|fault| dial.judge(fault)),
+        Err(fault) => Err(dial.judge(fault)),
     }
 }
 
-async fn open(channel: Channel, options: ConnectOptions) -> Result<etcd_client::Client, Fault> {
+/// The same channel, whose requests bring the token.
+fn signed(channel: tonic::transport::Channel, token: Option<Token>) -> Channel {
+    let Some(token) = token else { return Channel::Tonic(channel) };
+    let sign = move |mut request: http::Request<tonic::body::Body>| {
+        if let Ok(value) = http::HeaderValue::from_bytes(token.as_bytes()) {
+            request.headers_mut().insert("token", value);
+        }
+        request
+    };
+    Channel::Custom(BoxCloneSyncService::new(channel.map_request(sign).map_err(tower::BoxError::from)))
+}
+
+async fn open(channel: Channel) -> Result<etcd_client::Client, Fault> {
+    // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
+    let options = ConnectOptions::new().with_require_leader(true);
     etcd_client::Client::from_channel(channel, Some(options)).await.map_err(|error| Fault::of(&error))
 }

@@ -12,6 +12,7 @@ mod leases;
 mod link;
 pub mod probe;
 mod queue;
+mod release;
 mod renew;
 mod view;
 mod watch;
@@ -38,12 +39,6 @@ use view::{Confirmed, View};
 /// How long the grant runs ahead of the transaction that needs it, on the same connection: enough to be applied first,
 /// and less than waiting for its reply.
 const HEAD_START: Duration = Duration::from_millis(2);
-
-/// How long the release waits to be told whether the key was there to the end.
-const LAST_LOOK: Duration = Duration::from_secs(1);
-
-/// How long a release waits for the answer to a grant that it finds under way.
-const SETTLE: Duration = Duration::from_millis(500);
 
 /// One contender for one lock on etcd.
 pub struct Contender {
@@ -300,63 +295,6 @@ impl Contender {
         watch::nobody_between(&self.client, &self.prefix, held_at, &keys, created).await
     }
 
-    async fn try_release(&self) -> Outcome<()> {
-        // A grant that is applied after the revocation would leave its lease behind.
-        let _ = timeout(SETTLE, self.granting.answer()).await;
-        let Entry { asked, created, held, lost, revoking, .. } = self.entry.borrow().clone();
-        if !asked {
-            return Ok(());
-        }
-        if held && lost.is_none() && !revoking {
-            match created {
-                Some(_) => self.check_held().await,
-                None => self.find_lease().await?,
-            }
-        }
-        self.client.link().await?;
-        self.entry.borrow_mut().revoking = true;
-        let found = self.revoke_all().await?;
-        self.keep_alive.replace(None);
-        self.renewing.clear();
-        // Its successor needs another lease, so that nothing that is still under way can touch it.
-        let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
-        match entry.lost {
-            Some(cause) if held => Err(Trouble::Lost(cause)),
-            None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends all leases, and the key with the one that it is bound to. Whether there was one that it can have been bound to.
-    async fn revoke_all(&self) -> Outcome<bool> {
-        let leases = self.entry.borrow().leases.clone();
-        let mut found = false;
-        for lease in leases.all() {
-            let there = self.client.revoke(lease).await?;
-            found |= there && (lease == leases.bound() || leases.changing());
-        }
-        Ok(found)
-    }
-
-    /// Finds out which lease the key of another process's contender is bound to.
-    async fn find_lease(&self) -> Outcome<()> {
-        let key = self.key();
-        let reply = self.client.read(view::confirm(&key, &[])).await?;
-        let own = self.client.understood(Confirmed::of(reply, &key, &[]))?.own;
-        if let Some(own) = own.filter(|own| own.lease != self.lease()) {
-            self.entry.borrow_mut().leases.changed_to(own.lease);
-        }
-        Ok(())
-    }
-
-    /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
-    /// that somebody deleted leaves its lease alive. No answer is no reason to keep the lease.
-    async fn check_held(&self) {
-        if let Ok(Err(trouble)) = timeout(LAST_LOOK, self.confirm()).await {
-            self.note(&trouble);
-        }
-    }
-
     /// Remembers what a trouble means for the next call.
     fn note(&self, trouble: &Trouble) {
         let mut entry = self.entry.borrow_mut();
@@ -406,7 +344,7 @@ impl Backend for Contender {
     }
 
     async fn release(&self) -> Outcome<()> {
-        self.try_release().await
+        self.give_up().await
     }
 
     fn turn(&self) -> usize {

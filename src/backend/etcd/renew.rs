@@ -86,14 +86,14 @@ impl KeepAlive {
     async fn renew(&mut self, client: &Client) -> Outcome<Renewal> {
         let s = Instant::now();
         if self.asks.try_send(Ask { id: self.lease }).is_err() {
-            return Err(client.uncertain(&self.link, "the stream of renewals ended".to_owned()));
+            return Err(client.uncertain(&self.link, "the stream of renewals ended"));
         }
         Ok(Renewal { s, term: self.reply(client).await? })
     }
 
     /// The Raft term of the next reply.
     async fn reply(&mut self, client: &Client) -> Outcome<u64> {
-        let odd = |why: &str| Err(client.uncertain(&self.link, why.to_owned()));
+        let odd = |why: &str| Err(client.uncertain(&self.link, why));
         match self.replies.message().await {
             Err(status) => return Err(client.judge(&self.link, &status.into()).into()),
             Ok(None) => odd("the stream of renewals ended"),

@@ -3,5 +3,7 @@
 mod crowd;
 mod late;
 mod proxied;
+mod release;
 mod slow;
 mod unwell;
+mod users;
