@@ -163,9 +163,13 @@ pub trait Backend {
     /// says that it was held and is no longer ours.
     async fn release(&self) -> Outcome<()>;
 
-    /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection. After an error
-    /// that a backend sees itself it goes there by itself. Names the endpoint that is given up.
-    fn next_endpoint(&self) -> String;
+    /// How often an endpoint was given up so far.
+    fn turn(&self) -> usize;
+
+    /// A caller that began in this turn saw no answer in time: the next request goes to another endpoint, on a new
+    /// connection, unless others have left that endpoint already. After an error that a backend sees itself it goes there by
+    /// itself. Names the endpoint that was silent.
+    fn overdue(&self, turn: usize) -> String;
 
     /// Names the lease or session, once there is one (or before it is created, where its id is chosen here), so that
     /// another process can give it up through [`Prepared::adopt`].

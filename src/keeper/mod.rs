@@ -121,6 +121,8 @@ struct Keeper<'a> {
     machine: Machine,
     backend: Rc<dyn Backend>,
     calls: [Option<Call>; COUNT],
+    /// The turn of the endpoints in which each of them began.
+    turns: [usize; COUNT],
     /// Contenders that were given up, and whose leases are still to be ended.
     forsaken: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     link: AsyncFd<Link<FromKeeper>>,
@@ -164,6 +166,7 @@ impl<'a> Keeper<'a> {
             job,
             machine: Machine::new(job.rules.clone(), Instant::now()),
             backend: Rc::from(backend),
+            turns: [0; COUNT],
             calls: [const { None }; COUNT],
             forsaken: Vec::new(),
             link: register(link)?,
@@ -245,7 +248,10 @@ impl<'a> Keeper<'a> {
         match action {
             Action::Begin(request) => self.begin(request),
             Action::Abandon(request) => self.calls[request as usize] = None,
-            Action::NextEndpoint(request) => return Some(Event::Silent(request, self.backend.next_endpoint())),
+            Action::NextEndpoint(request) => {
+                let silent = self.backend.overdue(self.turns[request as usize]);
+                return Some(Event::Silent(request, silent));
+            }
             Action::Tell(message) => self.post(message),
             Action::Start => return self.start(),
             Action::SignalCommand(signal) => {
@@ -283,6 +289,7 @@ impl<'a> Keeper<'a> {
 
     fn begin(&mut self, request: Request) {
         let backend = Rc::clone(&self.backend);
+        self.turns[request as usize] = backend.turn();
         self.calls[request as usize] = Some(match request {
             Request::Enter => Box::pin(async move { Event::Entered(backend.enter().await) }),
             Request::Wait => Box::pin(async move { Event::Moved(backend.wait().await) }),
@@ -540,10 +547,11 @@ fn poll_forsaken(
 /// Ends the lease or session of a contender as soon as its servers answer, so that nobody waits for one that is abandoned.
 async fn give_up(backend: Rc<dyn Backend>, until: Instant) {
     while Instant::now() < until {
+        let turn = backend.turn();
         match tokio::time::timeout(MAX_ATTEMPT, backend.release()).await {
             Ok(Ok(()) | Err(Trouble::Lost(_) | Trouble::Broken(_) | Trouble::Fatal(_))) => return,
             Ok(Err(Trouble::Uncertain { .. })) => {}
-            Err(_) => drop(backend.next_endpoint()),
+            Err(_) => drop(backend.overdue(turn)),
         }
         tokio::time::sleep(GIVE_UP_AGAIN).await;
     }

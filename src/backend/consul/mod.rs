@@ -419,8 +419,15 @@ impl Backend for Contender {
         if lost { Err(Trouble::Lost(format!("{} was not held by session {session}", self.keys.lock))) } else { Ok(()) }
     }
 
-    fn next_endpoint(&self) -> String {
-        let silent = self.api.http.endpoint().to_string();
+    fn turn(&self) -> usize {
+        self.api.http.turn()
+    }
+
+    fn overdue(&self, turn: usize) -> String {
+        let silent = self.api.http.endpoint_of(turn).to_string();
+        if turn != self.turn() {
+            return silent;
+        }
         self.api.http.next_endpoint();
         self.creating.abandon();
         self.taking.abandon();

@@ -25,8 +25,8 @@ pub struct Entry {
     pub held: bool,
     /// How the lease or the key was lost.
     pub lost: Option<String>,
-    /// A revocation was sent, and its reply missed.
-    pub revoking: bool,
+    /// The key's deletion was asked for.
+    pub leaving: bool,
 }
 
 impl Entry {
@@ -46,7 +46,7 @@ impl Entry {
             line: None,
             held: false,
             lost: None,
-            revoking: false,
+            leaving: false,
         }
     }
 }

@@ -40,8 +40,6 @@ impl Fault {
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::of_status(status),
             etcd_client::Error::TransportError(error) => Self::of_transport(error),
-            // The client's words for a first reply with a TTL of zero.
-            etcd_client::Error::LeaseKeepAliveError(words) if words == "lease not found" => Self::NoLease,
             other => Self::Passing { answered: false, cause: other.to_string() },
         }
     }

@@ -9,8 +9,10 @@ mod dns;
 mod entry;
 mod fault;
 mod leases;
+mod link;
 pub mod probe;
 mod queue;
+mod release;
 mod renew;
 mod view;
 mod watch;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::pending::Pending;
+use super::pending::{Pending, Race};
 use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
 use crate::clock::Instant;
 use crate::error::Failure;
@@ -31,18 +33,12 @@ use client::Client;
 use entry::{Entry, Past};
 pub use queue::check_name;
 use queue::{Own, Prefix};
-use renew::KeepAlive;
+use renew::{Attempt, KeepAlive};
 use view::{Confirmed, View};
 
 /// How long the grant runs ahead of the transaction that needs it, on the same connection: enough to be applied first,
 /// and less than waiting for its reply.
 const HEAD_START: Duration = Duration::from_millis(2);
-
-/// How long the release waits to be told whether the key was there to the end.
-const LAST_LOOK: Duration = Duration::from_secs(1);
-
-/// How long a release waits for the answer to a grant that it finds under way.
-const SETTLE: Duration = Duration::from_millis(500);
 
 /// One contender for one lock on etcd.
 pub struct Contender {
@@ -53,7 +49,10 @@ pub struct Contender {
     value: String,
     entry: RefCell<Entry>,
     /// A lease whose grant was not answered yet.
-    granting: Pending<Outcome<i64>>,
+    granting: Pending<Outcome<(Instant, i64)>>,
+    /// Renewals that were not confirmed yet.
+    renewing: Race<Attempt>,
+    /// A stream for the next renewal.
     keep_alive: RefCell<Option<KeepAlive>>,
     /// The keys before this one.
     past: RefCell<Past>,
@@ -86,6 +85,7 @@ impl Contender {
             value: record.to_json(),
             entry: RefCell::new(entry),
             granting: Pending::default(),
+            renewing: Race::default(),
             keep_alive: RefCell::new(None),
             past: RefCell::default(),
             moved: Notify::new(),
@@ -104,10 +104,9 @@ impl Contender {
     /// Creates the lease, and enters the queue, where it may without waiting for the reply.
     async fn grant_and_enter(&self) -> Outcome<(Granted, View)> {
         let link = self.client.link().await?;
-        let lease = self.fresh_lease()?;
-        let s = Instant::now();
-        let (client, ttl) = (Rc::clone(&self.client), self.ttl);
-        self.granting.begin(async move { client.grant(lease, ttl).await });
+        if !self.granting.is_under_way() {
+            self.ask_for_lease()?;
+        }
         // On another connection than one that lives both could be held up, and applied when everything was given up.
         let head_start = if link.is_lively() { HEAD_START } else { Duration::MAX };
         let enter = async {
@@ -117,7 +116,7 @@ impl Contender {
             tokio::join!(self.grant_answer(), self.put_key())
         };
         let ((ttl, early), ()) = tokio::join!(enter, self.end_strays());
-        let granted = self.granted(s, ttl?);
+        let granted = self.granted(ttl?);
         self.entry.borrow_mut().granted = Some(granted);
         let view = match early? {
             Some(view) => view,
@@ -126,14 +125,17 @@ impl Contender {
         Ok((granted, view))
     }
 
-    /// An id for the lease that is asked for next. One that may have been granted before is not asked for again: a request
-    /// for it that is held up somewhere could be applied after we gave everything up, and a key with it.
-    fn fresh_lease(&self) -> Outcome<i64> {
+    /// Asks for a lease under an id of our own. One that may have been granted before is not asked for again: a request for it
+    /// that is held up somewhere could be applied after we gave everything up, and a key with it.
+    fn ask_for_lease(&self) -> Outcome<()> {
         let mut entry = self.entry.borrow_mut();
         if std::mem::replace(&mut entry.asked, true) {
             entry.leases.start_anew(random_lease().map_err(Trouble::Fatal)?);
         }
-        Ok(entry.leases.bound())
+        let (client, lease, ttl) = (Rc::clone(&self.client), entry.leases.bound(), self.ttl);
+        let s = Instant::now();
+        self.granting.begin(async move { Ok((s, client.grant(lease, ttl).await?)) });
+        Ok(())
     }
 
     /// Ends earlier leases, if they were granted after all, so that we do not stand in line behind a key of our own. The
@@ -146,13 +148,13 @@ impl Contender {
         }
     }
 
-    async fn grant_answer(&self) -> Outcome<i64> {
+    async fn grant_answer(&self) -> Outcome<(Instant, i64)> {
         let lost = || Err(Trouble::Uncertain { answered: false, cause: "the grant's answer was missed".to_owned() });
         self.granting.answer().await.unwrap_or_else(lost)
     }
 
     /// What counts is what the server granted.
-    fn granted(&self, s: Instant, ttl: i64) -> Granted {
+    fn granted(&self, (s, ttl): (Instant, i64)) -> Granted {
         if ttl > self.ttl {
             self.client
                 .note(format!("etcd: granted a TTL of {ttl}s, the least of the server, instead of {}s", self.ttl));
@@ -171,7 +173,7 @@ impl Contender {
     }
 
     async fn put_key_under_lease(&self) -> Outcome<View> {
-        self.put_key().await?.ok_or_else(|| Trouble::Lost("the lease expired or was revoked".to_owned()))
+        self.put_key().await?.ok_or_else(gone)
     }
 
     /// Reads the queue.
@@ -213,39 +215,36 @@ impl Contender {
         Own::check(own, &self.key(), &entry.leases, entry.created)
     }
 
-    /// Reads our key, and whether those before us are still there. Returns the key and the Raft term of the read.
-    async fn confirm(&self) -> Outcome<(Own, u64)> {
+    /// The keys of those before us of whom we must know whether they are still there.
+    fn ahead(&self) -> Vec<Vec<u8>> {
         let line = self.entry.borrow().line.clone();
-        let others = line.as_ref().map_or(Vec::new(), |line| vec![line.before.as_slice(), line.first.as_slice()]);
-        let key = self.key();
-        let reply = self.client.read(view::confirm(&key, &others)).await?;
-        let Confirmed { revision, term, own, complete } =
-            self.client.understood(Confirmed::of(reply, &key, &others))?;
-        let own = self.checked(own)?;
-        // What the watch may have missed must be read, even by a wait that starts later.
-        let mut entry = self.entry.borrow_mut();
-        entry.seen = complete.then_some(revision);
-        if entry.held {
-            entry.held_at = Some(revision);
-        }
-        drop(entry);
-        if !complete {
-            self.moved.notify_one();
-        }
-        Ok((own, term))
+        line.map_or(Vec::new(), |line| vec![line.before, line.first])
     }
 
-    async fn renew_once(&self) -> Outcome<renew::Renewal> {
-        let lease = self.lease();
-        // Out of its place while in use: one that is dropped half-way is not used again.
-        let idle = self.keep_alive.borrow_mut().take().filter(|stream| stream.serves(&self.client, lease));
-        let mut stream = match idle {
-            Some(stream) => stream,
-            None => KeepAlive::open(&self.client, lease).await?,
-        };
-        let renewal = stream.renew(&self.client).await?;
-        self.keep_alive.replace(Some(stream));
-        Ok(renewal)
+    /// Reads our key, and whether those before us are still there. Returns the key and the Raft term of the read.
+    async fn confirm(&self) -> Outcome<(Own, u64)> {
+        let (key, ahead) = (self.key(), self.ahead());
+        let others: Vec<_> = ahead.iter().map(Vec::as_slice).collect();
+        let reply = self.client.read(view::confirm(&key, &others)).await?;
+        let read = self.client.understood(Confirmed::of(reply, &key, &others))?;
+        let term = read.term;
+        Ok((self.confirmed(read)?, term))
+    }
+
+    /// What such a read shows.
+    fn confirmed(&self, read: Confirmed) -> Outcome<Own> {
+        let own = self.checked(read.own)?;
+        // What the watch may have missed must be read, even by a wait that starts later.
+        let mut entry = self.entry.borrow_mut();
+        entry.seen = read.complete.then_some(read.revision);
+        if entry.held {
+            entry.held_at = Some(read.revision);
+        }
+        drop(entry);
+        if !read.complete {
+            self.moved.notify_one();
+        }
+        Ok(own)
     }
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
@@ -259,7 +258,7 @@ impl Contender {
         let granted = self.entry.borrow().granted;
         let (granted, view) = match granted {
             Some(granted) => (granted, self.put_key_under_lease().await?),
-            None => self.grant_and_enter().await?,
+            None => Box::pin(self.grant_and_enter()).await?,
         };
         self.entry.borrow_mut().term = view.term;
         Ok((granted, self.place(view).await?))
@@ -279,23 +278,6 @@ impl Contender {
         self.look().await
     }
 
-    async fn try_renew(&self) -> Outcome<Instant> {
-        if self.entry.borrow().leases.changing() {
-            return self.change_lease(self.confirm().await?.0).await;
-        }
-        let renewal = self.renew_once().await?;
-        let (own, term) = self.confirm().await?;
-        {
-            let mut entry = self.entry.borrow_mut();
-            let before = std::mem::replace(&mut entry.term, term);
-            if renew::believable(before, renewal.term, term) && own.lease == entry.leases.bound() {
-                return Ok(renewal.s);
-            }
-            entry.leases.change();
-        }
-        self.change_lease(own).await
-    }
-
     /// The next revision from which to watch our key, once something happened that is no trouble.
     async fn watch_on(&self) -> Outcome<()> {
         let seen = self.entry.borrow().seen;
@@ -313,62 +295,6 @@ impl Contender {
         watch::nobody_between(&self.client, &self.prefix, held_at, &keys, created).await
     }
 
-    async fn try_release(&self) -> Outcome<()> {
-        // A grant that is applied after the revocation would leave its lease behind.
-        let _ = timeout(SETTLE, self.granting.answer()).await;
-        let Entry { asked, created, held, lost, revoking, .. } = self.entry.borrow().clone();
-        if !asked {
-            return Ok(());
-        }
-        if held && lost.is_none() && !revoking {
-            match created {
-                Some(_) => self.check_held().await,
-                None => self.find_lease().await?,
-            }
-        }
-        self.client.link().await?;
-        self.entry.borrow_mut().revoking = true;
-        let found = self.revoke_all().await?;
-        self.keep_alive.replace(None);
-        // Its successor needs another lease, so that nothing that is still under way can touch it.
-        let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
-        match entry.lost {
-            Some(cause) if held => Err(Trouble::Lost(cause)),
-            None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends all leases, and the key with the one that it is bound to. Whether there was one that it can have been bound to.
-    async fn revoke_all(&self) -> Outcome<bool> {
-        let leases = self.entry.borrow().leases.clone();
-        let mut found = false;
-        for lease in leases.all() {
-            let there = self.client.revoke(lease).await?;
-            found |= there && (lease == leases.bound() || leases.changing());
-        }
-        Ok(found)
-    }
-
-    /// Finds out which lease the key of another process's contender is bound to.
-    async fn find_lease(&self) -> Outcome<()> {
-        let key = self.key();
-        let reply = self.client.read(view::confirm(&key, &[])).await?;
-        let own = self.client.understood(Confirmed::of(reply, &key, &[]))?.own;
-        if let Some(own) = own.filter(|own| own.lease != self.lease()) {
-            self.entry.borrow_mut().leases.changed_to(own.lease);
-        }
-        Ok(())
-    }
-
-    /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
-    /// that somebody deleted leaves its lease alive. No answer is no reason to keep the lease.
-    async fn check_held(&self) {
-        if let Ok(Err(trouble)) = timeout(LAST_LOOK, self.confirm()).await {
-            self.note(&trouble);
-        }
-    }
-
     /// Remembers what a trouble means for the next call.
     fn note(&self, trouble: &Trouble) {
         let mut entry = self.entry.borrow_mut();
@@ -377,6 +303,10 @@ impl Contender {
             entry.lost.get_or_insert_with(|| cause.clone());
         }
     }
+}
+
+fn gone() -> Trouble {
+    Trouble::Lost("the lease expired or was revoked".to_owned())
 }
 
 /// An id of our own for a lease: positive, since etcd prints ids as signed numbers in places; zero would let the server
@@ -414,13 +344,18 @@ impl Backend for Contender {
     }
 
     async fn release(&self) -> Outcome<()> {
-        self.try_release().await
+        self.give_up().await
     }
 
-    fn next_endpoint(&self) -> String {
-        let silent = self.client.endpoint().to_owned();
-        self.client.next_endpoint();
-        self.granting.abandon();
+    fn turn(&self) -> usize {
+        self.client.turn()
+    }
+
+    fn overdue(&self, turn: usize) -> String {
+        let silent = self.client.url(turn).to_owned();
+        if self.client.overdue(turn) {
+            self.granting.abandon();
+        }
         silent
     }
 

@@ -1,7 +1,7 @@
 //! The transactions about a lock, and what their replies show. A reply is believed only where it is one to what was asked.
 
 use etcd_client::proto::{PbKeyValue, PbRangeResponse, PbTxnOpResponse, PbTxnResponse};
-use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp};
 
 use super::queue::{Line, Own, Prefix};
 
@@ -35,6 +35,15 @@ pub fn rebind(key: &str, created: i64, modified: i64, lease: i64) -> Txn {
     ];
     let put = TxnOp::put(key, "", Some(PutOptions::new().with_ignore_value().with_lease(lease)));
     Txn::new().when(same).and_then([put]).or_else([TxnOp::get(key, None)])
+}
+
+/// Deletes our key, created at `created` where that is known, and reads it as it was.
+pub fn leave(key: &str, created: Option<i64>) -> Txn {
+    let there = match created {
+        Some(created) => Compare::create_revision(key, CompareOp::Equal, created),
+        None => Compare::create_revision(key, CompareOp::Greater, 0),
+    };
+    Txn::new().when([there]).and_then([TxnOp::delete(key, Some(DeleteOptions::new().with_prev_key()))])
 }
 
 /// Keys without values, since they are many, but the oldest with its value: it is the holder unless it is foreign.
@@ -89,6 +98,16 @@ impl Reply {
         match self.parts.next() {
             Some(Some(PbTxnOpResponse::ResponsePut(_))) => Ok(()),
             _ => Err(Odd("a reply that does not tell of a write")),
+        }
+    }
+
+    fn deleted(&mut self, key: &str) -> Result<Own, Odd> {
+        let Some(Some(PbTxnOpResponse::ResponseDeleteRange(mut deleted))) = self.parts.next() else {
+            return Err(Odd("a reply that does not tell of a deletion"));
+        };
+        match (deleted.prev_kvs.pop(), deleted.prev_kvs.is_empty()) {
+            (Some(kv), true) if kv.key == key.as_bytes() => Ok(Own::from(kv)),
+            _ => Err(Odd("a reply about the deletion of another key")),
         }
     }
 
@@ -236,6 +255,24 @@ impl Rebound {
         };
         reply.end()?;
         Ok(rebound)
+    }
+}
+
+/// What became of [`leave`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// The key is gone; what it was.
+    Deleted(Own),
+    /// There was no such key.
+    Untouched,
+}
+
+impl Left {
+    /// Reads the reply.
+    pub fn of(mut reply: Reply, key: &str) -> Result<Self, Odd> {
+        let left = if reply.succeeded { Self::Deleted(reply.deleted(key)?) } else { Self::Untouched };
+        reply.end()?;
+        Ok(left)
     }
 }
 

@@ -3,7 +3,8 @@
 use etcd_client::proto::PbEvent;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 
-use super::client::{Client, Link};
+use super::client::Client;
+use super::link::Link;
 use super::queue::{Own, Prefix};
 use crate::backend::{Outcome, Trouble};
 
@@ -43,14 +44,14 @@ async fn change_on(client: &Client, link: &mut Link, keys: &[&[u8]], after: i64)
     loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(client.uncertain(link, "the watch ended".to_owned())),
+            Ok(None) => return Err(client.uncertain(link, "the watch ended")),
             Err(error) => return Err(client.judge(link, &error).into()),
         };
         if message.canceled() {
             return Err(canceled(client, link, &message));
         }
         if let Some(event) = message.0.events.into_iter().next() {
-            return change_of(event).ok_or_else(|| client.uncertain(link, STRANGE.to_owned()));
+            return change_of(event).ok_or_else(|| client.uncertain(link, STRANGE));
         }
     }
 }
@@ -85,7 +86,7 @@ pub async fn nobody_between(
     loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(client.uncertain(&link, "the watch ended".to_owned())),
+            Ok(None) => return Err(client.uncertain(&link, "the watch ended")),
             Err(error) => return Err(client.judge(&link, &error).into()),
         };
         match message.canceled() {
@@ -94,7 +95,7 @@ pub async fn nobody_between(
             false => {}
         }
         for event in message.0.events {
-            let Some(kv) = event.kv else { return Err(client.uncertain(&link, STRANGE.to_owned())) };
+            let Some(kv) = event.kv else { return Err(client.uncertain(&link, STRANGE)) };
             // Our present key's creation comes in the end, so this waits for nothing that does not come.
             if prefix.owns(&kv.key) && !ours.iter().any(|key| key.as_bytes() == kv.key) {
                 return Ok(kv.mod_revision == created);
@@ -109,7 +110,7 @@ fn canceled(client: &Client, link: &Link, message: &WatchResponse) -> Trouble {
         let cause = format!("what happened before revision {} is compacted", message.compact_revision());
         return Trouble::Uncertain { answered: true, cause };
     }
-    client.uncertain(link, format!("the watch was canceled: {}", message.cancel_reason()))
+    client.uncertain(link, &format!("the watch was canceled: {}", message.cancel_reason()))
 }
 
 /// None where it is of no kind that is known.

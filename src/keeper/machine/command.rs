@@ -169,10 +169,7 @@ impl Machine {
     pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
         match self.stop.as_ref().map(|stop| &stop.reason) {
             Some(Reason::Lost(cause)) => self.lost(cause),
-            Some(Reason::Broken(by)) => Verdict::Failed(
-                Failure::new(Kind::Broken, format!("the lock {} was broken and the command ended", self.rules.name))
-                    .because(format!("asked to stop by {by}")),
-            ),
+            Some(Reason::Broken(by)) => self.broken(by),
             _ if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             _ => verdict,
         }

@@ -21,12 +21,25 @@ impl Machine {
         } else if let Some(queue) = &self.queue {
             busy(name, queue, self.rules.wait)
         } else {
-            let waited = now.since(self.started);
-            let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
-            failure.causes.clone_from(&self.causes);
-            failure.hint("check the addresses given by --endpoints, and that the servers have a leader")
+            self.not_served(now)
         };
         self.conclude(Verdict::Failed(failure), now);
+    }
+
+    /// Nobody could grant a lock, or even answer.
+    fn not_served(&self, now: Instant) -> Failure {
+        let what = if self.answered { "grant a lock" } else { "be reached" };
+        let waited = now.since(self.started);
+        let mut failure = Failure::new(Kind::Unreachable, format!("no server could {what} in {waited:.1?}"));
+        failure.causes.clone_from(&self.causes);
+        failure.hint(way_out(&self.causes))
+    }
+
+    /// Somebody asked for the end of it.
+    pub(super) fn broken(&self, by: &str) -> Verdict {
+        let end = if self.alive() { "and the command ended" } else { "before the command ran" };
+        let message = format!("the lock {} was broken {end}", self.rules.name);
+        Verdict::Failed(Failure::new(Kind::Broken, message).because(format!("asked to stop by {by}")))
     }
 
     /// The command is over or never will be: give up what stands on the server, then finish.
@@ -77,7 +90,7 @@ impl Machine {
         let verdict = verdict.clone();
         match outcome {
             Err(Trouble::Uncertain { cause, .. }) if self.answered && now < self.release_until(now) => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(Request::Release, now);
             }
             Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
@@ -117,13 +130,28 @@ impl Machine {
         }
     }
 
-    /// Keeps the last few causes, for the message that ends it all.
-    pub(super) fn remember(&mut self, cause: String) {
+    /// Keeps the last few causes, for the message that ends it all. Whether this is a new one.
+    pub(super) fn remember(&mut self, cause: String) -> bool {
+        let known = self.causes.len();
         self.causes.retain(|known| *known != cause);
+        let new = self.causes.len() == known;
         self.causes.push(cause);
         if self.causes.len() > 4 {
             self.causes.remove(0);
         }
+        new
+    }
+}
+
+/// What a user can do about servers that grant nothing.
+fn way_out(causes: &[String]) -> &'static str {
+    let says = |words: &str| causes.iter().any(|cause| cause.to_lowercase().contains(words));
+    if says("database space exceeded") {
+        "etcd's store is full: compact it, defragment each member, then `etcdctl alarm disarm`"
+    } else if says("no leader") || says("no cluster leader") || says("request timed out") {
+        "the servers have no leader: most of them are down, or do not reach each other"
+    } else {
+        "check the addresses given by --endpoints, and that the servers have a leader"
     }
 }
 

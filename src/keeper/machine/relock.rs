@@ -252,7 +252,7 @@ impl Machine {
             }
             Ok(false) => self.end(Reason::Lost("somebody else may have held the lock in between".into()), now, now),
             Err(Trouble::Uncertain { cause, .. }) => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(Request::Prove, now);
             }
             Err(trouble) => self.end(Reason::Lost(trouble.into_cause()), now, now),
@@ -263,7 +263,7 @@ impl Machine {
     pub(super) fn not_yet_back(&mut self, request: Request, trouble: Trouble, now: Instant) {
         match trouble {
             Trouble::Uncertain { cause, .. } => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(request, now);
             }
             Trouble::Lost(_) => {

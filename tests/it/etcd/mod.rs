@@ -2,3 +2,8 @@
 
 mod crowd;
 mod late;
+mod proxied;
+mod release;
+mod slow;
+mod unwell;
+mod users;

@@ -1,4 +1,4 @@
-use etcd_client::proto::{PbPutResponse, PbResponseHeader, PbResponseOp};
+use etcd_client::proto::{PbDeleteResponse, PbPutResponse, PbResponseHeader, PbResponseOp};
 use proptest::prelude::*;
 
 use super::*;
@@ -103,6 +103,18 @@ fn what_confirms_a_key_tells_of_that_key() {
     assert!(read(vec![kv(KEY, 9)], vec![kv("/x/2", 4)]).is_err());
 }
 
+#[test]
+fn a_deletion_tells_what_was_deleted() {
+    let deleted =
+        |prev_kvs| PbTxnOpResponse::ResponseDeleteRange(PbDeleteResponse { prev_kvs, ..PbDeleteResponse::default() });
+    let left = |succeeded, parts| Left::of(Reply::of(reply(succeeded, parts))?, KEY);
+    assert_eq!(left(true, vec![deleted(vec![kv(KEY, 4)])]), Ok(Left::Deleted(kv(KEY, 4).into())));
+    assert_eq!(left(false, vec![]), Ok(Left::Untouched));
+    assert!(left(true, vec![deleted(vec![])]).is_err());
+    assert!(left(true, vec![deleted(vec![kv("/x/6", 4)])]).is_err());
+    assert!(left(true, vec![]).is_err());
+}
+
 prop_compose! {
     fn any_kv()(key in prop::sample::select(vec!["/x/5", "/x/1", "/x/1/2", "/y", ""]), created in -1..20_i64) -> PbKeyValue {
         kv(key, created)
@@ -114,7 +126,7 @@ fn any_part() -> impl Strategy<Value = Option<PbTxnOpResponse>> {
         Just(None),
         Just(Some(put())),
         Just(Some(PbTxnOpResponse::ResponseTxn(PbTxnResponse::default()))),
-        Just(Some(PbTxnOpResponse::ResponseDeleteRange(etcd_client::proto::PbDeleteResponse::default()))),
+        Just(Some(PbTxnOpResponse::ResponseDeleteRange(PbDeleteResponse::default()))),
         (prop::collection::vec(any_kv(), 0..4), any::<bool>()).prop_map(|(kvs, more)| Some(range(kvs, more))),
     ]
 }
@@ -137,6 +149,7 @@ proptest! {
         }
         let _ = Reply::of(reply.clone()).and_then(|reply| View::looked(reply, &prefix(), KEY));
         let _ = Reply::of(reply.clone()).and_then(|reply| Confirmed::of(reply, KEY, &[b"/x/1"]));
+        let _ = Reply::of(reply.clone()).and_then(|reply| Left::of(reply, KEY));
         let _ = Reply::of(reply).and_then(|reply| Rebound::of(reply, KEY));
     }
 }
