@@ -210,6 +210,15 @@ impl Settings {
         }
     }
 
+    /// Where it is reached.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        match self {
+            Self::Etcd(server) | Self::Consul(server, _) => server.endpoints.iter().map(ToString::to_string).collect(),
+            Self::Local(directory) => vec![format!("file://{}", directory.0.display())],
+        }
+    }
+
     /// Who we are to the servers, where there are any.
     pub fn identity(&mut self) -> Option<&mut Identity> {
         match self {

@@ -5,15 +5,16 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::options::{self, OPTIONS};
 
-/// The value of `--report` among the options of a line, the program's name included, that could not be understood. Words
-/// that may be the command's are left alone.
+/// The value of this option among those of a line, the program's name included, that could not be understood. Words that
+/// may be the command's are left alone.
 #[must_use]
-pub fn report(line: &[OsString]) -> Option<OsString> {
+pub fn value(line: &[OsString], wanted: &str) -> Option<OsString> {
     let mut words = line.iter().skip(1).peekable();
     let mut found = None;
     let (mut subcommand, mut unknown) = (false, false);
     while let Some(word) = words.next() {
-        if let Some(value) = word.as_bytes().strip_prefix(b"--report=") {
+        let joined = word.as_bytes().strip_prefix(b"--").and_then(|word| word.strip_prefix(wanted.as_bytes()));
+        if let Some(value) = joined.and_then(|rest| rest.strip_prefix(b"=")) {
             found = Some(OsStr::from_bytes(value).to_owned());
             continue;
         }
@@ -23,7 +24,7 @@ pub fn report(line: &[OsString]) -> Option<OsString> {
             Word::Valued(id) => {
                 unknown = false;
                 let value = words.next_if(|value| !value.as_bytes().starts_with(b"-"));
-                if id == "report" {
+                if id == wanted {
                     found = value.cloned();
                 }
             }
@@ -80,7 +81,7 @@ mod tests {
 
     fn found(line: &str) -> Option<String> {
         let line: Vec<OsString> = ["distlock"].into_iter().chain(line.split(' ')).map(Into::into).collect();
-        report(&line).map(|value| value.to_string_lossy().into_owned())
+        value(&line, "report").map(|value| value.to_string_lossy().into_owned())
     }
 
     #[test]

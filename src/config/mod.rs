@@ -59,6 +59,8 @@ pub struct Run {
     pub shell: bool,
     /// How the lock's backend is reached; None with `--no-lock`. A user without a password is asked for it.
     pub settings: Option<Settings>,
+    /// What gave the backend its addresses: a flag, a variable, a key, or a default.
+    pub source: String,
     /// The lease time to ask for.
     pub ttl: Duration,
     /// From the soft signal to KILL.
@@ -199,6 +201,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         argv: argv(words.command, shell)?,
         name: words.name,
         shell,
+        source: settings.as_ref().map(|settings| server::source(&layers, settings.name())).unwrap_or_default(),
         settings,
         ttl,
         grace: asked_grace(&layers)?.unwrap_or_else(|| room::default_grace(ttl)),

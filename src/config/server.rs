@@ -60,6 +60,19 @@ pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, 
     })
 }
 
+/// What gave the chosen backend its addresses.
+#[must_use]
+pub fn source(layers: &Layers, name: Name) -> String {
+    let named = discovery(layers, name).or_else(|| layers.get("endpoints"));
+    named.map_or_else(|| "the default".to_owned(), |value| value.source)
+}
+
+/// The domain whose servers DNS tells of. As etcdctl has it: of its two variables, this is the stronger.
+fn discovery(layers: &Layers, name: Name) -> Option<Value> {
+    let stronger = || layers.get("endpoints").is_none_or(|named| named.layer >= Layer::Own);
+    layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd && stronger())
+}
+
 /// A flag that secures the way to a server means that somebody expects one. A variable or a file may be there for
 /// other locks.
 fn refuse_what_is_servers(layers: &Layers) -> Result<(), Failure> {
@@ -112,10 +125,7 @@ fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Fa
     };
     let parse = |list: &str, plain| endpoints::parse(list, name, plain);
     let named = layers.get("endpoints");
-    // As etcdctl has it: of its two variables, this is the stronger.
-    if let Some(value) = layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd)
-        && named.as_ref().is_none_or(|named| named.layer >= Layer::Own)
-    {
+    if let Some(value) = discovery(layers, name) {
         let secure = plain(true)? == Plain::Https;
         return Ok(vec![Endpoint::Discovered { domain: value.parse(endpoints::domain)?, secure }]);
     }

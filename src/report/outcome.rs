@@ -133,18 +133,23 @@ fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Exited(_) => "exited",
         Verdict::Signaled(_) => "signaled",
-        Verdict::Failed(failure) => match failure.kind {
-            Kind::Usage => "usage",
-            Kind::Unreachable => "unreachable",
-            Kind::Fault => "fault",
-            Kind::Busy => "busy",
-            Kind::Lost => "lost",
-            Kind::Broken => "broken",
-            Kind::Denied => "denied",
-            Kind::MaxHold => "max-hold",
-            Kind::NotExecutable | Kind::NotFound => "not-started",
-            Kind::Interrupted(_) => "interrupted",
-        },
+        Verdict::Failed(failure) => of(failure.kind),
+    }
+}
+
+/// The outcome of a failure in one word.
+pub(super) fn of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "usage",
+        Kind::Unreachable => "unreachable",
+        Kind::Fault => "fault",
+        Kind::Busy => "busy",
+        Kind::Lost => "lost",
+        Kind::Broken => "broken",
+        Kind::Denied => "denied",
+        Kind::MaxHold => "max-hold",
+        Kind::NotExecutable | Kind::NotFound => "not-started",
+        Kind::Interrupted(_) => "interrupted",
     }
 }
 

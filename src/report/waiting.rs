@@ -115,10 +115,27 @@ impl Waiting {
     }
 }
 
-/// What machines are told of the queue.
+/// What machines are told of the queue; what is unknown is null.
 #[must_use]
 pub fn fields(queue: &Queue) -> Value {
-    json!({ "holder": queue.holder.as_ref().map(Record::describe), "ahead": queue.ahead })
+    json!({ "holder": queue.holder.as_ref().map(known), "ahead": queue.ahead, "lock_delay": queue.lock_delay })
+}
+
+/// What a record tells. One that another tool wrote has little of it.
+fn known(holder: &Record) -> Value {
+    let Record { id, tool, host, user, pid, command, message, url, since, stop: _ } = holder;
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": said(id),
+        "tool": said(tool),
+        "host": said(host),
+        "user": said(user),
+        "pid": pid,
+        "command": said(command),
+        "message": message,
+        "url": url,
+        "since": since,
+    })
 }
 
 /// Who holds the lock, told apart from others as well as the record allows.
@@ -209,6 +226,16 @@ mod tests {
         assert_eq!(sentence(&foreign, None, wall(0)), "waiting: held by an unknown holder");
         let delay = Queue { ahead: Some(1), holder: None, lock_delay: true };
         assert_eq!(sentence(&delay, None, wall(0)), "waiting at place 2: a lock-delay has to pass");
+    }
+
+    #[test]
+    fn machines_are_told_of_the_holder_field_by_field() {
+        let told = fields(&held_by("ann", wall(0)));
+        assert_eq!((&told["holder"]["user"], &told["holder"]["pid"]), (&json!("ann"), &json!(12)));
+        let foreign = fields(&Queue { holder: Some(Record::default()), ..Queue::default() });
+        assert_eq!(foreign["holder"].as_object().map(|holder| holder.values().all(Value::is_null)), Some(true));
+        assert_eq!(foreign["holder"].as_object().map(serde_json::Map::len), Some(9));
+        assert_eq!(fields(&Queue::default())["holder"], Value::Null);
     }
 
     #[test]

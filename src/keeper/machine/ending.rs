@@ -24,7 +24,10 @@ impl Machine {
             let waited = now.since(self.started);
             let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
             failure.causes.clone_from(&self.causes);
-            failure.hint("check the addresses given by --endpoints, and that the servers have a leader")
+            failure.hint(format!(
+                "check the addresses from {}, and that the servers have a leader; distlock doctor asks each of them",
+                self.rules.source
+            ))
         };
         self.conclude(Verdict::Failed(failure), now);
     }
@@ -102,7 +105,14 @@ impl Machine {
                 self.tell(FromKeeper::Note(format!("could not release the lock: {failure}")));
                 self.finish(verdict);
             }
-            Ok(()) | Err(_) => self.finish(verdict),
+            Ok(()) => {
+                // Without a lock there is no token either.
+                if self.token > 0 {
+                    self.tell(FromKeeper::Note("the lock is released".into()));
+                }
+                self.finish(verdict);
+            }
+            Err(_) => self.finish(verdict),
         }
     }
 

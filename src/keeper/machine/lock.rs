@@ -61,6 +61,7 @@ impl Machine {
                     self.restarts.held(lease.terms().cover, now);
                 }
                 self.phase = Phase::Held { offered: false, acknowledged: false };
+                self.token = token;
                 self.tell(FromKeeper::Held { token });
                 self.calls.schedule(Request::Watch, now);
                 self.settle(now);

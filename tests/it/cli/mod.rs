@@ -1,6 +1,8 @@
 //! What users and scripts rely on at the command line.
 
+mod events;
 mod interrupted;
 mod prompt;
 mod report_target;
 mod restarts;
+mod steps;
