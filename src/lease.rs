@@ -49,6 +49,14 @@ pub struct Deadlines {
     pub hard: Instant,
 }
 
+impl Deadlines {
+    /// Those of a lock that does not expire: later than any machine runs.
+    pub const NEVER: Self = {
+        let never = Instant::from_boot(Duration::from_secs(1000 * 365 * 24 * 60 * 60));
+        Self { soft: never, kill: never, hard: never }
+    };
+}
+
 /// Terms that leave no time to renew; displays the arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

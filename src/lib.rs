@@ -11,6 +11,7 @@
 //! | [`report`] | every line that is printed, for people and as JSON; the report of `--report` |
 //! | [`supervisor`] | the process that the user started: signals, terminal, deadline, output, exit |
 //! | [`keeper`] | the process below it: acquires, starts the command, renews, watches, releases |
+//! | [`witness`] | a third one in a terminal: tells group signals apart, wakes a suspended supervisor |
 //! | [`link`] | the messages between the two |
 //! | [`lease`] | pure: from the last confirmed renewal to the deadlines |
 //! | [`tree`] | everything below a process: find, signal, reap |
@@ -18,6 +19,7 @@
 //! | [`backend`] | the lock on etcd, on Consul, on this host |
 //! | [`holder`], [`handle`] | the holder record, JSON both ways; the word that names an acquisition |
 //! | [`clock`] | instants and alarms on `CLOCK_BOOTTIME` |
+//! | `simulation` | tests: many jobs and a server in virtual time |
 //!
 //! # How a lock flows through them
 //!
@@ -44,5 +46,8 @@ pub mod lease;
 pub mod link;
 pub mod process;
 pub mod report;
+#[cfg(test)]
+mod simulation;
 pub mod supervisor;
 pub mod tree;
+pub mod witness;

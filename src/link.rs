@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Queue;
+use crate::clock::Instant;
 use crate::error::Failure;
 use crate::lease::Deadlines;
 use crate::tree::{Process, Usage};
@@ -42,6 +43,8 @@ pub enum FromKeeper {
     Started,
     /// The command was stopped by this signal.
     Stopped(i32),
+    /// The command goes on after it was stopped.
+    Continued,
     /// The command was ended and the lock given up, and why; it is to be acquired again for another run.
     Restarting(String),
     /// A step on the way back to a lock that is sure.
@@ -67,6 +70,23 @@ pub enum FromKeeper {
         /// The keeper stays for a while, to end a lease whose servers do not answer.
         lingers: bool,
     },
+}
+
+impl FromKeeper {
+    /// Until when the command may run from here on, where this message says something of it. The inner None: it does not
+    /// run, or no deadline counts.
+    #[must_use]
+    pub fn kill_at(&self) -> Option<Option<Instant>> {
+        match self {
+            Self::Deadlines(deadlines) => Some(Some(deadlines.kill)),
+            Self::Rejoining(_)
+            | Self::Restarting(_)
+            | Self::Relock(Step::Frozen)
+            | Self::Ended(_)
+            | Self::Done { .. } => Some(None),
+            _ => None,
+        }
+    }
 }
 
 /// What only the keeper knows of a run, for the report.
@@ -139,6 +159,8 @@ impl Message for FromKeeper {
             (Self::Deadlines(_), Self::Deadlines(_))
                 | (Self::Waiting(_), Self::Waiting(_))
                 | (Self::Killing, Self::Killing)
+                | (Self::Stuck(_), Self::Stuck(_))
+                | (Self::Continued | Self::Stopped(_), Self::Stopped(_))
         )
     }
     fn droppable(&self) -> bool {
@@ -184,10 +206,9 @@ impl<Out: Message> Link<Out> {
         if message.droppable() && self.outbox.len() >= MAX_BACKLOG {
             return;
         }
-        match self.outbox.iter_mut().find(|older| message.replaces(older)) {
-            Some(older) => *older = message,
-            None => self.outbox.push_back(message),
-        }
+        // To its end, and not in place of the older one: it is news of after what stands between.
+        self.outbox.retain(|older| !message.replaces(older));
+        self.outbox.push_back(message);
         self.flush();
     }
 
@@ -246,7 +267,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Instant;
 
     fn deadlines(at: u64) -> FromKeeper {
         let at = Instant::from_boot(Duration::from_secs(at));

@@ -1,11 +1,10 @@
 //! Forking, executing and dying, and whatever else takes unsafe code: there is none elsewhere.
 #![allow(unsafe_code, reason = "fork, and code between fork and exec, cannot be had safely")]
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
@@ -142,35 +141,91 @@ pub struct Spawn<'a> {
     pub inherited: &'a Inherited,
 }
 
+/// A command that was forked, and has executed its program or will.
+#[derive(Debug)]
+pub struct Started {
+    /// Its process, a child of this one.
+    pub pid: Pid,
+    /// Ends when the program was executed; before that, it gives the error that kept it from being so. Not blocking.
+    pub outcome: OwnedFd,
+}
+
 impl Spawn<'_> {
-    /// Starts the command. It is killed should the calling *thread* end: call it from the main one.
-    pub fn start(&self) -> io::Result<Pid> {
-        let Some((program, arguments)) = self.argv.split_first() else {
+    /// Starts the command, without waiting for its program: on a slow disk that may take longer than a lease. It is killed
+    /// should the calling *thread* end: call it from the main one.
+    ///
+    /// # Errors
+    ///
+    /// No process or pipe is to be had, or a word holds a zero byte.
+    pub fn start(&self) -> io::Result<Started> {
+        // All that is allocated is allocated before the fork.
+        let words = self.argv.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
+        let environment = self.environment()?;
+        let (argv, envp) = (pointers(&words), pointers(&environment));
+        if words.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).envs(self.set.iter().map(|(name, value)| (name, value)));
-        let (group, parent) = (self.group, getpid());
-        let holds = self.holds.map(|fd| fd.as_raw_fd());
-        let ignored = self.inherited.ignored.clone();
-        // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
-        unsafe {
-            command.pre_exec(move || {
-                setpgid(Pid::from_raw(0), group.unwrap_or(Pid::from_raw(0)))?;
-                nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-                if nix::unistd::getppid() != parent {
-                    return Err(io::Error::from_raw_os_error(libc::ESRCH));
-                }
-                if let Some(fd) = holds {
-                    fcntl(BorrowedFd::borrow_raw(fd), F_SETFD(FdFlag::empty()))?;
-                }
-                restore_signals(&ignored);
-                Ok(())
-            });
         }
-        let child = command.spawn()?;
-        Ok(Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?))
+        let (outcome, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let parent = getpid();
+        let mut before = SigSet::empty();
+        // A signal that comes before the program runs is the program's, and this process ignores what it is to heed.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        // SAFETY: the child makes system calls only, allocates nothing, and ends in one of them.
+        let forked = unsafe { fork() };
+        if matches!(forked, Ok(ForkResult::Child)) {
+            let error = match self.prepare(parent) {
+                // SAFETY: both end with a null pointer, and what they point to lives above. It returns only to fail.
+                Ok(()) => unsafe {
+                    libc::execvpe(argv[0], argv.as_ptr(), envp.as_ptr());
+                    nix::errno::Errno::last()
+                },
+                Err(error) => error,
+            };
+            let _ = nix::unistd::write(&report, &(error as i32).to_ne_bytes());
+            // SAFETY: _exit ends this process and touches nothing.
+            unsafe { libc::_exit(127) }
+        }
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        let ForkResult::Parent { child: pid } = forked? else { return Err(io::ErrorKind::Other.into()) };
+        // The child does so too; here it makes sure that its group can be signalled from now on.
+        let _ = setpgid(pid, self.group.unwrap_or(pid));
+        Ok(Started { pid, outcome })
     }
+
+    /// What the child does before it executes the program.
+    fn prepare(&self, parent: Pid) -> nix::Result<()> {
+        setpgid(Pid::from_raw(0), self.group.unwrap_or(Pid::from_raw(0)))?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if nix::unistd::getppid() != parent {
+            return Err(nix::errno::Errno::ESRCH);
+        }
+        if let Some(fd) = self.holds {
+            fcntl(fd, F_SETFD(FdFlag::empty()))?;
+        }
+        restore_signals(&self.inherited.ignored);
+        Ok(())
+    }
+
+    /// This process's environment, with what is set for the command.
+    fn environment(&self) -> io::Result<Vec<CString>> {
+        let set = self.set.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let inherited = std::env::vars_os().filter(|(name, _)| !self.set.iter().any(|(set, _)| name == set));
+        let word = |(name, value): (OsString, OsString)| {
+            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).map_err(io::Error::from)
+        };
+        inherited.chain(set).map(word).collect()
+    }
+}
+
+/// The words as C wants them.
+fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
+    words.iter().map(|word| word.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+}
+
+/// Why the program of a command was not executed, once its [`Started::outcome`] has said so.
+#[must_use]
+pub fn exec_error(report: &[u8]) -> io::Error {
+    io::Error::from_raw_os_error(i32::from_ne_bytes(report.try_into().unwrap_or_default()))
 }
 
 /// Every signal at its default but those ignored on purpose, and none blocked.
@@ -206,14 +261,16 @@ pub fn ignore(signals: &[Signal]) {
 }
 
 /// Closes every descriptor but `keep`, in a process that was forked and owns none of the others.
-pub fn close_all_but(keep: RawFd) {
-    let keep = keep.unsigned_abs();
-    // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
-    unsafe {
-        if keep > 0 {
-            libc::close_range(0, keep - 1, 0);
+pub fn close_all_but(keep: &[RawFd]) {
+    let mut keep: Vec<_> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
+    keep.sort_unstable();
+    let mut from = 0;
+    for fd in keep.into_iter().chain([libc::c_uint::MAX]) {
+        if from < fd {
+            // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
+            unsafe { libc::close_range(from, fd - 1, 0) };
         }
-        libc::close_range(keep + 1, libc::c_uint::MAX, 0);
+        from = fd.saturating_add(1);
     }
 }
 

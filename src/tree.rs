@@ -9,13 +9,11 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
 use nix::sys::time::TimeVal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::process::{PidfdFlags, WaitOptions, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
@@ -89,11 +87,37 @@ mod seconds {
     }
 }
 
+/// What became of a child. Signals are numbers: a process may die of one that has no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal killed it.
+    Signaled(i32),
+    /// This signal stopped it.
+    Stopped(i32),
+    /// It goes on.
+    Continued,
+}
+
+impl Change {
+    fn of(status: rustix::process::WaitStatus) -> Option<Self> {
+        let ended = status.exit_status().map(Self::Exited).or(status.terminating_signal().map(Self::Signaled));
+        ended.or(status.stopping_signal().map(Self::Stopped)).or(status.continued().then_some(Self::Continued))
+    }
+
+    /// Whether it is no more.
+    #[must_use]
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Exited(_) | Self::Signaled(_))
+    }
+}
+
 /// What a look at the children brought.
 #[derive(Debug, Default)]
 pub struct Reaped {
     /// Children that ended, stopped or went on, in the order in which the kernel told.
-    pub changes: Vec<WaitStatus>,
+    pub changes: Vec<(Pid, Change)>,
     /// No child is left, running or dead.
     pub empty: bool,
 }
@@ -128,32 +152,46 @@ impl Tree {
     /// Whether the parent of this process is stopped, as by Ctrl-Z.
     #[must_use]
     pub fn parent_is_stopped() -> bool {
-        Stat::read(Pid::parent().as_raw()).is_some_and(|parent| parent.stopped)
+        Stat::read(Pid::parent().as_raw()).is_some_and(|parent| parent.stopped())
     }
 
     /// Collects what the kernel has to tell of the children, without blocking.
-    pub fn reap(&mut self) -> nix::Result<Reaped> {
+    pub fn reap(&mut self) -> io::Result<Reaped> {
         let mut reaped = Reaped::default();
-        let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
         loop {
-            match waitpid(None, Some(flags)) {
-                Ok(WaitStatus::StillAlive) => {
+            match rustix::process::wait(WaitOptions::NOHANG | WaitOptions::UNTRACED | WaitOptions::CONTINUED) {
+                Ok(None) => {
                     reaped.empty = !self.foreign.is_empty() && self.only_foreign();
                     return Ok(reaped);
                 }
-                Ok(status) => {
-                    if matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
-                        self.foreign.retain(|pid| Some(*pid) != status.pid());
+                Ok(Some((pid, status))) => {
+                    let pid = Pid::from_raw(pid.as_raw_nonzero().get());
+                    let Some(change) = Change::of(status) else { continue };
+                    if change.is_end() {
+                        self.foreign.retain(|foreign| *foreign != pid);
                     }
-                    reaped.changes.push(status);
+                    reaped.changes.push((pid, change));
                 }
-                Err(Errno::ECHILD) => {
+                Err(rustix::io::Errno::CHILD) => {
                     reaped.empty = true;
                     return Ok(reaped);
                 }
-                Err(Errno::EINTR) => {}
-                Err(error) => return Err(error),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
+        }
+    }
+
+    /// Kills everything below, however long it takes, when there is nobody any more who could decide.
+    pub fn clear(&mut self) {
+        let mut pause = KILL_AGAIN;
+        loop {
+            match self.reap() {
+                Ok(Reaped { empty: true, .. }) => return,
+                _ => self.kill(None),
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(KILL_AGAIN_STUCK);
         }
     }
 
@@ -175,7 +213,7 @@ impl Tree {
     /// wakes stopped processes whose group lost its last parent.
     pub fn kill(&self, except: Except) {
         let mut living = self.living(except);
-        if living.iter().any(|process| process.stopped) {
+        if living.iter().any(Stat::stopped) {
             living.reverse();
         }
         for process in living {
@@ -211,7 +249,7 @@ impl Tree {
     /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what
     /// was forked between the reading of two lines of the process table is only seen by the next pass.
     pub fn freeze(&mut self) -> bool {
-        let running: Vec<Stat> = self.living(None).into_iter().filter(|process| !process.stopped).collect();
+        let running: Vec<Stat> = self.living(None).into_iter().filter(|process| !process.stands_still()).collect();
         for process in &running {
             process.deliver(Signal::SIGSTOP);
         }
@@ -245,7 +283,7 @@ impl Tree {
             next += 1;
             queue.extend(table.children(pid));
             if let Some(stat) = table.by_pid.get(&pid.as_raw())
-                && !stat.dead
+                && !stat.dead()
                 && Some(pid) != except
             {
                 found.push(stat.clone());
@@ -263,13 +301,54 @@ struct Stat {
     name: String,
     /// Clock ticks since the boot.
     started: u64,
-    dead: bool,
-    stopped: bool,
+    threads: u64,
+    /// Of the first thread.
+    state: State,
+}
+
+/// What a thread is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Runs,
+    Stopped,
+    Dead,
+}
+
+impl State {
+    fn parse(letter: &str) -> Self {
+        match letter {
+            "Z" | "X" | "x" => Self::Dead,
+            "T" | "t" => Self::Stopped,
+            _ => Self::Runs,
+        }
+    }
 }
 
 impl Stat {
     fn read(pid: i32) -> Option<Self> {
         Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Nothing of it is left. A first thread that ended leaves a zombie in its place while others go on.
+    fn dead(&self) -> bool {
+        self.state == State::Dead && self.threads <= 1
+    }
+
+    fn stopped(&self) -> bool {
+        self.state == State::Stopped
+    }
+
+    /// No thread of it runs.
+    fn stands_still(&self) -> bool {
+        match self.threads {
+            0 | 1 => self.state != State::Runs,
+            _ => self.all_threads().all(|state| state != State::Runs),
+        }
+    }
+
+    fn all_threads(&self) -> impl Iterator<Item = State> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid)).into_iter().flatten().flatten();
+        threads.filter_map(|thread| Some(Self::parse(&fs::read(thread.path().join("stat")).ok()?)?.state))
     }
 
     /// Parses `/proc/PID/stat`; see proc(5). The name stands in parentheses and may hold anything, more of them included.
@@ -283,8 +362,8 @@ impl Stat {
             parent: fields.get(1)?.parse().ok()?,
             name: name.to_owned(),
             started: fields.get(19)?.parse().ok()?,
-            dead: matches!(*fields.first()?, "Z" | "X" | "x"),
-            stopped: matches!(*fields.first()?, "T" | "t"),
+            threads: fields.get(17)?.parse().ok()?,
+            state: State::parse(fields.first()?),
         })
     }
 
@@ -336,16 +415,23 @@ mod tests {
         let line = b"77 (a) R 1 (b)) S 5 77 77 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n";
         let stat = Stat::parse(line).expect("a valid line");
         assert_eq!((stat.pid, stat.parent, stat.name.as_str(), stat.started), (77, 5, "a) R 1 (b)", 4242));
-        assert!(!stat.dead);
+        assert!(!stat.dead());
     }
 
     #[test]
     fn a_torn_line_is_no_process() {
         let line = b"77 (sh) Z 5 77 77 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
-        assert!(Stat::parse(line).expect("a valid line").dead);
+        assert!(Stat::parse(line).expect("a valid line").dead());
         for end in 0..line.len() - 8 {
             assert_eq!(Stat::parse(&line[..end]).filter(|stat| stat.started == 4242), None);
         }
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_ended_is_not_dead() {
+        let line = |threads| format!("77 (a) Z 5 77 77 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0");
+        assert!(Stat::parse(line(1).as_bytes()).expect("a valid line").dead());
+        assert!(!Stat::parse(line(2).as_bytes()).expect("a valid line").dead());
     }
 
     #[test]

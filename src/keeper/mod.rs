@@ -1,7 +1,7 @@
 //! The keeper: the asynchronous process. It connects, queues, acquires, starts the command, renews, watches and releases;
 //! it is the parent and reaper of the command's tree. [`machine`] decides, this file does.
 
-mod calls;
+pub mod calls;
 pub mod machine;
 
 use std::collections::VecDeque;
@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, setpgid};
 use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 
 use crate::backend::{Backend, Name, Note, Place, Prepared, Trouble, Want};
 use crate::clock::{Alarm, Instant};
@@ -25,8 +25,9 @@ use crate::error::{Failure, Kind, chain};
 use crate::handle;
 use crate::lease::MAX_ATTEMPT;
 use crate::link::{Account, FromKeeper, FromSupervisor, Link, Received, Verdict};
-use crate::process::{Inherited, Spawn, heed, ignore, register};
-use crate::tree::{Tree, Usage};
+use crate::process::{Inherited, Spawn, exec_error, heed, ignore, register};
+use crate::tree::{Change, Tree, Usage};
+use crate::witness::Watched;
 use calls::{COUNT, Request};
 use machine::{Action, Event, Machine, Rules};
 
@@ -57,8 +58,8 @@ pub struct Job {
 
 /// Runs the keeper in this process, which was forked for it. Returns the process's exit code; the verdict goes by the link.
 #[must_use]
-pub fn run(job: &Job, link: Link<FromKeeper>) -> u8 {
-    match prepare().and_then(|tree| live(job, link, tree)) {
+pub fn run(job: &Job, link: Link<FromKeeper>, watched: Option<Watched>) -> u8 {
+    match prepare().and_then(|tree| live(job, link, watched, tree)) {
         Ok(()) => crate::exit::OK,
         // Nobody reads this process's stderr: the supervisor tells what happened from the silence.
         Err(_) => crate::exit::code(Kind::Fault),
@@ -78,6 +79,8 @@ fn prepare() -> std::io::Result<Tree> {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGPIPE,
+        // A limit on the size of files is an error like a full disk, no reason to die.
+        Signal::SIGXFSZ,
         Signal::SIGTSTP,
         Signal::SIGTTIN,
         Signal::SIGTTOU,
@@ -92,9 +95,9 @@ fn children() -> SigSet {
     set
 }
 
-fn live(job: &Job, link: Link<FromKeeper>, tree: Tree) -> std::io::Result<()> {
+fn live(job: &Job, link: Link<FromKeeper>, watched: Option<Watched>, tree: Tree) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-    let result = runtime.block_on(async { Keeper::new(job, link, tree)?.run().await });
+    let result = runtime.block_on(async { Keeper::new(job, link, watched, tree)?.run().await });
     // A look-up of a host name may still hang in a thread of the runtime's; the process ends all the same.
     runtime.shutdown_background();
     result
@@ -104,6 +107,10 @@ fn live(job: &Job, link: Link<FromKeeper>, tree: Tree) -> std::io::Result<()> {
 const GIVE_UP_AGAIN: Duration = Duration::from_millis(300);
 /// How much longer than it may live the keeper stays to end it.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// For how long a supervisor is woken that stops although the command goes on, and how often it is looked at.
+const WAKE_PARENT: Duration = Duration::from_millis(500);
+const LOOK_AT_PARENT: Duration = Duration::from_millis(50);
 
 type Call = Pin<Box<dyn Future<Output = Event>>>;
 
@@ -115,6 +122,7 @@ struct Keeper<'a> {
     /// Contenders that were given up, and whose leases are still to be ended.
     forsaken: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     link: AsyncFd<Link<FromKeeper>>,
+    watched: Option<Watched>,
     notes: Rc<std::cell::RefCell<Vec<String>>>,
     alarm: AsyncFd<Alarm>,
     children: AsyncFd<SignalFd>,
@@ -122,17 +130,23 @@ struct Keeper<'a> {
     frozen: bool,
     note: Note,
     command: Option<Pid>,
+    /// Tells whether the command's program was executed, until it is known.
+    starting: Option<pipe::Receiver>,
+    /// What was seen together with the event that was told last.
+    seen: VecDeque<Event>,
     /// For the report.
     account: Account,
     lease: Option<String>,
     place: Option<(u64, String)>,
     orphaned: bool,
+    /// The command goes on, and until when to see that the supervisor does.
+    waking: Option<Instant>,
     /// What was inherited is the command's alone by now, or nobody's.
     detached: bool,
 }
 
 impl<'a> Keeper<'a> {
-    fn new(job: &'a Job, mut link: Link<FromKeeper>, tree: Tree) -> std::io::Result<Self> {
+    fn new(job: &'a Job, mut link: Link<FromKeeper>, watched: Option<Watched>, tree: Tree) -> std::io::Result<Self> {
         let notes = Rc::new(std::cell::RefCell::new(Vec::new()));
         let sink = Rc::clone(&notes);
         let note: Note = Rc::new(move |text| sink.borrow_mut().push(text));
@@ -151,6 +165,7 @@ impl<'a> Keeper<'a> {
             calls: [const { None }; COUNT],
             forsaken: Vec::new(),
             link: register(link)?,
+            watched,
             notes,
             alarm: register(Alarm::new()?)?,
             children: register(children)?,
@@ -158,10 +173,13 @@ impl<'a> Keeper<'a> {
             frozen: false,
             note,
             command: None,
+            starting: None,
+            seen: VecDeque::new(),
             account: Account { renewals: 0, command: None, usage: Usage::default() },
             lease: None,
             place: None,
             orphaned: false,
+            waking: None,
             detached: false,
         })
     }
@@ -180,7 +198,9 @@ impl<'a> Keeper<'a> {
                 }
             }
             self.tell_news();
-            self.alarm.get_ref().set(self.machine.wake())?;
+            self.wake_parent();
+            let look = self.waking.map(|_| Instant::now() + LOOK_AT_PARENT);
+            self.alarm.get_ref().set(self.machine.wake().into_iter().chain(look).min())?;
             event = self.next_event().await?;
         }
     }
@@ -225,7 +245,7 @@ impl<'a> Keeper<'a> {
             Action::Abandon(request) => self.calls[request as usize] = None,
             Action::NextEndpoint(request) => return Some(Event::Silent(request, self.backend.next_endpoint())),
             Action::Tell(message) => self.post(message),
-            Action::Start => return Some(self.start()),
+            Action::Start => return self.start(),
             Action::SignalCommand(signal) => {
                 if let (Some(pid), Ok(signal)) = (self.command, Signal::try_from(signal)) {
                     // It is our child and not reaped, so the pid is its own.
@@ -281,7 +301,8 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    fn start(&mut self) -> Event {
+    /// Forks the command. Whether its program can be executed is told later.
+    fn start(&mut self) -> Option<Event> {
         let variables = self.variables();
         let holds = match &self.job.prepared {
             Prepared::Local(file) => Some(file.as_fd()),
@@ -294,16 +315,28 @@ impl<'a> Keeper<'a> {
             holds,
             inherited: &self.job.inherited,
         };
-        match spawn.start() {
-            Ok(pid) => {
-                self.command = Some(pid);
-                if !self.job.reruns {
-                    self.detach();
-                }
-                Event::Started
-            }
-            Err(error) => Event::NotStarted(not_started(&self.job.argv, &error)),
+        let started = spawn.start().and_then(|started| {
+            self.command = Some(started.pid);
+            self.starting = Some(pipe::Receiver::from_owned_fd(started.outcome)?);
+            Ok(())
+        });
+        if !self.job.reruns {
+            self.detach();
         }
+        started.err().map(|error| Event::NotStarted(not_started(&self.job.argv, &error)))
+    }
+
+    /// What became of the start, if it is known by now.
+    fn outcome(&mut self) -> Option<Event> {
+        let mut report = [0; 4];
+        let event = match self.starting.as_ref()?.try_read(&mut report) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+            Ok(length) if length > 0 => Event::NotStarted(not_started(&self.job.argv, &exec_error(&report[..length]))),
+            // A command that was killed before its program was executed has started and ended.
+            _ => Event::Started,
+        };
+        self.starting = None;
+        Some(event)
     }
 
     /// Closes what was inherited, once: the numbers may be others' afterwards.
@@ -333,6 +366,9 @@ impl<'a> Keeper<'a> {
     }
 
     fn post(&mut self, message: FromKeeper) {
+        if let (Some(watched), Some(kill)) = (&self.watched, message.kill_at()) {
+            watched.tell(kill);
+        }
         self.link.get_mut().post(message);
     }
 
@@ -353,9 +389,19 @@ impl<'a> Keeper<'a> {
 
     /// Waits for whatever comes first. Time goes before news, so that a deadline that passed in a suspend is seen first.
     async fn next_event(&mut self) -> std::io::Result<Event> {
+        if let Some(event) = self.seen.pop_front() {
+            return Ok(event);
+        }
         loop {
             let backlog = self.link.get_ref().backlog();
             let (calls, forsaken) = (&mut self.calls, &mut self.forsaken);
+            let starting = &self.starting;
+            let outcome = async move {
+                match starting {
+                    Some(outcome) => outcome.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 ready = self.alarm.readable() => {
@@ -370,6 +416,12 @@ impl<'a> Keeper<'a> {
                     ready.clear_ready();
                     drop(ready);
                     return self.reap();
+                }
+                ready = outcome => {
+                    ready?;
+                    if let Some(event) = self.outcome() {
+                        return Ok(event);
+                    }
                 }
                 // A closed link would stay readable for ever.
                 ready = self.link.readable(), if !self.orphaned => {
@@ -406,24 +458,47 @@ impl<'a> Keeper<'a> {
         let reaped = self.tree.reap()?;
         let mut ended = None;
         let command = self.command;
-        for change in reaped.changes.into_iter().filter(|change| change.pid() == command) {
+        for (_, change) in reaped.changes.into_iter().filter(|(pid, _)| Some(*pid) == command) {
             match change {
-                WaitStatus::Exited(_, code) => ended = Some(Verdict::Exited(code)),
-                WaitStatus::Signaled(_, signal, _) => ended = Some(Verdict::Signaled(signal as i32)),
+                Change::Exited(code) => ended = Some(Verdict::Exited(code)),
+                Change::Signaled(signal) => ended = Some(Verdict::Signaled(signal)),
                 // What was frozen is no job that the user stopped.
-                WaitStatus::Stopped(..) if self.frozen => {}
-                WaitStatus::Stopped(_, signal) => self.post(FromKeeper::Stopped(signal as i32)),
-                // Somebody let the command go on and not the job, so the supervisor would stay behind for ever.
-                WaitStatus::Continued(_) if !self.orphaned && Tree::parent_is_stopped() => {
-                    let _ = kill(Pid::parent(), Signal::SIGCONT);
+                Change::Stopped(_) if self.frozen => {}
+                Change::Stopped(signal) => {
+                    self.waking = None;
+                    self.post(FromKeeper::Stopped(signal));
                 }
-                _ => {}
+                Change::Continued => {
+                    self.waking = Some(Instant::now() + WAKE_PARENT);
+                    self.post(FromKeeper::Continued);
+                }
             }
         }
         if ended.is_some() {
             self.command = None;
+            // How it started is told before how it ended.
+            let outcome = self.outcome();
+            if let Some(Event::NotStarted(failure)) = outcome {
+                return Ok(Event::NotStarted(failure));
+            }
+            if let Some(started) = outcome {
+                self.seen.push_back(Event::Reaped { command: ended, empty: reaped.empty });
+                return Ok(started);
+            }
         }
         Ok(Event::Reaped { command: ended, empty: reaped.empty })
+    }
+
+    /// Somebody let the command go on and not the job, so the supervisor would stay behind for ever. It may be about to
+    /// stop, so this looks again for a while.
+    fn wake_parent(&mut self) {
+        let Some(until) = self.waking else { return };
+        if self.orphaned || Instant::now() >= until {
+            self.waking = None;
+        } else if Tree::parent_is_stopped() {
+            self.waking = None;
+            let _ = kill(Pid::parent(), Signal::SIGCONT);
+        }
     }
 }
 

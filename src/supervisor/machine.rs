@@ -16,8 +16,6 @@ use crate::tree::{KILL_AGAIN, KILL_AGAIN_STUCK, Process};
 
 /// A second INT or TERM that comes sooner is the first one again: it was sent to the whole process group.
 const SAME_SIGNAL: Duration = Duration::from_secs(1);
-/// How long the witness may take to tell of a signal.
-const TESTIMONY: Duration = Duration::from_millis(100);
 /// A process that runs is at its deadline sooner than this, and in this time the keeper has told the newest one.
 const LATE: Duration = Duration::from_millis(100);
 /// How long a keeper that gave its verdict may take to exit.
@@ -43,8 +41,12 @@ pub enum Event {
     },
     /// The witness says that the whole process group got this signal.
     Group(Signal),
+    /// The witness has told all that it knew when it was asked.
+    AllTold,
     /// The witness says nothing any more.
     WitnessGone,
+    /// The witness woke this process up, as it does when the deadline has come or the keeper is gone.
+    Woken,
     /// Time has passed.
     Tick,
 }
@@ -67,6 +69,8 @@ pub enum Action {
     Post(FromSupervisor),
     /// Stop this process by the signal that stopped the command.
     StopSelf(i32),
+    /// Have the witness tell what it got, and that it is all ([`Event::AllTold`]).
+    AskWitness,
     /// Kill everything below but the keeper.
     KillTree,
     /// Kill the keeper and everything below it.
@@ -140,8 +144,11 @@ enum Keeper {
 pub struct Machine {
     name: String,
     group: Group,
-    /// Signals of which the witness has not spoken yet, and until when it is waited for.
-    undecided: Vec<(Signal, Instant)>,
+    undecided: Vec<signals::Undecided>,
+    /// The command was stopped by this signal.
+    stopped: Option<i32>,
+    /// And so is this process to be.
+    stopping: bool,
     /// What the witness told, and has not come here yet.
     witnessed: Vec<(Signal, Instant)>,
     /// The command may be run again, with the same descriptors.
@@ -183,6 +190,8 @@ impl Machine {
             name: name.to_owned(),
             group,
             undecided: Vec::new(),
+            stopped: None,
+            stopping: false,
             witnessed: Vec::new(),
             reruns,
             phase: Phase::Waiting,
@@ -215,12 +224,16 @@ impl Machine {
             Event::Empty => self.empty(),
             Event::Signal { signal, keyboard } => self.signal(signal, keyboard, now),
             Event::Group(signal) => self.testified(signal, now),
+            Event::AllTold => self.all_told(now),
+            // Where that is not so any more, the job is as suspended as before.
+            Event::Woken => self.stopping = true,
             Event::WitnessGone => self.group = Group::Shared,
             Event::Tick => {}
         }
         self.decide(now);
         if !more_to_come {
             self.check(now);
+            self.stop();
         }
         std::mem::take(&mut self.actions)
     }
@@ -234,7 +247,7 @@ impl Machine {
             .map(|d| d.kill);
         let killing = self.killing.map(|kill| kill.next);
         let unheard = self.unheard().filter(|_| self.killing.is_none());
-        let undecided = self.undecided.first().map(|(_, until)| *until);
+        let undecided = self.undecided.iter().map(signals::Undecided::due).min();
         deadline.into_iter().chain(killing).chain(unheard).chain(undecided).chain(self.parted).min()
     }
 
@@ -275,14 +288,7 @@ impl Machine {
                 self.deadlines = None;
                 self.show(Notice::Rejoining(cause));
             }
-            FromKeeper::Held { token } => {
-                // A lock that does not expire has no deadlines, and its command starts at once.
-                if !self.lease && self.phase == Phase::Waiting {
-                    self.phase = Phase::Armed;
-                    self.parted = None;
-                }
-                self.show(Notice::Acquired(token));
-            }
+            FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
             FromKeeper::Started => {
                 self.phase = Phase::Running;
                 if !self.reruns {
@@ -291,6 +297,7 @@ impl Machine {
                 self.show(Notice::Started);
             }
             FromKeeper::Stopped(signal) => self.command_stopped(signal),
+            FromKeeper::Continued => self.command_continued(),
             FromKeeper::Killing | FromKeeper::Account(_) => {}
             FromKeeper::Ending(cause) => self.show(Notice::Ending(cause)),
             FromKeeper::Ended(verdict) => {

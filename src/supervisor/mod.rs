@@ -5,7 +5,6 @@ pub mod console;
 pub mod machine;
 pub mod tally;
 mod terminal;
-mod witness;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,8 +15,7 @@ use nix::libc::SI_KERNEL;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::WaitStatus;
-use nix::unistd::{Pid, getpgrp};
+use nix::unistd::{Pid, getpgrp, getpid};
 
 use crate::clock::{Alarm, Instant};
 use crate::error::{Failure, Kind};
@@ -25,10 +23,10 @@ use crate::keeper::{self, Job};
 use crate::link::{self, FromKeeper, FromSupervisor, Link, Received, Verdict};
 use crate::process::{self, Inherited};
 use crate::tree::{Process, Tree};
+use crate::witness::{Witness, Word};
 use machine::{Action, Event, Group, Machine, Notice};
 use tally::{Facts, Tally};
 use terminal::Terminal;
-use witness::Witness;
 
 /// What comes to this process instead of ending it.
 const SIGNALS: [Signal; 11] = [
@@ -109,27 +107,29 @@ impl<'a> Supervisor<'a> {
     fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
         process::await_children();
         let set = wanted(&job.inherited);
-        // Before the tree is adopted: the witness is no part of the job. Without one, signals are forwarded all the same.
-        let witness = terminal.as_ref().and_then(|_| Witness::call(&set).ok());
+        process::ignore(&[Signal::SIGXFSZ]);
+        // Before the tree is adopted: the witness is no part of the job.
+        let (witness, watched) = terminal.as_ref().map(|_| Witness::call(&set)).transpose()?.unzip();
         let tree = Tree::adopt()?;
         // Blocked before the fork: a signal that comes now is handled once the loop runs.
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
-        let mut ends = Some(link::pair()?);
+        let mut ends = Some((link::pair()?, watched));
         let keeper = process::fork_into(|| match ends.take() {
-            Some((ours, theirs)) => {
+            Some(((ours, theirs), watched)) => {
                 // Closed here, so that the keeper sees the end of this process at once.
                 drop(ours);
                 job.report.into_iter().for_each(process::close);
-                keeper::run(job, theirs)
+                keeper::run(job, theirs, watched)
             }
             None => crate::exit::code(Kind::Fault),
         })?;
-        let Some((link, _)) = ends else { return Err(io::Error::other("the link is gone")) };
+        // The keeper's ends are closed here, so that its end is seen at once.
+        let Some(((link, _), _)) = ends else { return Err(io::Error::other("the link is gone")) };
         Ok(Self {
             job,
             machine: Machine::new(
                 &job.want.name,
-                group(terminal.is_some(), witness.is_some()),
+                if witness.is_some() { Group::Witnessed } else { Group::Own },
                 job.reruns,
                 Instant::now(),
             ),
@@ -149,6 +149,18 @@ impl<'a> Supervisor<'a> {
     }
 
     fn run(mut self, show: &mut dyn Show) -> io::Result<Ending> {
+        match self.guard(show) {
+            Ok(verdict) => Ok(self.end(verdict)),
+            Err(error) => {
+                // Whatever went wrong here: nothing may run on without a guardian.
+                self.tree.clear();
+                self.release();
+                Err(error)
+            }
+        }
+    }
+
+    fn guard(&mut self, show: &mut dyn Show) -> io::Result<Verdict> {
         loop {
             self.alarm.set(self.machine.wake().into_iter().chain(show.wake()).min())?;
             self.wait()?;
@@ -164,7 +176,7 @@ impl<'a> Supervisor<'a> {
             for event in events {
                 for action in self.machine.on(event, Instant::now()) {
                     if let Action::Finish(verdict) = action {
-                        return Ok(self.end(verdict));
+                        return Ok(verdict);
                     }
                     self.perform(action, show);
                 }
@@ -224,6 +236,10 @@ impl<'a> Supervisor<'a> {
                 children = true;
                 continue;
             }
+            if signal == Signal::SIGCONT && self.witness.as_ref().is_some_and(|w| is_pid(w.pid(), info.ssi_pid)) {
+                events.push(Event::Woken);
+                continue;
+            }
             let keyboard = info.ssi_code == SI_KERNEL;
             self.keyboard |= keyboard && matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
             events.push(Event::Signal { signal, keyboard });
@@ -236,8 +252,11 @@ impl<'a> Supervisor<'a> {
 
     fn hear_witness(&mut self, events: &mut Vec<Event>) {
         let Some(witness) = &self.witness else { return };
-        while let Some(signal) = witness.next() {
-            events.push(Event::Group(signal));
+        while let Some(word) = witness.next() {
+            events.push(match word {
+                Word::Got(signal) => Event::Group(signal),
+                Word::All => Event::AllTold,
+            });
         }
         if witness.is_gone() {
             self.witness = None;
@@ -247,8 +266,7 @@ impl<'a> Supervisor<'a> {
 
     fn reap(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
         let reaped = self.tree.reap()?;
-        let ended = |change: &WaitStatus| matches!(change, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
-        if reaped.changes.iter().any(|change| change.pid() == Some(self.keeper) && ended(change)) {
+        if reaped.changes.iter().any(|(pid, change)| *pid == self.keeper && change.is_end()) {
             // Its last words are in the link.
             self.read_link(events)?;
             events.push(Event::KeeperEnded);
@@ -262,10 +280,15 @@ impl<'a> Supervisor<'a> {
     fn perform(&mut self, action: Action, show: &mut dyn Show) {
         match action {
             Action::Post(message) => self.link.post(message),
+            // The first process of a namespace cannot be stopped, so its job cannot be suspended either.
+            Action::StopSelf(_) if getpid().as_raw() == 1 => {
+                self.link.post(FromSupervisor::Signal(Signal::SIGCONT as i32));
+            }
             Action::StopSelf(signal) => {
                 show.pause();
                 process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP));
             }
+            Action::AskWitness => self.witness.iter().for_each(Witness::ask),
             Action::KillTree => {
                 self.killed = true;
                 self.tree.kill(Some(self.keeper));
@@ -319,12 +342,8 @@ impl<'a> Supervisor<'a> {
     }
 }
 
-fn group(shared: bool, witnessed: bool) -> Group {
-    match (shared, witnessed) {
-        (false, _) => Group::Own,
-        (true, false) => Group::Shared,
-        (true, true) => Group::Witnessed,
-    }
+fn is_pid(pid: Pid, sender: u32) -> bool {
+    pid.as_raw().cast_unsigned() == sender
 }
 
 /// The signals that this process takes; one that was ignored when it started, as under nohup, stays ignored.

@@ -85,7 +85,7 @@ fn the_token_grows_over_100_runs() {
             world.command("sh").args(["-c", contend, "contend"]).args(argv).env("NAME", &name).spawn()
         };
         for contender in [run(), run(), run(), run()] {
-            contender.wait().assert_code(0);
+            contender.wait_within(secs(240)).assert_code(0);
         }
         let tokens = fs::read_to_string(world.path().join("tokens")).expect("tokens");
         let tokens: Vec<u64> = tokens.lines().map(|token| token.parse().expect("a decimal token")).collect();
@@ -244,7 +244,7 @@ fn a_dead_or_silent_endpoint_before_the_good_one_only_costs_time() {
         for first in ["http://127.0.0.1:1", &silent.url()] {
             let world = World::at(server.backend(), &format!("{first},{}", server.url()));
             let job = world.distlock().args([&name, "true"]).spawn();
-            let job = job.wait_within(secs(10)).assert_code(0);
+            let job = job.wait_within(secs(30)).assert_code(0);
             assert_eq!(job.stderr, "");
             assert!(server.entries(&name).is_empty());
         }

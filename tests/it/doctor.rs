@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::world::{Authority, Consul, Etcd, Mode, Proxy, Run, Server, ServerTls, Version, World};
-use crate::world::{consul, etcd, poll_for, secs, shared};
+use crate::world::{Holder, consul, enqueue, etcd, once_in, poll_for, poll_until, secs, shared, within};
 
 /// Runs doctor with `--json` and these arguments, and reads its answer, which its exit code has to agree with.
 #[track_caller]
@@ -34,15 +34,19 @@ fn a_sound_server_is_told_in_full_and_left_as_it_was() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("jobs/doctor");
-        let report = examine(world.distlock(), &[&name], 0);
+        let lease = if server.backend() == "etcd" { ("lease", "unknown") } else { ("session", "ok") };
+        let report = once_in(3, || {
+            // An answer that is read late looks like a clock that is wrong.
+            let report = examine(world.distlock(), &[&name], 0);
+            if state(&report, "clock") == lease.1 { Ok(report) } else { Err(format!("{report}")) }
+        });
         let endpoint = &report["endpoints"][0];
         assert_eq!((&report["backend"], &report["name"]), (&server.backend().into(), &name.as_str().into()));
         assert_eq!((&endpoint["url"], &endpoint["tls"]), (&server.url().into(), &"off".into()));
         assert_eq!((&endpoint["state"], &endpoint["role"]), (&"ok".into(), &"leader".into()), "{report}");
         assert!(endpoint["version"].as_str().is_some_and(|version| version.contains('.')), "{report}");
         assert!(endpoint["latency_ms"].as_f64().is_some_and(|latency| latency > 0.0), "{report}");
-        let lease = if server.backend() == "etcd" { ("lease", "unknown") } else { ("session", "ok") };
-        assert_eq!((state(&report, lease.0), state(&report, "clock")), ("ok", lease.1), "{report}");
+        assert_eq!(state(&report, lease.0), "ok", "{report}");
         assert_eq!((state(&report, "cluster"), state(&report, "rights")), ("ok", "ok"), "{report}");
         assert_eq!(server.entries(&name).len(), 0);
 
@@ -70,27 +74,35 @@ fn a_holder_and_those_who_wait_are_not_disturbed() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("busy");
-        let mut holder = world.distlock().args([&name, "sleep", "60"]).spawn();
-        poll_for("the lock", secs(10), || server.entries(&name).pop());
-        let before = server.entries(&name).len();
+        let mut holder = Holder::of(&world, &name);
+        let mut waiter = enqueue(world.distlock(), &name, &["true"]);
+        poll_until("two contenders", secs(30), || server.contenders(&name) == 2);
+        let before = server.entries(&name);
         assert_eq!(state(&examine(world.distlock(), &[&name], 0), "rights"), "ok");
-        assert_eq!(server.entries(&name).len(), before);
-        assert!(holder.is_running());
+        assert_eq!(server.entries(&name), before);
+        assert!(holder.job.is_running() && waiter.is_running());
+        holder.release();
+        let waiter = waiter.wait().assert_code(0);
+        assert!(!waiter.stderr.contains("joining the queue again"), "{}", waiter.describe());
     }
 }
 
 #[test]
 fn a_dead_member_is_named_and_the_lock_can_be_had_still() {
-    let etcd = etcd::cluster(Version::V35, 3);
-    let dead = etcd::leader(&etcd);
-    let world = World::at("etcd", &urls(&etcd));
-    let report = examine(world.distlock(), &["/jobs/a"], 0);
-    let roles: Vec<_> = (0..3).map(|n| report["endpoints"][n]["role"].as_str().unwrap_or_default()).collect();
-    assert_eq!(roles.iter().filter(|role| **role == "leader").count(), 1, "{report}");
-    assert_eq!(roles[dead], "leader", "{report}");
-
-    etcd[dead].kill();
-    check_dead_member(&world, &etcd, dead);
+    for version in [Version::V34, Version::V35] {
+        let etcd = etcd::cluster(version, 3);
+        let world = World::at("etcd", &urls(&etcd));
+        let dead = once_in(3, || {
+            let report = examine(world.distlock(), &["/jobs/a"], 0);
+            let leads = |n: &usize| report["endpoints"][n]["role"] == "leader";
+            let leaders: Vec<_> = (0..3).filter(leads).collect();
+            // Another one may have been elected meanwhile.
+            let leader = etcd::leader(&etcd);
+            if leaders == [leader] { Ok(leader) } else { Err(format!("{leader} leads: {report}")) }
+        });
+        etcd[dead].kill();
+        check_dead_member(&world, &etcd, dead);
+    }
 }
 
 #[test]
@@ -130,9 +142,12 @@ fn a_silent_endpoint_costs_no_more_than_the_connect_timeout() {
         }
         let silent: Vec<_> = proxies.iter().map(Proxy::url).collect();
         let world = World::at(server.backend(), &format!("{},{}", silent.join(","), server.url()));
-        let run = world.distlock().args(["--connect-timeout", "2s", "doctor", "--json"]).run().assert_code(0);
-        // All at once: three in turn would take six seconds.
-        assert!(run.elapsed >= secs(2) && run.elapsed < secs(5), "{}", run.describe());
+        let run = once_in(3, || {
+            let run = world.distlock().args(["--connect-timeout", "2s", "doctor", "--json"]).run().assert_code(0);
+            assert!(run.elapsed >= secs(2), "{}", run.describe());
+            // All at once: three in turn would take six seconds.
+            within("doctor", run.elapsed, secs(5)).map(|()| run)
+        });
         let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
         for url in silent {
             assert_eq!(state(&report, &url), "warning", "{report}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Uid;
 
-use crate::world::{World, is_alive, on_servers, poll_for, poll_until, secs};
+use crate::world::{World, is_alive, lacks, on_servers, poll_for, poll_until, secs};
 
 /// Leaves a daemon behind whose pid is written to a file, and exits with 7.
 const DAEMON: &str =
@@ -23,11 +23,11 @@ fn leftovers_that_are_waited_for_keep_the_lock() {
         let name = world.name("wait");
         let mut job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
         let daemon = daemon(world);
-        poll_until("the end of the command", secs(10), || crate::world::children(job.keeper()) == [daemon]);
+        poll_until("the end of the command", secs(30), || crate::world::children(job.keeper()) == [daemon]);
         world.distlock().args(["-n", &name, "true"]).run().assert_code(75);
         assert!(job.is_running() && server.contenders(&name) == 1);
         kill(daemon, Signal::SIGKILL).expect("the daemon lives");
-        job.wait_within(secs(10)).assert_code(7);
+        job.wait_within(secs(30)).assert_code(7);
         assert_eq!(server.contenders(&name), 0);
     });
 }
@@ -38,9 +38,9 @@ fn a_signal_ends_the_wait_for_leftovers() {
         let name = world.name("wait");
         let job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
         let daemon = daemon(world);
-        poll_until("the end of the command", secs(10), || crate::world::children(job.keeper()) == [daemon]);
+        poll_until("the end of the command", secs(30), || crate::world::children(job.keeper()) == [daemon]);
         job.signal(Signal::SIGTERM);
-        job.wait_within(secs(10)).assert_code(7);
+        job.wait_within(secs(30)).assert_code(7);
         assert!(!is_alive(daemon));
     });
 }
@@ -63,7 +63,7 @@ fn leftovers_that_are_left_are_named_and_run_on_without_the_lock() {
 #[test]
 fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
     if !Uid::effective().is_root() {
-        eprintln!("skipped: only root can make a process that another user may not kill");
+        lacks("root, who alone can make a process that another user may not kill");
         return;
     }
     on_servers(|world, server| {
@@ -86,11 +86,11 @@ fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
         let mut job = world.command("setpriv").args(nobody).args(options).spawn();
         let daemon = daemon(world);
         let told = format!("cannot kill {daemon} (sleep)");
-        let stderr = poll_for("the report", secs(20), || Some(job.stderr()).filter(|text| text.contains(&told)));
+        let stderr = poll_for("the report", secs(30), || Some(job.stderr()).filter(|text| text.contains(&told)));
         assert_eq!(stderr.matches("cannot kill").count(), 1, "told once: {stderr}");
         assert!(job.is_running() && server.contenders(&name) == 1, "the lock is kept");
         kill(daemon, Signal::SIGKILL).expect("the daemon lives");
-        job.wait_within(secs(10)).assert_code(7);
+        job.wait_within(secs(30)).assert_code(7);
         assert_eq!(server.contenders(&name), 0);
     });
 }

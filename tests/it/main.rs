@@ -13,9 +13,9 @@
 //!         let world = World::on(server);                      // a home of its own, `-b … -e …` given
 //!         let name = world.name("jobs/backup");               // a lock name that no other test uses
 //!         let job = world.distlock().args([&name, "sleep", "60"]).spawn();
-//!         let held = poll_for("the key", secs(5), || server.entries(&name).pop());
+//!         let held = poll_for("the key", secs(30), || server.entries(&name).pop());
 //!         server.end_lease(&held.lease.unwrap());
-//!         let job = job.wait_within(secs(1)).assert_code(76); // kills and panics after the bound
+//!         let job = job.wait_within(secs(9)).assert_code(76); // kills and panics after the bound
 //!         assert!(job.stderr.contains("distlock: error: "));
 //!     }
 //! }
@@ -35,7 +35,12 @@
 //! - Terminals: [`world::Terminal::open`] is `bash -i` with `send` and `expect`.
 //! - The two processes of a job: `job.pid()` is the supervisor, `job.keeper()` the keeper;
 //!   `world.processes()` are all that were started in this world and still exist.
-//! - Never sleep and hope: [`world::poll_until`] and [`world::poll_for`] with a generous bound.
+//! - Never sleep and hope: [`world::poll_until`] and [`world::poll_for`] with a generous bound. A command that is to
+//!   wait reads from a [`world::Gate`].
+//! - A promise of a second is kept by one run of three ([`world::once_in`], [`world::within`]): other tests and other
+//!   programs take the processors. Count it from a stamp taken before the look, on `CLOCK_BOOTTIME` where two processes
+//!   are compared ([`world::moment`]). What must never happen, such as two holders at once, gets no second chance.
+//! - What the machine lacks is said by [`world::lacks`], and is a failure with `DISTLOCK_TEST_STRICT=1`.
 //! - Nothing is left behind: a job, a terminal, a world ends its processes when it is dropped, a
 //!   server dies with the test process even when that is killed.
 
@@ -45,7 +50,9 @@ mod world;
 mod cli;
 mod cluster;
 mod command;
+mod consul;
 mod doctor;
+mod guardians;
 mod interop;
 mod leftovers;
 mod loss;

@@ -28,7 +28,7 @@ fn a_waiter_tells_who_holds_the_lock() {
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
         let waiter = enqueue(world.distlock(), &name, &["true"]);
         let pid = holder.job.pid();
-        poll_until("the holder's name", secs(5), || {
+        poll_until("the holder's name", secs(30), || {
             let told = waiter.stderr();
             told.contains(&format!("pid {pid} (sh)")) && told.contains("nightly run")
         });

@@ -6,20 +6,22 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use distlock::clock::Instant;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::world::{
-    Ledger, Mode, Proxy, Running, Server, World, children, millis, name, poll_for, poll_until, secs, shared,
+    Ledger, Mode, Proxy, Running, Server, World, children, millis, moment, name, once_in, poll_for, poll_until, secs,
+    shared, within,
 };
 
-/// The least TTL, in seconds, that serves these tests on this server.
-fn ttl(server: &dyn Server) -> u64 {
-    if server.backend() == "consul" { 10 } else { 3 }
-}
+/// The least TTL that Consul grants, on etcd too: with this grace it leaves five seconds for a renewal that comes late
+/// because the processors are taken.
+const TTL: Duration = secs(10);
+const LEASE: [&str; 4] = ["-t", "10", "--grace", "1"];
 
 /// Runs a test that takes some TTLs on all servers at the same time.
 fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
@@ -59,54 +61,65 @@ impl Scene {
     fn set(server: &'static dyn Server) -> Self {
         let world = World::on(server);
         let name = world.name("stubborn");
-        let holder = world.distlock().args(["-t", &ttl(server).to_string(), &name, &stubborn(&world)]).spawn();
+        let holder = world.distlock().args(LEASE).args([&name, &stubborn(&world)]).spawn();
         let keeper = holder.keeper();
         world.wait_for_file("ready");
         let elsewhere = World::on(server);
-        let waiting = elsewhere.distlock().args([&name, "--", "true"]).spawn();
-        poll_until("two contenders", secs(10), || server.contenders(&name) == 2);
+        let tell = r#"read -r now idle </proc/uptime; echo "$now""#;
+        let waiting = elsewhere.distlock().args([&name, "--", "sh", "-c", tell]).spawn();
+        poll_until("two contenders", secs(30), || server.contenders(&name) == 2);
         Self { server, name, world, holder, keeper, waiting: (elsewhere, waiting) }
     }
 
-    /// Asserts that the tree is gone half a second after `hit`, and that the contender has had the
-    /// lock within a second.
-    #[track_caller]
-    fn assert_cleared(self, hit: Instant) -> (World, Running) {
-        assert_gone(&self.world, &[self.holder.pid()], hit, millis(500));
-        let contender = self.waiting.1.wait_within(secs(20)).assert_code(0);
-        let waited = hit.elapsed();
-        // The bound of the promise: at once, and not when the lease has run out.
-        assert!(
-            waited < secs(1),
-            "{}: the lock was free after {waited:?}\n{}",
-            self.server.backend(),
-            contender.describe()
-        );
+    /// Whether the tree was gone half a second after `hit`, and the contender had the lock within a second.
+    fn cleared(self, hit: Instant) -> Result<(World, Running), String> {
+        gone(&self.world, &[self.holder.pid()], hit, millis(500))?;
+        let contender = self.waiting.1.wait().assert_code(0);
         assert_eq!(self.server.contenders(&self.name), 0);
-        (self.world, self.holder)
+        // The bound of the promise: at once, and not when the lease has run out.
+        let waited = moment(&contender.stdout).since(hit);
+        within(&format!("{}: the way to the contender", self.server.backend()), waited, secs(1))?;
+        Ok((self.world, self.holder))
     }
 }
 
-/// Asserts that the world's processes, but these, were gone for good so long after `since`.
+/// Sets scenes on each server, and strikes in each, until the lock was free as soon as is promised: two storms of
+/// processes can keep the rest from running for a while.
+fn clears(strike: impl Fn(&Scene) -> Instant, check: impl Fn(Running)) {
+    for server in shared::all() {
+        let (_world, holder) = once_in(3, || {
+            let scene = Scene::set(server);
+            let hit = strike(&scene);
+            scene.cleared(hit)
+        });
+        check(holder);
+    }
+}
+
+/// Whether the world's processes, but these, were gone for good so long after `since`.
 ///
 /// One that forks and exits all the time can slip through one look: it takes many in a row.
+fn gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) -> Result<(), String> {
+    let (mut last, mut looks) = (since, 0);
+    while looks < 10 || Instant::now().since(last) < millis(100) {
+        // What is seen was there when the look began, and maybe no longer when it ends.
+        let look = Instant::now();
+        let left: Vec<_> = world.processes().into_iter().filter(|pid| !spared.contains(pid)).collect();
+        looks += 1;
+        if !left.is_empty() {
+            (last, looks) = (look, 0);
+            let left: Vec<_> = left.into_iter().map(|pid| format!("{pid} {}", name(pid))).collect();
+            within(&format!("the end of {left:?}"), last.since(since), bound)?;
+        }
+    }
+    println!("everything was gone after {:?}", last.since(since));
+    Ok(())
+}
+
+/// The same where no excuse counts.
 #[track_caller]
 fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
-    let mut last = (since, Vec::new());
-    while last.0.elapsed() < millis(100) {
-        let left: Vec<_> = world
-            .processes()
-            .into_iter()
-            .filter(|pid| !spared.contains(pid))
-            .map(|pid| format!("{pid} {}", name(pid)))
-            .collect();
-        if !left.is_empty() {
-            last = (Instant::now(), left);
-        }
-        let (seen, left) = (last.0 - since, &last.1);
-        assert!(seen <= bound, "{left:?} still run after {seen:?}, and the bound is {bound:?}");
-    }
-    println!("everything was gone after {:?}", last.0 - since);
+    gone(world, spared, since, bound).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 fn hit(pid: Pid, signal: Signal) -> Instant {
@@ -118,38 +131,37 @@ fn hit(pid: Pid, signal: Signal) -> Instant {
 #[test]
 fn a_killed_supervisor_takes_everything_with_it_and_frees_the_lock_at_once() {
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
-        for server in shared::all() {
-            let scene = Scene::set(server);
-            let hit = hit(scene.holder.pid(), signal);
-            let (_, holder) = scene.assert_cleared(hit);
-            holder.wait_within(secs(1)).assert_signal(signal);
-        }
+        let check = |holder: Running| drop(holder.wait().assert_signal(signal));
+        clears(|scene| hit(scene.holder.pid(), signal), check);
     }
 }
 
 #[test]
 fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
-        for server in shared::all() {
-            let scene = Scene::set(server);
-            let hit = hit(scene.keeper, signal);
-            let (_world, holder) = scene.assert_cleared(hit);
-            let holder = holder.wait_within(secs(2)).assert_code(76);
-            assert!(holder.stderr.contains("distlock: error: "), "{}", holder.describe());
-        }
+        clears(
+            |scene| hit(scene.keeper, signal),
+            |holder| {
+                let holder = holder.wait().assert_code(76);
+                assert!(holder.stderr.contains("distlock: error: "), "{}", holder.describe());
+            },
+        );
     }
 }
 
 #[test]
 fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
     for server in shared::all() {
-        let scene = Scene::set(server);
-        let key = server.entries(&scene.name).into_iter().min_by_key(|entry| entry.revision);
-        let since = Instant::now();
-        server.end_lease(&key.and_then(|entry| entry.lease).expect("the holder's lease"));
-        // The keeper lives until it has told the server; the tree has K from the news of the loss.
-        assert_gone(&scene.world, &[scene.holder.pid(), scene.keeper], since, millis(1000));
-        scene.holder.wait_within(secs(10)).assert_code(76);
+        once_in(3, || {
+            let scene = Scene::set(server);
+            let key = server.entries(&scene.name).into_iter().min_by_key(|entry| entry.revision);
+            let since = Instant::now();
+            server.end_lease(&key.and_then(|entry| entry.lease).expect("the holder's lease"));
+            // The keeper lives until it has told the server; the tree has K from the news of the loss.
+            let outcome = gone(&scene.world, &[scene.holder.pid(), scene.keeper], since, millis(1000));
+            scene.holder.wait().assert_code(76);
+            outcome
+        });
     }
 }
 
@@ -158,12 +170,12 @@ fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
 fn exclude(server: &'static dyn Server, endpoint: &str, fault: impl FnOnce(&World, Running, &str)) {
     let world = World::at(server.backend(), endpoint);
     let (name, ledger) = (world.name("fault"), Ledger::new(&world));
-    let deaf = ["-t", &ttl(server).to_string(), &name, "sh", "-c", r#"trap "" TERM; "$@"; exit"#, "sh"];
-    let holder = world.distlock().args(deaf).args(ledger.command(secs(100))).spawn();
-    poll_until("the holder", secs(10), || ledger.holds().len() == 1);
+    let deaf = [&name, "sh", "-c", r#"trap "" TERM; "$@"; exit"#, "sh"];
+    let holder = world.distlock().args(LEASE).args(deaf).args(ledger.command(secs(100))).spawn();
+    poll_until("the holder", secs(30), || ledger.holds().len() == 1);
     let elsewhere = World::on(server);
     let contender = elsewhere.distlock().args([&name, "--"]).args(ledger.command(millis(100))).spawn();
-    poll_until("two contenders", secs(10), || server.contenders(&name) == 2);
+    poll_until("two contenders", secs(30), || server.contenders(&name) == 2);
     fault(&world, holder, &name);
     contender.wait().assert_code(0);
     ledger.assert_exclusive(2);
@@ -175,8 +187,8 @@ fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
         exclude(server, &server.url(), |world, holder, _| {
             let stopped = hit(holder.keeper(), Signal::SIGSTOP);
             // D counts from the last renewal, which was sent before the stop.
-            assert_gone(world, &[holder.pid()], stopped, secs(ttl(server)));
-            let holder = holder.wait_within(secs(6)).assert_code(76);
+            assert_gone(world, &[holder.pid()], stopped, TTL);
+            let holder = holder.wait().assert_code(76);
             assert!(holder.stderr.contains("was lost"), "{}", holder.describe());
         });
     });
@@ -191,15 +203,15 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
             let lease =
                 server.entries(name).into_iter().min_by_key(|entry| entry.revision).and_then(|entry| entry.lease);
             let stopped = hit(holder.pid(), Signal::SIGSTOP);
-            while stopped.elapsed() < secs(ttl(server)) * 3 / 2 {
+            while Instant::now().since(stopped) < TTL * 3 / 2 {
                 assert!(server.entries(name).iter().any(|entry| entry.lease == lease), "the lock is held");
                 thread::sleep(millis(100));
             }
             proxy.set(Mode::Swallow);
             // D counts from the last renewal that was confirmed, before this moment.
-            assert_gone(world, &[holder.pid(), keeper], Instant::now(), secs(ttl(server)));
+            assert_gone(world, &[holder.pid(), keeper], Instant::now(), TTL);
             holder.signal(Signal::SIGCONT);
-            holder.wait_within(secs(10)).assert_code(76);
+            holder.wait().assert_code(76);
         });
     });
 }
@@ -210,13 +222,13 @@ fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
     let name = world.name("stopped");
     let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
     let started = Instant::now();
-    poll_until("the command", secs(5), || !children(job.keeper()).is_empty());
+    poll_until("the command", secs(30), || !children(job.keeper()).is_empty());
     job.signal(Signal::SIGSTOP);
     // Longer than the TTL, which is what this is about: time has to pass.
     thread::sleep(secs(7));
     job.signal(Signal::SIGCONT);
-    job.wait_within(secs(10)).assert_code(7);
-    assert!(started.elapsed() > secs(8));
+    job.wait().assert_code(7);
+    assert!(Instant::now().since(started) > secs(8));
 }
 
 #[test]
@@ -226,8 +238,8 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         let world = World::at(server.backend(), &proxy.url());
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let name = world.name("deaf");
-        let verbose = ["-v", "--log-format", "json", "-t", &ttl(server).to_string(), &name];
-        let mut command = world.distlock().args(verbose).args([&*stubborn(&world)]).into_command();
+        let verbose = ["-v", "--log-format", "json"];
+        let mut command = world.distlock().args(verbose).args(LEASE).args([name, stubborn(&world)]).into_command();
         fill(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
         let mut job = command.stderr(writer).spawn().expect("distlock starts");
         drop(command);
@@ -236,8 +248,8 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         let keeper = children(supervisor)[0];
         proxy.set(Mode::Cut);
         // The keeper goes on trying to tell the server.
-        assert_gone(&world, &[supervisor, keeper], Instant::now(), secs(ttl(server)));
-        poll_until("the end of distlock", secs(5), || job.try_wait().expect("a child").is_some());
+        assert_gone(&world, &[supervisor, keeper], Instant::now(), TTL);
+        poll_until("the end of distlock", secs(30), || job.try_wait().expect("a child").is_some());
         assert_eq!(job.wait().expect("a child").code(), Some(76));
         drop(reader);
     });
@@ -270,14 +282,20 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
 #[test]
 fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
     let proxy = Proxy::to(shared::etcd35().address());
-    for options in [&["-t", "3"][..], &["-t", "3", "--on-lost", "restart", "--restarts", "0"]] {
+    for options in [&[][..], &["--on-lost", "restart", "--restarts", "0"]] {
         let world = World::at("etcd", &proxy.url());
         let name = world.name("lingers");
-        let mut command = world.distlock().args(options).args([&name, "sleep", "1000"]).into_command();
+        // From the end of the command the keeper has more than the grace until the lease has ended by itself.
+        let mut command = world
+            .distlock()
+            .args(["-t", "6", "--grace", "2"])
+            .args(options)
+            .args([&name, "sleep", "1000"])
+            .into_command();
         let mut job = command.stderr(Stdio::piped()).spawn().expect("distlock starts");
         let pid = Pid::from_raw(job.id().cast_signed());
         let keeper =
-            poll_for("the command", secs(10), || children(pid).pop().filter(|keeper| !children(*keeper).is_empty()));
+            poll_for("the command", secs(30), || children(pid).pop().filter(|keeper| !children(*keeper).is_empty()));
         proxy.set(Mode::Swallow);
         let mut output = String::new();
         job.stderr.take().expect("a pipe was asked for").read_to_string(&mut output).expect("text");
@@ -285,7 +303,7 @@ fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
         assert!(world.processes().contains(&keeper), "the keeper still tries to reach the server");
         assert_eq!(job.wait().expect("a child can be waited for").code(), Some(76));
         proxy.set(Mode::Pass);
-        poll_until("the keeper's end", secs(15), || world.processes().is_empty());
+        poll_until("the keeper's end", secs(30), || world.processes().is_empty());
     }
 }
 
@@ -299,28 +317,39 @@ fn wakes(pid: Pid) -> u64 {
     status.filter_map(count).sum::<u64>()
 }
 
+/// What shows of a job: how often its two processes woke up, and what went over its connections.
+type Activity = ((u64, u64), (u64, u64));
+
+/// Watches a job, which is looked at by `look`, for so long: the bursts of activity, and what it came to in all.
+fn bursts(look: impl Fn() -> Activity, span: Duration) -> (u64, Activity) {
+    let (mut before, began) = (look(), Instant::now());
+    let (mut bursts, mut since) = (0, None);
+    while Instant::now().since(began) < span {
+        thread::sleep(millis(50));
+        let now = look();
+        if now != before {
+            // What belongs to one renewal may fall into several looks, far apart where processors are busy.
+            bursts += u64::from(since.is_none_or(|since| Instant::now().since(since) > secs(3)));
+            since = Some(Instant::now());
+        }
+        before = now;
+    }
+    (bursts, before)
+}
+
 /// Asserts that for so long neither process of this job wakes up but when something comes or goes on
 /// the network, and that not more often than `renewals` times.
 #[track_caller]
 fn assert_idle(job: &Running, proxy: &Proxy, span: Duration, renewals: u64) -> String {
     let (supervisor, keeper) = (job.pid(), job.keeper());
     let look = || ((wakes(supervisor), wakes(keeper)), proxy.bytes());
-    let (start, began) = (look(), Instant::now());
-    let (mut before, mut bursts, mut since) = (start, 0, None);
-    while began.elapsed() < span {
-        thread::sleep(millis(50));
-        let now = look();
-        if now != before {
-            // What belongs to one renewal may fall into several looks.
-            bursts += u64::from(since.is_none_or(|since: Instant| since.elapsed() > millis(500)));
-            since = Some(Instant::now());
-        }
-        before = now;
-    }
-    let (supervisor, keeper) = (before.0.0 - start.0.0, before.0.1 - start.0.1);
+    // What the start brings with it is over.
+    poll_until("a second of quiet", secs(30), || bursts(look, secs(1)).0 == 0);
+    let (start, (bursts, end)) = (look(), bursts(look, span));
+    let (supervisor, keeper) = (end.0.0 - start.0.0, end.0.1 - start.0.1);
     let text = format!("{bursts} bursts, {supervisor} wakes of the supervisor, {keeper} of the keeper in {span:?}");
     assert!(bursts <= renewals, "{text}; {renewals} renewals");
-    assert!(supervisor <= 2 * renewals && keeper <= 20 * renewals, "{text}; {renewals} renewals");
+    assert!(supervisor <= 2 * renewals && keeper <= 10 * renewals, "{text}; {renewals} renewals");
     text
 }
 
@@ -332,17 +361,17 @@ fn an_idle_holder_and_an_idle_waiter_wake_up_for_renewals_only() {
             let job = || {
                 let proxy = Proxy::to(server.address());
                 let world = World::at(server.backend(), &proxy.url());
-                let job = world.distlock().args(["-t", "30", &name, "sleep", "1000"]).spawn();
+                let job = world.distlock().args(["-t", "60", &name, "sleep", "1000"]).spawn();
                 (proxy, world, job)
             };
             let holder = job();
-            poll_until("the holder", secs(10), || server.contenders(&name) == 1);
+            poll_until("the holder", secs(30), || server.contenders(&name) == 1);
             let waiter = job();
-            poll_until("the waiter", secs(10), || server.contenders(&name) == 2);
+            poll_until("the waiter", secs(30), || server.contenders(&name) == 2);
             for (proxy, world, job) in [holder, waiter] {
                 scope.spawn(move || {
-                    // A renewal every 10 s.
-                    println!("{}: {}", server.backend(), assert_idle(&job, &proxy, secs(24), 3));
+                    // A renewal every 20 s.
+                    println!("{}: {}", server.backend(), assert_idle(&job, &proxy, secs(60), 4));
                     drop((job, world));
                 });
             }

@@ -1,8 +1,8 @@
 //! What is shown while the lock is waited for: to a person at a terminal, in the log of a CI, and to nobody else.
 
-use std::fs;
-
-use crate::world::{Holder, Run, Running, Terminal, World, enqueue, everywhere, on_servers, poll_until, secs, shared};
+use crate::world::{
+    Gate, Holder, Run, Running, Server, Terminal, World, enqueue, everywhere, on_servers, poll_until, secs, shared,
+};
 
 /// How a live line begins and ends.
 const START: &str = "\rdistlock: ";
@@ -97,15 +97,17 @@ fn a_suspended_wait_leaves_the_terminal_to_the_shell() {
 
 #[test]
 fn a_terminal_that_wants_no_line_gets_none() {
-    let world = World::local();
+    let server = shared::etcd35();
+    let world = World::on(server);
     let name = world.name("x");
     for (before, options) in [("", "-q"), ("", "--log-format json"), ("TERM=dumb ", ""), ("GITLAB_CI=1 ", "-q")] {
         let holder = Holder::of(&world, &name);
         let mut terminal = Terminal::open(&world);
         terminal.line(&format!("{before}{}; echo over", line(&world, options, &name)));
+        poll_until("the contender to wait", secs(30), || server.contenders(&name) == 2);
         // Longer than a line would take to be drawn twice.
         let waited = std::time::Instant::now();
-        poll_until("a while to pass", secs(5), || waited.elapsed() > secs(2));
+        poll_until("a while to pass", secs(30), || waited.elapsed() > secs(2));
         holder.release();
         let shown = terminal.expect("over\r\n");
         assert!(shown.ends_with("ran\r\n") && !shown.contains("waiting") && !shown.contains(CLEAR), "{shown:?}");
@@ -122,14 +124,13 @@ fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
     on_servers(|world, _| {
         let name = world.name("x");
         let holder = Holder::of(world, &name);
-        let gate = world.path().join("gate");
+        let gate = Gate::new(world);
         let next = world.distlock().args(["-m", "the next"]);
-        let hold = format!("until [ -e {} ]; do sleep 0.01; done", gate.display());
-        let next = enqueue(next, &name, &["sh", "-c", &hold]);
+        let next = enqueue(next, &name, &["sh", "-c", &format!("read -r x <{}", gate.path().display())]);
         // The TTL's third is how long a new holder may go unseen.
         let wait = |job: Run| job.args(["--ttl", "10s", &name, "true"]).spawn();
         let told = |job: &Running, lines: usize| {
-            poll_until("a line", secs(20), || job.stderr().lines().count() == lines);
+            poll_until("a line", secs(30), || job.stderr().lines().count() == lines);
             job.stderr().lines().last().unwrap_or_default().to_owned()
         };
         let logged = wait(in_ci(world.distlock()));
@@ -141,7 +142,7 @@ fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
         holder.release();
         let second = told(&logged, 2);
         assert!(second.contains(": the next") && second.contains(" (after "), "{second}");
-        fs::write(&gate, "").expect("a file in the world");
+        gate.open();
         next.wait().assert_code(0);
         let logged = logged.wait().assert_code(0);
         assert_eq!(logged.stderr.lines().count(), 2, "{}", logged.describe());
@@ -156,12 +157,20 @@ fn a_waiter_on_this_host_sees_a_new_holder_too() {
     let world = World::local();
     let name = world.name("x");
     let holder = Holder::of(&world, &name);
-    let waiters = [(); 2].map(|()| in_ci(world.distlock()).args([&name, "sleep", "3"]).spawn());
-    poll_until("both to wait", secs(20), || waiters.iter().all(|job| job.stderr().lines().count() == 1));
+    let gate = Gate::new(&world);
+    let hold = ["sh", "-c", r#"read -r x <"$1""#, "hold"];
+    let wait = || in_ci(world.distlock()).args([&*name]).args(hold).args([gate.path()]).spawn();
+    let waiters = [wait(), wait()];
+    poll_until("both to wait", secs(30), || waiters.iter().all(|job| job.stderr().lines().count() == 1));
     holder.release();
-    let told = waiters.map(|job| job.wait().assert_code(0).stderr);
-    // Whoever came second was told of the other, with its own name for the job.
-    assert_eq!(told.iter().filter(|told| told.contains("group/app deploy #7")).count(), 1, "{told:?}");
+    // Whoever comes second is told of the other, with its own name for the job; the first holds the lock until then.
+    let told = || waiters.iter().filter(|job| job.stderr().contains("group/app deploy #7")).count();
+    poll_until("the news of another holder", secs(30), || told() == 1);
+    gate.open();
+    gate.open();
+    for job in waiters {
+        job.wait().assert_code(0);
+    }
 }
 
 #[test]

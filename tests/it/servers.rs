@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::world::{Consul, Etcd, Ledger, Mode, Proxy, Server, Terminal, Version, World};
-use crate::world::{children, consul, etcd, millis, poll_for, poll_until, secs, shared, state, wait_gone};
+use crate::world::{children, consul, etcd, millis, name, poll_for, poll_until, secs, shared, state, wait_gone};
 
 #[test]
 fn servers_show_the_locks_of_their_own_tools() {
@@ -11,14 +11,14 @@ fn servers_show_the_locks_of_their_own_tools() {
         let world = World::new();
         let name = world.name("jobs/nightly backup");
         let job = server.peer_lock(&world, &name, &["sleep".into(), "60".into()]).spawn();
-        let held = poll_for("the key of a lock", secs(10), || server.entries(&name).pop());
+        let held = poll_for("the key of a lock", secs(30), || server.entries(&name).pop());
         let lease = held.lease.expect("a lock is bound to a lease");
         assert!(server.leases().contains(&lease), "{lease} in {:?}", server.leases());
         server.end_lease(&lease);
-        poll_until("the end of the key", secs(5), || server.entries(&name).iter().all(|entry| entry.lease.is_none()));
+        poll_until("the end of the key", secs(30), || server.entries(&name).iter().all(|entry| entry.lease.is_none()));
         assert!(!server.leases().contains(&lease));
         drop(job);
-        poll_until("the end of what the peer has left", secs(5), || world.processes().is_empty());
+        poll_until("the end of what the peer has left", secs(30), || world.processes().is_empty());
     }
 }
 
@@ -93,13 +93,16 @@ fn a_terminal_has_job_control() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     terminal.line("sleep 100");
-    let job = poll_for("the job", secs(5), || children(terminal.pid()).pop());
+    let job = poll_for("the job", secs(30), || {
+        // Before that it is the shell's own fork.
+        children(terminal.pid()).into_iter().find(|&child| name(child) == "sleep")
+    });
     terminal.send("\x1a");
     terminal.expect("Stopped");
     terminal.prompt();
     assert_eq!(state(job), Some('T'));
     terminal.line("fg");
-    poll_until("the job to go on", secs(5), || state(job) == Some('S'));
+    poll_until("the job to go on", secs(30), || state(job) == Some('S'));
     terminal.send("\x03");
     terminal.prompt();
     terminal.line("echo status $?");
@@ -115,5 +118,5 @@ fn what_a_job_leaves_behind_is_ended_with_its_world() {
     let left = world.processes();
     assert_eq!(left.len(), 1);
     drop(world);
-    wait_gone(left[0], secs(5));
+    wait_gone(left[0], secs(30));
 }

@@ -17,8 +17,6 @@ pub struct Keys {
     pub info: String,
     /// Prefix of the places in the queue; each is named by its session, and their creation gives the order.
     pub queue: String,
-    /// Held by the first in the queue. While it exists, newcomers do not try the lock but queue.
-    pub next: String,
 }
 
 impl Keys {
@@ -43,7 +41,6 @@ impl Keys {
             lock: format!("{bare}/.lock"),
             info: format!("{bare}/.lockinfo"),
             queue: format!("{bare}/.queue/"),
-            next: format!("{bare}/.next"),
         })
     }
 
@@ -59,6 +56,19 @@ impl Keys {
     pub fn is_place(&self, pair: &Pair) -> bool {
         pair.key.strip_prefix(&self.queue).is_some_and(|session| pair.holder() == Some(session))
     }
+
+    /// Whether this was the place of a session that has ended, and released its keys instead of deleting them. No other
+    /// session will have its id.
+    #[must_use]
+    pub fn is_litter(&self, pair: &Pair) -> bool {
+        pair.holder().is_none() && pair.key.strip_prefix(&self.queue).is_some_and(is_session)
+    }
+}
+
+/// Whether it reads like a session's id, a UUID.
+fn is_session(id: &str) -> bool {
+    let lengths = id.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12]) && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -83,8 +83,8 @@ struct Life {
     stand: Stand,
     /// A transaction that takes or frees the lock was sent, and no answer seen.
     in_doubt: bool,
-    /// The first in the queue locked `.next`, or tried to.
-    next: bool,
+    /// The taking of the lock by which those in the queue were passed, and which is being given back.
+    passing: Option<u64>,
     /// The last try was refused for a lock-delay.
     lock_delay: bool,
     /// What was read and not yet acted upon.
@@ -95,6 +95,8 @@ struct Life {
     seen: Option<u64>,
     /// Which taking of the lock it was.
     taken: Option<Taken>,
+    /// Places that others left behind, to be deleted together with the lock.
+    litter: Vec<String>,
     /// The held lock turned out to be lost.
     lost: bool,
 }
@@ -169,7 +171,6 @@ impl Contender {
             let mut life = contender.life.borrow_mut();
             life.session = Some(Session { id: lease_id.to_owned(), s: Instant::now() });
             life.stand = Stand::Adopted;
-            life.next = true;
         }
         Ok(contender)
     }
@@ -247,6 +248,7 @@ impl Contender {
             self.before.set(Some(taken));
         }
         let session = self.session_id()?;
+        self.unlock_record(&session).await?;
         self.api.destroy_session(&session).await?;
         *self.life.borrow_mut() = Life::default();
         Ok(())
@@ -260,7 +262,8 @@ impl Contender {
         match view.holder() {
             Some(holder) if holder == session => {}
             Some(other) => return Err(Trouble::Lost(format!("{} is held by session {other}", self.keys.lock))),
-            None => return Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
+            // A key that the token may not read is left out without a word; a transaction says so.
+            None => return self.confirm(session).await.and(Err(self.unreadable())),
         }
         if let Some(stop) = view.record().stop {
             return Err(Trouble::Broken(stop));
@@ -269,10 +272,19 @@ impl Contender {
         Ok(())
     }
 
+    /// A read, sent now, says that the session holds the lock.
+    async fn confirm(&self, session: &str) -> Outcome<()> {
+        match self.api.txn(vec![Op::check_session(&self.keys.lock, session)]).await? {
+            Txn::Applied(_) => Ok(()),
+            Txn::Refused(_) => Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
+        }
+    }
+
     /// Frees the lock. False: it was not this session's.
     async fn unlock(&self, session: &str) -> Outcome<bool> {
         let keys = &self.keys;
-        let ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
+        let mut ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
+        ops.extend(self.life.borrow().litter.iter().map(|key| Op::delete(key)));
         let in_doubt = std::mem::replace(&mut self.life.borrow_mut().in_doubt, true);
         let freed = match self.api.txn(ops).await {
             Ok(Txn::Applied(_)) => true,
@@ -282,8 +294,7 @@ impl Contender {
                 self.api.renew_session(session).await?
             }
             Ok(Txn::Refused(_)) => {
-                // Where only the lock was taken away, a record that goes with the session would leave a lock-delay.
-                self.api.txn(vec![Op::unlock(&keys.info, session), Op::delete(&keys.info)]).await?;
+                self.unlock_record(session).await?;
                 false
             }
             Err(trouble) => return Err(trouble),
@@ -292,19 +303,16 @@ impl Contender {
         Ok(freed)
     }
 
-    /// Gives up a place in the queue. Without this the session's end would do it, and leave a lock-delay on `.next`; of a
-    /// session that only releases its keys, the place itself would be left.
+    /// Frees the record where only the lock was taken away: one that goes with the session would leave a lock-delay.
+    async fn unlock_record(&self, session: &str) -> Outcome<()> {
+        let info = &self.keys.info;
+        self.api.txn(vec![Op::unlock(info, session), Op::delete(info)]).await.map(drop)
+    }
+
+    /// Gives up a place in the queue, which only ends with its session where that deletes its keys.
     async fn leave_queue(&self, session: &str) -> Outcome<()> {
-        let keys = &self.keys;
-        let place = || Op::delete(&keys.place(session));
-        if self.life.borrow().next {
-            let ops = vec![Op::check_session(&keys.next, session), Op::delete(&keys.next), place()];
-            if let Txn::Applied(_) = self.api.txn(ops).await? {
-                return Ok(());
-            }
-        }
         if self.want.relock {
-            self.api.txn(vec![place()]).await?;
+            self.api.txn(vec![Op::delete(&self.keys.place(session))]).await?;
         }
         Ok(())
     }
@@ -364,11 +372,14 @@ impl Backend for Contender {
     async fn renew(&self) -> Outcome<Instant> {
         let session = self.session_id()?;
         let s = Instant::now();
-        match self.api.renew_session(&session).await {
-            Ok(true) => Ok(s),
-            Ok(false) => self.forget_if_lost(Err(turn::ended(&session))),
-            Err(trouble) => Err(not_fatal(trouble)),
-        }
+        let renewed = match self.api.renew_session(&session).await {
+            Ok(false) => Err(turn::ended(&session)),
+            // A leader that stood still and was replaced acknowledges a while what nobody else knows of. A command that
+            // runs would be dead before its successor ends the session; one that was frozen may be long past that.
+            Ok(true) if self.want.relock && self.stand() == Stand::Holding => self.confirm(&session).await,
+            outcome => outcome.map(drop),
+        };
+        self.forget_if_lost(renewed).map(|()| s).map_err(not_fatal)
     }
 
     async fn watch(&self) -> Trouble {

@@ -2,12 +2,13 @@
 //!
 //! Whoever finds the lock taken puts a key under `.queue/`, bound to its session; the order in which these keys came to
 //! be is the queue. Each waiter watches only the place before its own, so a release wakes one, not all. The first in
-//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction.
-//! Meanwhile it holds `.next`: a newcomer's first try demands that this key is absent, and so passes nobody at the price
-//! of no request. Whoever takes the lock passes `.next` on to the place behind.
+//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction. A
+//! newcomer's first try reads the queue along with taking the lock; where it passed somebody it gives the lock back and
+//! queues. So nobody is passed, and a free lock that nobody waits for costs no request more.
 //!
 //! `consul lock` and Terraform do not queue; the first in the queue loses to them gracefully. A first that does not
-//! take a free lock (it died, and its session has not expired) is passed by the next one, after [`patience`].
+//! take a free lock (it died, and its session has not expired) is passed by the next one, after [`patience`]. To notice
+//! that, a waiter whose queue does not move watches the lock itself, which costs nothing while that is held.
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use crate::holder::Record;
 
 /// How long a free lock is left to the one place ahead, before it is passed.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Nobody is more patient than with this many places ahead.
-const MAX_PATIENT: u32 = 5;
+/// How much longer for each further place ahead. All learn at the same time that the lock is free, so this need only
+/// exceed what a transaction takes.
+const STEP: Duration = Duration::from_millis(250);
 /// A transaction takes 64 operations.
 const MAX_PASSED: usize = 50;
 
@@ -33,6 +35,8 @@ pub struct View {
     pub info: Option<Pair>,
     /// The places, the first one first.
     pub places: Vec<Pair>,
+    /// Keys of places whose session ended without them.
+    pub litter: Vec<String>,
     /// From where to wait for the next change of the lock.
     pub index: Option<u64>,
 }
@@ -50,10 +54,11 @@ pub enum Step {
     Take,
     /// It is first: wait for the lock to change.
     WatchLock,
-    /// Wait for the place ahead to vanish, for so long; then look again, lest a free lock is left to one who died.
+    /// Wait for the place ahead to vanish, for so long; then watch the lock too, lest it is left to one who died.
     WatchPlace(Pair, Duration),
-    /// The lock is free, and those ahead do not take it.
-    Neglected(Duration),
+    /// The lock is free, and those ahead have not taken it: it is left to them for so long, unless the place just ahead
+    /// vanishes.
+    Neglected(Pair, Duration),
 }
 
 impl View {
@@ -64,11 +69,14 @@ impl View {
         for pair in pairs {
             if keys.is_place(&pair) {
                 view.places.push(pair);
+            } else if keys.is_litter(&pair) {
+                view.litter.push(pair.key);
             } else {
                 view.put(keys, pair);
             }
         }
         view.places.sort_by_key(|place| place.create_index);
+        view.litter.truncate(MAX_PASSED);
         view.index = view.lock.iter().chain(&view.info).map(|pair| pair.modify_index).max();
         view
     }
@@ -119,7 +127,7 @@ impl View {
         match (position.checked_sub(1).map(|before| &self.places[before]), self.free()) {
             (None, true) => Step::Take,
             (None, false) => Step::WatchLock,
-            (Some(_), true) => Step::Neglected(patience(position)),
+            (Some(before), true) => Step::Neglected(before.clone(), patience(position)),
             (Some(before), false) => Step::WatchPlace(before.clone(), patience(position)),
         }
     }
@@ -130,10 +138,18 @@ impl View {
         &self.places[..self.position(keys, session).unwrap_or_default().min(MAX_PASSED)]
     }
 
-    /// The session of the place behind.
+    /// Whether the lock was free all the time since `before`, as far as two looks can tell: the first in the queue is
+    /// the same, and would have taken it.
     #[must_use]
-    pub fn successor(&self, keys: &Keys, session: &str) -> Option<&str> {
-        self.places.get(self.position(keys, session)? + 1).and_then(Pair::holder)
+    pub fn stood_still(&self, before: &Self) -> bool {
+        let first = |view: &Self| view.places.first().map(|place| place.create_index);
+        self.free() && before.free() && first(self) == first(before)
+    }
+
+    /// The own place, while it is in the queue.
+    #[must_use]
+    pub fn own<'a>(&'a self, keys: &Keys, session: &str) -> Option<&'a Pair> {
+        self.position(keys, session).map(|position| &self.places[position])
     }
 
     /// What a user is told while the contender waits.
@@ -163,8 +179,8 @@ impl View {
 }
 
 /// How long a free lock is left to so many places ahead: those farther back leave it to those before them.
-fn patience(position: usize) -> Duration {
-    PATIENCE * u32::try_from(position).unwrap_or(MAX_PATIENT).min(MAX_PATIENT)
+fn patience(ahead: usize) -> Duration {
+    PATIENCE + STEP.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX).saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -213,9 +229,28 @@ mod tests {
     fn what_else_lies_below_is_nobody_s_place() {
         let nested = Pair { key: "a/.queue/.lock".into(), ..place("x", 3) };
         let deeper = Pair { key: "a/.queue/b/.lock".into(), ..place("x", 4) };
-        let left_behind = Pair { session: None, ..place("y", 5) };
-        let view = view(vec![nested, deeper, left_behind, place("b", 9)]);
+        let view = view(vec![nested, deeper, place("b", 9)]);
         assert_eq!(view.places, [place("b", 9)]);
+        assert_eq!(view.litter, [] as [String; 0]);
+    }
+
+    #[test]
+    fn a_place_without_its_session_is_litter() {
+        let session = "adf4238a-882b-9ddc-4a9d-5b6758e4159e";
+        let left_behind = Pair { session: None, ..place(session, 5) };
+        let other = Pair { session: None, ..place("not-a-session", 6) };
+        let view = view(vec![left_behind.clone(), other, place(session, 5), place("b", 9)]);
+        assert_eq!(view.litter, [left_behind.key]);
+        assert_eq!(view.places, [place(session, 5), place("b", 9)]);
+    }
+
+    #[test]
+    fn a_queue_stands_still_while_its_first_leaves_the_lock() {
+        let (free, held) = (lock(None), lock(Some("x")));
+        let before = view(vec![free.clone(), place("a", 8), place("b", 9)]);
+        assert!(view(vec![free.clone(), place("a", 8), place("b", 9), place("c", 10)]).stood_still(&before));
+        assert!(!view(vec![free, place("b", 9)]).stood_still(&before), "the first had its turn");
+        assert!(!view(vec![held, place("a", 8), place("b", 9)]).stood_still(&before));
     }
 
     #[test]
@@ -223,12 +258,10 @@ mod tests {
         for free in [vec![], vec![lock(None)], vec![lock(Some(""))]] {
             let view = view(free.into_iter().chain([place("a", 8), place("b", 9), place("c", 10)]).collect());
             assert_eq!(view.step(&keys(), "a"), Step::Take);
-            assert_eq!(view.step(&keys(), "b"), Step::Neglected(PATIENCE));
-            assert_eq!(view.step(&keys(), "c"), Step::Neglected(PATIENCE * 2));
+            assert_eq!(view.step(&keys(), "b"), Step::Neglected(place("a", 8), PATIENCE));
+            assert_eq!(view.step(&keys(), "c"), Step::Neglected(place("b", 9), PATIENCE + STEP));
             assert_eq!(view.ahead(&keys(), "c"), [place("a", 8), place("b", 9)]);
             assert_eq!(view.ahead(&keys(), "a"), []);
-            assert_eq!(view.successor(&keys(), "a"), Some("b"));
-            assert_eq!(view.successor(&keys(), "c"), None);
         }
     }
 
@@ -271,8 +304,9 @@ mod tests {
     }
 
     #[test]
-    fn patience_has_an_end() {
+    fn who_is_farther_back_is_more_patient_by_less_than_a_second_each() {
         assert_eq!(patience(1), PATIENCE);
-        assert_eq!(patience(1000), PATIENCE * MAX_PATIENT);
+        assert!((1..100).all(|n| patience(n) < patience(n + 1)));
+        assert!(patience(6) < Duration::from_secs(4), "{:?}", patience(6));
     }
 }

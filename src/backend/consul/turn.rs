@@ -14,28 +14,70 @@ use crate::error::Failure;
 
 /// The server reads a wait of zero as its default of minutes.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// How often the first in the queue tries a lock that a lock-delay keeps closed: servers do not tell its end.
-const LOCK_DELAY_POLL: Duration = Duration::from_secs(1);
+/// How often the first in the queue tries a lock that a lock-delay keeps closed: servers do not tell its end. Less than
+/// half of what the next one's patience is, so that a first who lives is not passed then.
+const LOCK_DELAY_POLL: Duration = Duration::from_millis(500);
 
 impl Contender {
     /// Tries the lock where nobody queues, else joins the queue.
     pub(super) async fn first_place(&self, session: &str) -> Outcome<Place> {
         if self.stand() == Stand::Outside {
             self.life.borrow_mut().stand = Stand::Contending;
-            let keys = &self.keys;
             // A lock's key that exists may be no lock at all; it is looked at before it is written.
-            let guard = vec![Op::check_absent(&keys.next), Op::check_absent(&keys.lock)];
-            match self.take(session, guard, Vec::new()).await? {
-                Ok(held) => return Ok(held),
+            let guard = vec![Op::check_absent(&self.keys.lock)];
+            match self.take(session, guard, vec![Op::get_tree(&self.keys.queue)]).await? {
+                Ok((lock, queue)) if queue.places.is_empty() => return Ok(self.hold(&lock, queue.litter)),
+                Ok((lock, _)) => {
+                    let mut life = self.life.borrow_mut();
+                    (life.passing, life.in_doubt) = (Some(lock.modify_index), true);
+                }
                 Err(refusal) => self.life.borrow_mut().lock_delay = refusal.lock_delay(),
             }
         }
-        let view = if self.life.borrow().in_doubt { self.look().await? } else { View::default() };
+        let (passing, in_doubt) = (self.life.borrow().passing, self.life.borrow().in_doubt);
+        let view = match passing {
+            Some(taking) => self.give_back(session, taking).await?,
+            None if in_doubt => self.look().await?,
+            None => View::default(),
+        };
         let view = match view.step(&self.keys, session) {
-            Step::Join => self.join(session).await?,
+            Step::Join => self.join(session, Vec::new()).await?.ok_or_else(|| ended(session))?,
             _ => view,
         };
-        self.place(session, view)
+        self.first_turn(session, view).await
+    }
+
+    /// Who is the first of the queue at once, where only a key was left behind, takes the lock at once.
+    async fn first_turn(&self, session: &str, view: View) -> Outcome<Place> {
+        if view.step(&self.keys, session) != Step::Take {
+            return self.place(session, view).await;
+        }
+        match self.take_turn(session, &view).await? {
+            Ok(held) => Ok(held),
+            Err(refusal) => {
+                self.life.borrow_mut().lock_delay = refusal.lock_delay();
+                let view = if refusal.lock_delay() { view } else { self.look().await? };
+                self.place(session, view).await
+            }
+        }
+    }
+
+    /// Gives a lock back by whose taking others in the queue were passed, and joins the queue. Only that very taking: the
+    /// request may arrive late.
+    async fn give_back(&self, session: &str, taking: u64) -> Outcome<View> {
+        (self.note)("consul: others were first: giving the lock back".to_owned());
+        let keys = &self.keys;
+        let guard = vec![
+            Op::check_index(&keys.lock, taking),
+            Op::unlock(&keys.lock, session),
+            Op::delete(&keys.lock),
+            Op::delete(&keys.info),
+        ];
+        let joined = self.join(session, guard).await?;
+        let mut life = self.life.borrow_mut();
+        (life.passing, life.in_doubt) = (None, false);
+        // It was given back before, or lost.
+        Ok(joined.unwrap_or_default())
     }
 
     /// Waits until there is something to tell.
@@ -48,7 +90,7 @@ impl Contender {
             };
             let step = view.step(&self.keys, session);
             if self.news(session, &view, &step) {
-                return self.place(session, view);
+                return self.place(session, view).await;
             }
             if let Some(held) = self.advance(session, view, step).await? {
                 return Ok(held);
@@ -61,54 +103,65 @@ impl Contender {
         let next = match step {
             // Told already.
             Step::Held(_) | Step::NotALock => None,
-            Step::Join => Some(self.join(session).await?),
+            Step::Join => Some(self.join(session, Vec::new()).await?.ok_or_else(|| ended(session))?),
             Step::Take => match self.take_turn(session, &view).await? {
                 Ok(held) => return Ok(Some(held)),
                 Err(refusal) => self.closed(&refusal).await.then_some(view),
             },
-            Step::WatchLock => {
-                self.register(session).await?;
-                Some(self.watch_lock(view, LONG_WAIT).await?)
+            Step::WatchLock => Some(self.watch_lock(view, LONG_WAIT).await?),
+            Step::WatchPlace(ahead, patience) => {
+                let vanished = self.vanished(&ahead, patience).await?;
+                if vanished { None } else { Some(self.watch_lock(view, LONG_WAIT).await?) }
             }
-            Step::WatchPlace(place, patience) => {
-                let (left, _) = self.api.watch(&place.key, false, Some(place.modify_index), patience).await?;
-                let first = left.is_empty() && view.ahead(&self.keys, session).len() == 1;
-                if first { self.look_as_first(session).await? } else { None }
-            }
-            Step::Neglected(patience) => return self.pass(session, view, patience).await,
+            Step::Neglected(ahead, patience) => return self.pass(session, view, ahead, patience).await,
         };
         self.life.borrow_mut().view = next;
         Ok(None)
     }
 
-    /// The lock is free and those ahead leave it: takes it if it stays so, and no lock-delay is why.
-    async fn pass(&self, session: &str, view: View, patience: Duration) -> Outcome<Option<Place>> {
-        if self.probe(session).await? {
-            self.life.borrow_mut().lock_delay = true;
-            if let Some(before) = view.ahead(&self.keys, session).last() {
-                self.api.watch(&before.key, false, Some(before.modify_index), patience).await?;
-            }
+    /// The lock is free: leaves it to those ahead while they may be about to take it, then takes it. In the middle of
+    /// that time no lock-delay must keep it closed, whose end the first in the queue learns of a moment late.
+    async fn pass(&self, session: &str, view: View, ahead: Pair, patience: Duration) -> Outcome<Option<Place>> {
+        // A lock-delay that is known takes its time.
+        let known = self.life.borrow().lock_delay;
+        if self.vanished(&ahead, if known { patience } else { patience / 2 }).await? {
             return Ok(None);
         }
-        self.life.borrow_mut().lock_delay = false;
-        let view = self.stays_free(view, patience).await?;
-        if !view.free() {
+        let view = self.watch_lock(view, SHORTEST_WAIT).await?;
+        let lock_delay = view.free() && self.is_closed(session).await?;
+        self.life.borrow_mut().lock_delay = lock_delay;
+        if lock_delay || !view.free() {
+            self.life.borrow_mut().view = Some(view);
+            return Ok(None);
+        }
+        let before = self.look().await?;
+        if self.vanished(&ahead, patience / 2).await? {
+            return Ok(None);
+        }
+        let now = self.look().await?;
+        if !now.stood_still(&before) || now.own(&self.keys, session).is_none() {
+            self.life.borrow_mut().view = Some(now);
             return Ok(None);
         }
         (self.note)("consul: nobody ahead takes the free lock".to_owned());
-        Ok(self.take_turn(session, &view).await?.ok())
+        Ok(self.take_turn(session, &now).await?.ok())
     }
 
-    /// Watches a free lock until it is taken, or for as long as given.
-    async fn stays_free(&self, mut view: View, patience: Duration) -> Outcome<View> {
-        // A read may return early without a change.
-        let end = Instant::now() + patience;
+    /// Waits for a place to vanish; false: it was still there after so long.
+    async fn vanished(&self, place: &Pair, wait: Duration) -> Outcome<bool> {
+        let end = Instant::now() + wait;
+        let mut index = Some(place.modify_index);
         loop {
-            let left = Instant::now().until(end);
-            if left.is_zero() || !view.free() {
-                return Ok(view);
+            let left = Instant::now().until(end).max(SHORTEST_WAIT);
+            let (pairs, next) = self.api.watch(&place.key, false, index, left).await?;
+            if pairs.is_empty() {
+                return Ok(true);
             }
-            view = self.watch_lock(view, left.max(SHORTEST_WAIT)).await?;
+            // A read may return early without a change.
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            index = next;
         }
     }
 
@@ -120,14 +173,14 @@ impl Contender {
             Some(lock) => Op::check_index(&keys.lock, lock.modify_index),
             None => Op::check_absent(&keys.lock),
         };
-        let mut after = vec![Op::delete(&keys.place(session)), Op::delete(&keys.next)];
-        after.extend(view.successor(keys, session).map(|successor| Op::lock(&keys.next, successor, 0, "")));
+        let mut after = vec![Op::delete(&keys.place(session))];
         after.extend(view.ahead(keys, session).iter().map(|passed| Op::delete(&passed.key)));
-        self.take(session, vec![guard], after).await
+        let taken = self.take(session, vec![guard], after).await?;
+        Ok(taken.map(|(lock, _)| self.hold(&lock, view.litter.clone())))
     }
 
-    /// One transaction that takes both keys if the guard holds.
-    async fn take(&self, session: &str, guard: Vec<Op>, after: Vec<Op>) -> Outcome<Result<Place, Refusal>> {
+    /// One transaction that takes both keys if the guard holds. What it reads after that comes with the lock's key.
+    async fn take(&self, session: &str, guard: Vec<Op>, after: Vec<Op>) -> Outcome<Result<(Pair, View), Refusal>> {
         let mut ops = guard;
         ops.extend(self.locks(session));
         ops.extend(after);
@@ -137,23 +190,22 @@ impl Contender {
         match answer {
             Txn::Refused(refusal) if refusal.ended(session) => Err(ended(session)),
             Txn::Refused(refusal) => Ok(Err(refusal)),
-            // A guard may return the key as it was before.
-            Txn::Applied(pairs) => match pairs.into_iter().rfind(|pair| pair.key == self.keys.lock) {
-                Some(pair) => Ok(Ok(self.hold(&pair))),
-                None => Err(self.unreadable()),
-            },
+            // A guard may return the key as it was before; the last one counts.
+            Txn::Applied(pairs) => {
+                let view = View::new(&self.keys, pairs);
+                view.lock.clone().map(|lock| Ok((lock, view))).ok_or_else(|| self.unreadable())
+            }
         }
     }
 
-    /// Whether a lock-delay keeps the lock closed: a try that cannot succeed, because it demands that the own place is
-    /// gone.
-    async fn probe(&self, session: &str) -> Outcome<bool> {
-        let mut ops = vec![Op::check_absent(&self.keys.place(session))];
-        ops.extend(self.locks(session));
+    /// Whether a lock-delay keeps the lock closed: a try that undoes itself, because it demands in the end that nothing
+    /// was taken.
+    async fn is_closed(&self, session: &str) -> Outcome<bool> {
+        let mut ops = Vec::from(self.locks(session));
+        ops.push(Op::check_absent(&self.keys.lock));
         match self.api.txn(ops).await? {
             Txn::Refused(refusal) => Ok(refusal.lock_delay()),
-            // The place is gone, and the lock was taken: the next look shows it.
-            Txn::Applied(_) => Ok(false),
+            Txn::Applied(_) => Err(self.unreadable()),
         }
     }
 
@@ -162,26 +214,21 @@ impl Contender {
         [Op::lock(&self.keys.lock, session, LOCK_FLAGS, ""), Op::lock(&self.keys.info, session, 0, &record)]
     }
 
-    /// Creates the place in the queue, or finds it there, and reads who else is in it.
-    async fn join(&self, session: &str) -> Outcome<View> {
+    /// Creates the place in the queue, or finds it there, and reads who else is in it. None where the guard, or the
+    /// session, does not hold.
+    async fn join(&self, session: &str, guard: Vec<Op>) -> Outcome<Option<View>> {
         let keys = &self.keys;
-        let place = Op::lock(&keys.place(session), session, 0, &self.want.record.to_json());
-        self.life.borrow_mut().next = false;
-        match self.take_keys(vec![place, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
+        let place = keys.place(session);
+        let mut ops = guard;
+        ops.push(Op::lock(&place, session, 0, &self.want.record.to_json()));
+        ops.extend([Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]);
+        Ok(match self.take_keys(ops).await? {
             // What was locked is answered first, without its value, and then read.
-            Txn::Applied(pairs) => Ok(View::new(keys, pairs.into_iter().skip(1).collect())),
+            Txn::Applied(pairs) => {
+                let read = pairs.into_iter().skip_while(|pair| pair.key != place).skip(1);
+                Some(View::new(keys, read.collect()))
+            }
             // Nobody else has a reason to hold this key.
-            Txn::Refused(_) => Err(ended(session)),
-        }
-    }
-
-    /// Reads the lock and the queue, and makes newcomers queue. Nothing where `.next` is held by one who died.
-    async fn look_as_first(&self, session: &str) -> Outcome<Option<View>> {
-        let keys = &self.keys;
-        self.life.borrow_mut().next = true;
-        let next = Op::lock(&keys.next, session, 0, "");
-        Ok(match self.take_keys(vec![next, Op::get_tree(&keys.queue), Op::get_tree(&keys.lock)]).await? {
-            Txn::Applied(pairs) => Some(View::new(keys, pairs.into_iter().skip(1).collect())),
             Txn::Refused(_) => None,
         })
     }
@@ -195,22 +242,13 @@ impl Contender {
         }
     }
 
-    fn unreadable(&self) -> Trouble {
+    pub(super) fn unreadable(&self) -> Trouble {
         Trouble::Uncertain { answered: true, cause: format!("{}: the lock cannot be read", self.api.http.endpoint()) }
     }
 
     async fn watch_lock(&self, view: View, wait: Duration) -> Outcome<View> {
         let (pairs, index) = self.api.watch(&self.keys.lock, true, view.index, wait).await?;
         Ok(view.with_lock(&self.keys, pairs, index))
-    }
-
-    /// Makes newcomers queue. Refused while the key of one who died is left, which serves as well.
-    async fn register(&self, session: &str) -> Outcome<()> {
-        if !self.life.borrow().next {
-            self.life.borrow_mut().next = true;
-            self.take_keys(vec![Op::lock(&self.keys.next, session, 0, "")]).await?;
-        }
-        Ok(())
     }
 
     /// After a refused try: true when a lock-delay is why, and then there is nothing to wait for but time.
@@ -236,9 +274,15 @@ impl Contender {
     }
 
     /// Tells the caller where it stands, and keeps what was read to act upon it.
-    fn place(&self, session: &str, view: View) -> Outcome<Place> {
+    async fn place(&self, session: &str, view: View) -> Outcome<Place> {
         match view.step(&self.keys, session) {
-            Step::Held(lock) => Ok(self.hold(&lock)),
+            Step::Held(lock) => {
+                // A try whose answer was not seen may have been granted after its place was taken.
+                if let Some(own) = view.own(&self.keys, session) {
+                    self.api.txn(vec![Op::delete(&own.key)]).await?;
+                }
+                Ok(self.hold(&lock, view.litter))
+            }
             Step::NotALock => Err(Trouble::Fatal(
                 Failure::usage(format!("the key {} is not a lock", self.keys.lock)).hint("choose another name"),
             )),
@@ -252,13 +296,14 @@ impl Contender {
         }
     }
 
-    fn hold(&self, lock: &Pair) -> Place {
+    fn hold(&self, lock: &Pair, litter: Vec<String>) -> Place {
         let token = lock.modify_index;
         let mut life = self.life.borrow_mut();
         life.stand = Stand::Holding;
         life.in_doubt = false;
         life.seen = Some(token);
         life.taken = Some(Taken { create_index: lock.create_index, lock_index: lock.lock_index });
+        life.litter = litter;
         Place::Held { token, key: self.keys.lock.clone() }
     }
 }

@@ -7,23 +7,27 @@ use crate::clock::Instant;
 use crate::config::Leftover;
 use crate::error::{Failure, Kind};
 use crate::keeper::calls::Request;
-use crate::lease::Deadlines;
+use crate::lease::{Deadlines, Lease};
 use crate::link::{FromKeeper, Verdict};
 
 /// Signals that usually end a command.
 const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
 
+fn ends(signal: i32) -> bool {
+    ENDING.iter().any(|known| *known as i32 == signal)
+}
+
 impl Machine {
     /// Starts the command once the lock is held, with time left, and the supervisor knows the deadlines.
     pub(super) fn settle(&mut self, now: Instant) {
         let Phase::Held { offered, acknowledged } = self.phase else { return };
-        let Some(lease) = &self.lease else { return self.start() };
-        if !lease.fresh(now) {
+        // Without a lease there is no deadline, and still the command waits for the supervisor: that may be stopped.
+        let deadlines = self.lease.as_ref().map_or(Deadlines::NEVER, Lease::deadlines);
+        if self.lease.as_ref().is_some_and(|lease| !lease.fresh(now)) {
             if self.calls.idle(Request::Renew) {
                 self.calls.schedule(Request::Renew, now);
             }
         } else if !offered {
-            let deadlines = lease.deadlines();
             self.phase = Phase::Held { offered: true, acknowledged };
             self.offer = Some(deadlines);
             self.tell(FromKeeper::Deadlines(deadlines));
@@ -52,8 +56,17 @@ impl Machine {
         }
     }
 
+    /// The command got this signal without us. Where there is no command, it is meant for the wait: for the lock, or for
+    /// leftovers.
+    pub(super) fn typed(&mut self, signal: i32, now: Instant) {
+        self.signaled |= ends(signal);
+        if self.seeking() || matches!(self.phase, Phase::Clearing(_)) {
+            self.signal(signal, now);
+        }
+    }
+
     pub(super) fn signal(&mut self, signal: i32, now: Instant) {
-        let ends = ENDING.iter().any(|known| *known as i32 == signal);
+        let ends = ends(signal);
         self.signaled |= ends;
         if self.seeking() {
             if ends {
@@ -69,6 +82,14 @@ impl Machine {
             // What is frozen must not go on before the lock is sure.
         } else if self.alive() {
             self.actions.push(Action::SignalCommand(signal));
+        }
+    }
+
+    /// Its program could not be executed; why it was to be ended meanwhile weighs more.
+    pub(super) fn not_started(&mut self, failure: Failure, now: Instant) {
+        if self.phase == Phase::Starting {
+            self.phase = Phase::Clearing(Verdict::Failed(failure));
+            self.cleared(now);
         }
     }
 

@@ -244,20 +244,17 @@ impl Machine {
             Event::Released(outcome) => self.released(outcome, now),
             Event::Acknowledged(deadlines) => self.acknowledged(deadlines, now),
             Event::Signal(signal) => self.signal(signal, now),
-            // Where there is no command, it is meant for the wait: for the lock, or for leftovers.
-            Event::Typed(signal) if self.seeking() || matches!(self.phase, Phase::Clearing(_)) => {
-                self.signal(signal, now);
-            }
+            Event::Typed(signal) => self.typed(signal, now),
             Event::Kill => self.kill(now),
             Event::Orphaned => self.on_orphaned(now),
             Event::Started if self.phase == Phase::Starting => {
                 self.phase = Phase::Running;
                 self.tell(FromKeeper::Started);
             }
-            Event::NotStarted(failure) => self.conclude(Verdict::Failed(failure), now),
+            Event::NotStarted(failure) => self.not_started(failure, now),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
             Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
-            Event::Typed(_) | Event::Started | Event::Tick => {}
+            Event::Started | Event::Tick => {}
         }
         self.run_calls(now);
         std::mem::take(&mut self.actions)
@@ -287,11 +284,14 @@ impl Machine {
         matches!(self.phase, Phase::Seeking | Phase::Held { .. })
     }
 
-    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it.
+    /// When to give up seeking. A lock that is held already is worth a bit more, until only a renewal can save it; one that
+    /// needs no renewal, anything.
     fn seek_until(&self) -> Option<Instant> {
         let until = self.wait_until().into_iter().chain(self.connect_until()).min()?;
-        let usable = self.lease.as_ref().filter(|_| self.phase != Phase::Seeking).map(Lease::fresh_until);
-        Some(usable.map_or(until, |usable| usable.max(until)))
+        match self.phase {
+            Phase::Seeking => Some(until),
+            _ => self.lease.as_ref().map(|lease| lease.fresh_until().max(until)),
+        }
     }
 
     fn wait_until(&self) -> Option<Instant> {

@@ -217,7 +217,10 @@ impl Machine {
                 self.calls.schedule(Request::Prove, now);
                 self.calls.schedule(Request::Watch, now);
             }
-            Place::Queued(Queue { lock_delay: true, .. }) => self.calls.schedule(Request::Wait, now),
+            // Nobody holds it and nobody is before us: it will be ours.
+            Place::Queued(Queue { lock_delay: true, .. } | Queue { ahead: Some(0), holder: None, .. }) => {
+                self.calls.schedule(Request::Wait, now);
+            }
             Place::Queued(_) => self.end(Reason::Lost("somebody else got the lock".into()), now, now),
         }
     }

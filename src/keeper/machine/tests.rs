@@ -393,6 +393,32 @@ fn a_key_is_the_wait_s_or_reached_the_command_by_itself() {
 }
 
 #[test]
+fn a_key_while_the_command_runs_is_followed_by_no_other_run() {
+    for key in [true, false] {
+        let mut machine = running();
+        machine.rules.on_lost = OnLost::Restart;
+        if key {
+            assert_eq!(machine.on(Event::Typed(2), at(50)), [], "the command has got it");
+        }
+        let _ = machine.on(Event::News(Trouble::Lost("gone".into())), at(100));
+        let actions = machine.on(exited(130, true), at(110));
+        assert_eq!(actions.contains(&Action::Forsake), !key, "{actions:?}");
+    }
+}
+
+#[test]
+fn a_command_that_could_not_be_executed_while_the_lock_was_lost_was_lost() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    assert!(machine.on(Event::Acknowledged(newest()), at(6)).contains(&Action::Start));
+    let actions = machine.on(Event::News(Trouble::Lost("gone".into())), at(7));
+    assert!(actions.contains(&Action::KillTree { overdue: false }), "what is to be the command is killed: {actions:?}");
+    let _ = machine.on(Event::NotStarted(Failure::new(Kind::NotFound, "no such file")), at(8));
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(9))), Some(Kind::Lost));
+}
+
+#[test]
 fn one_try_and_a_bounded_wait_end_busy_and_an_unreachable_server_does_not() {
     for (wait, until) in [(Duration::ZERO, 5), (Duration::from_secs(1), 1_000)] {
         let mut machine = Machine::new(Rules { wait: Some(wait), ..rules() }, at(0));

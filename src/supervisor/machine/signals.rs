@@ -2,18 +2,56 @@
 
 use nix::sys::signal::Signal;
 
-use super::{Action, Group, Keeper, Machine, PARTING, Phase, SAME_SIGNAL, TESTIMONY};
+use super::{Action, Group, Keeper, Machine, PARTING, Phase, SAME_SIGNAL};
+use std::time::Duration;
+
 use crate::clock::Instant;
 use crate::error::Failure;
 use crate::keeper::machine::MAX_RELEASE;
 use crate::link::{FromSupervisor, Verdict};
 
+/// A signal to the whole group reaches all its members within microseconds. Then the witness is asked whether it got it
+/// too.
+const SAME_MOMENT: Duration = Duration::from_millis(5);
+/// A witness that does not answer for so long is stopped.
+const TESTIMONY: Duration = Duration::from_secs(1);
+
+/// A signal of which the witness has not spoken yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Undecided {
+    signal: Signal,
+    came: Instant,
+    asked: bool,
+}
+
+impl Undecided {
+    /// When something is to be done about it: to ask the witness, or to do without.
+    pub(super) fn due(&self) -> Instant {
+        self.came + if self.asked { TESTIMONY } else { SAME_MOMENT }
+    }
+}
+
 impl Machine {
-    /// The shell is to see the job stopped. Where the command has a group of its own, only a stop that came through here
-    /// is the shell's business.
+    /// The shell is to see the job stopped. Where the command has a group of its own there is no terminal, so no shell
+    /// waits for it to stop, and nobody would wake this process in time for its deadline.
     pub(super) fn command_stopped(&mut self, signal: i32) {
-        let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|s| *s as i32 == signal);
-        if self.group != Group::Own || by_terminal {
+        if self.group != Group::Own {
+            (self.stopped, self.stopping) = (Some(signal), true);
+        }
+    }
+
+    /// The command goes on.
+    pub(super) fn command_continued(&mut self) {
+        (self.stopped, self.stopping) = (None, false);
+    }
+
+    /// Stops, once it is known that the command did not go on meanwhile, and that there is nothing to do here.
+    pub(super) fn stop(&mut self) {
+        let free = self.killing.is_none() && self.keeper == Keeper::Linked && self.phase != Phase::Over;
+        if std::mem::take(&mut self.stopping)
+            && free
+            && let Some(signal) = self.stopped
+        {
             self.actions.push(Action::StopSelf(signal));
         }
     }
@@ -30,38 +68,67 @@ impl Machine {
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well, if that runs.
-            (Phase::Armed | Phase::Running | Phase::Frozen, _) if keyboard && self.group != Group::Own => {
-                self.actions.push(Action::Post(FromSupervisor::Typed(signal as i32)));
+            // The terminal's driver has sent it to the command as well, if that runs. But of a terminal that hangs up only
+            // the leader of the session hears.
+            (Phase::Armed | Phase::Running | Phase::Frozen, _)
+                if keyboard && self.group != Group::Own && !matches!(signal, Signal::SIGHUP | Signal::SIGCONT) =>
+            {
+                self.typed(signal);
             }
             (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
                 if take(&mut self.witnessed, signal) {
-                    // The command has it already; it counts all the same.
-                    let _ = self.counts(signal, now);
+                    self.got_without_us(signal, now);
                 } else {
-                    self.undecided.push((signal, now + TESTIMONY));
+                    self.undecided.push(Undecided { signal, came: now, asked: false });
                 }
             }
             (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
         }
     }
 
+    fn typed(&mut self, signal: Signal) {
+        self.actions.push(Action::Post(FromSupervisor::Typed(signal as i32)));
+    }
+
+    /// The command has it already; it counts all the same.
+    fn got_without_us(&mut self, signal: Signal, now: Instant) {
+        if self.counts(signal, now) {
+            self.typed(signal);
+        }
+    }
+
     /// The whole group got the signal, so the command has it.
     pub(super) fn testified(&mut self, signal: Signal, now: Instant) {
-        if take(&mut self.undecided, signal) {
-            let _ = self.counts(signal, now);
+        if let Some(index) = self.undecided.iter().position(|known| known.signal == signal) {
+            self.undecided.remove(index);
+            self.got_without_us(signal, now);
         } else {
             self.witnessed.push((signal, now + TESTIMONY));
         }
     }
 
-    /// What the witness does not speak of in time was sent to this process alone.
+    /// The witness has told all that it got before it was asked.
+    pub(super) fn all_told(&mut self, now: Instant) {
+        for alone in self.undecided.extract_if(.., |known| known.asked).collect::<Vec<_>>() {
+            self.forward(alone.signal, now);
+        }
+    }
+
+    /// What the witness does not speak of was sent to this process alone.
     pub(super) fn decide(&mut self, now: Instant) {
         self.witnessed.retain(|(_, until)| now < *until);
-        let over = self.group != Group::Witnessed;
-        while let Some((signal, _)) = self.undecided.first().copied().filter(|(_, until)| over || now >= *until) {
-            self.undecided.remove(0);
-            self.forward(signal, now);
+        let mut ask = false;
+        for known in &mut self.undecided {
+            if !known.asked && now >= known.due() {
+                (known.asked, ask) = (true, true);
+            }
+        }
+        if ask {
+            self.actions.push(Action::AskWitness);
+        }
+        let gone = self.group != Group::Witnessed;
+        for alone in self.undecided.extract_if(.., |known| gone || now >= known.due()).collect::<Vec<_>>() {
+            self.forward(alone.signal, now);
         }
     }
 

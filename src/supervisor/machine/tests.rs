@@ -116,6 +116,7 @@ fn what_the_keyboard_sent_reaches_the_command_without_help() {
 
 #[test]
 fn a_signal_to_the_whole_group_reaches_the_command_without_help() {
+    let told = Action::Post(FromSupervisor::Typed(Signal::SIGTERM as i32));
     for witness_first in [true, false] {
         let mut machine = running(true);
         machine.group = Group::Witnessed;
@@ -123,9 +124,8 @@ fn a_signal_to_the_whole_group_reaches_the_command_without_help() {
         if witness_first {
             events.reverse();
         }
-        for event in events {
-            assert_eq!(machine.on(event, at(100)), []);
-        }
+        let [first, second] = events.map(|event| machine.on(event, at(100)));
+        assert_eq!((first, second), (vec![], vec![told.clone()]), "the keeper knows, and sends nothing");
         assert_eq!(machine.on(Event::Tick, at(1_000)), [], "the command has it");
         assert_eq!(machine.wake(), Some(at(10_000)));
         let _ = machine.on(Event::Group(Signal::SIGTERM), at(2_000));
@@ -142,19 +142,55 @@ fn a_signal_that_the_witness_did_not_get_is_forwarded() {
     let mut machine = running(true);
     machine.group = Group::Witnessed;
     assert_eq!(machine.on(sent(Signal::SIGUSR1), at(100)), []);
-    assert_eq!(machine.wake(), Some(at(200)));
-    assert_eq!(machine.on(Event::Tick, at(200)), [forwarded(Signal::SIGUSR1)]);
-    assert_eq!(machine.on(sent(Signal::SIGTERM), at(200)), []);
-    assert_eq!(machine.on(Event::WitnessGone, at(201)), [forwarded(Signal::SIGTERM)]);
+    assert_eq!(machine.wake(), Some(at(105)), "the others of a group get it in the same moment");
+    assert_eq!(machine.on(Event::Tick, at(105)), [Action::AskWitness]);
+    assert_eq!(machine.on(sent(Signal::SIGUSR2), at(105)), []);
+    assert_eq!(machine.on(Event::AllTold, at(106)), [forwarded(Signal::SIGUSR1)], "what came later was not asked for");
+    assert_eq!(machine.on(Event::Tick, at(110)), [Action::AskWitness]);
+    assert_eq!(machine.wake(), Some(at(1_105)), "a witness that is stopped does not answer");
+    assert_eq!(machine.on(Event::Tick, at(1_105)), [forwarded(Signal::SIGUSR2)]);
+    assert_eq!(machine.on(sent(Signal::SIGTERM), at(1_200)), []);
+    assert_eq!(machine.on(Event::WitnessGone, at(1_201)), [forwarded(Signal::SIGTERM)]);
+}
+
+#[test]
+fn a_terminal_that_hangs_up_tells_the_session_s_leader_alone() {
+    let mut machine = running(true);
+    machine.group = Group::Witnessed;
+    assert_eq!(machine.on(Event::Signal { signal: Signal::SIGHUP, keyboard: true }, at(100)), []);
+    assert_eq!(machine.on(Event::Tick, at(105)), [Action::AskWitness]);
+    assert_eq!(machine.on(Event::AllTold, at(106)), [forwarded(Signal::SIGHUP)]);
+}
+
+/// What comes of a message, once all have been read.
+fn heard(machine: &mut Machine, message: FromKeeper, at: Instant) -> Vec<Action> {
+    [machine.on(Event::Message(message), at), machine.on(Event::Tick, at)].concat()
 }
 
 #[test]
 fn the_job_stops_with_its_command() {
-    let stopped = |signal: Signal| Event::Message(FromKeeper::Stopped(signal as i32));
-    assert_eq!(running(true).on(stopped(Signal::SIGSTOP), at(10)), [Action::StopSelf(Signal::SIGSTOP as i32)]);
-    assert_eq!(running(false).on(stopped(Signal::SIGTSTP), at(10)), [Action::StopSelf(Signal::SIGTSTP as i32)]);
-    assert_eq!(running(false).on(stopped(Signal::SIGSTOP), at(10)), []);
-    assert_eq!(waiting(true).on(sent(Signal::SIGTSTP), at(10)), [Action::StopSelf(Signal::SIGTSTP as i32)]);
+    let stopped = |signal: Signal| FromKeeper::Stopped(signal as i32);
+    let stop = |signal: Signal| [Action::StopSelf(signal as i32)];
+    assert_eq!(heard(&mut running(true), stopped(Signal::SIGSTOP), at(10)), stop(Signal::SIGSTOP));
+    assert_eq!(heard(&mut running(false), stopped(Signal::SIGTSTP), at(10)), [], "no shell waits for that");
+    assert_eq!(waiting(true).on(sent(Signal::SIGTSTP), at(10)), stop(Signal::SIGTSTP));
+    let mut machine = running(true);
+    let _ = machine.on(Event::Message(stopped(Signal::SIGSTOP)), at(10));
+    assert_eq!(heard(&mut machine, FromKeeper::Continued, at(10)), [], "it went on meanwhile");
+}
+
+#[test]
+fn a_suspended_job_that_is_woken_stops_again_unless_there_is_something_to_do() {
+    let mut machine = running(true);
+    let stop = [Action::StopSelf(Signal::SIGTSTP as i32)];
+    assert_eq!(heard(&mut machine, FromKeeper::Stopped(Signal::SIGTSTP as i32), at(10)), stop);
+    assert_eq!(machine.on(Event::Woken, at(5_000)), stop);
+    assert_eq!(machine.on(Event::Woken, at(10_000)), [Action::KillTree], "the deadline has come");
+    let mut machine = running(true);
+    let _ = heard(&mut machine, FromKeeper::Stopped(Signal::SIGTSTP as i32), at(10));
+    let actions = machine.on(Event::KeeperEnded, at(20));
+    assert!(actions.contains(&Action::KillAll) && !actions.contains(&stop[0]), "{actions:?}");
+    assert!(!machine.on(Event::Woken, at(21)).contains(&stop[0]));
 }
 
 #[test]
@@ -230,11 +266,15 @@ fn after_a_long_stop_the_news_that_the_link_had_no_room_for_count() {
 }
 
 #[test]
-fn a_lock_without_a_lease_has_its_command_run_from_the_moment_it_is_held() {
+fn a_lock_without_a_lease_has_its_command_started_by_an_acknowledgement_too() {
     let mut machine = waiting(true);
-    let _ = machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10));
+    assert!(
+        !machine.on(Event::Message(FromKeeper::Held { token: 1 }), at(10)).iter().any(|a| matches!(a, Action::Post(_)))
+    );
+    let acknowledged = Action::Post(FromSupervisor::Acknowledged(Deadlines::NEVER));
+    assert_eq!(machine.on(Event::Message(FromKeeper::Deadlines(Deadlines::NEVER)), at(11)), [acknowledged]);
     let stop = Event::Signal { signal: Signal::SIGTSTP, keyboard: true };
-    assert!(!machine.on(stop, at(11)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
+    assert!(!machine.on(stop, at(12)).contains(&Action::StopSelf(Signal::SIGTSTP as i32)), "the command stops first");
 }
 
 #[test]

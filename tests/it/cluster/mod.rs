@@ -5,6 +5,7 @@ mod paused_leader;
 mod replaced_leader;
 mod rolling;
 mod struck;
+mod ways_back;
 
 use std::thread;
 

@@ -3,11 +3,14 @@
 use std::fs;
 
 use super::Kind;
-use crate::loss::locked;
-use crate::world::{Ledger, millis, poll_until, secs};
+use crate::world::{Finished, Ledger, millis, poll_until, secs};
 
 /// Writes down its number when it runs, and runs the words that follow.
 const NUMBERED: &str = r#"echo "$1" >>"$2"; shift 2; exec "$@""#;
+
+/// Those who hold the lock until a member was restarted, so that there is somebody who holds and there are some who wait
+/// through every restart, and some change places.
+const PATIENT: [usize; 3] = [0, 4, 8];
 
 #[test]
 fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
@@ -15,26 +18,48 @@ fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
         let cluster = kind.cluster();
         let first = cluster.world_from(0, &cluster.proxies);
         let (name, ledger, order) = (first.name("jobs/backup"), Ledger::new(&first), first.path().join("order"));
+        let restarted = |member: usize| first.path().join(format!("restarted-{member}"));
         let worlds: Vec<_> = (0..11).map(|n| cluster.world_from(n % 3, &cluster.proxies)).collect();
         let mut jobs = Vec::new();
         for (n, world) in worlds.iter().enumerate() {
-            let hold = if n == 0 { secs(5) } else { millis(700) };
+            let hold = match PATIENT.iter().position(|patient| *patient == n) {
+                Some(member) => ledger.command_until(&restarted(member)),
+                None => ledger.command(millis(700)),
+            };
             let number =
                 ["sh", "-c", NUMBERED, "numbered", &n.to_string(), &order.display().to_string()].map(str::to_owned);
-            jobs.push(locked(world, kind.long(), &name).args(number).args(ledger.command(hold)).spawn());
-            poll_until("another contender", secs(30), || cluster.members[0].contenders(&name) == n + 1);
+            let job = world.distlock().args(["-v"]).args(kind.long().options()).args([&name]);
+            jobs.push(job.args(number).args(hold).spawn());
+            poll_until("another contender", secs(60), || cluster.members[0].contenders(&name) == n + 1);
         }
-        for member in &cluster.members {
+        for (n, member) in cluster.members.iter().enumerate() {
+            let left = member.contenders(&name);
+            assert!(left >= 11 - PATIENT[n], "{left} contenders before member {n} is restarted");
             member.restart();
             cluster.await_health();
+            fs::write(restarted(n), "").expect("a file in the world");
         }
-        for job in jobs {
-            let job = job.wait_within(secs(240)).assert_code(0);
-            assert_eq!(job.stderr, "");
+        let jobs: Vec<_> = jobs.into_iter().map(|job| job.wait_within(secs(240)).assert_code(0)).collect();
+        for job in &jobs {
+            let troubled = job.stderr.contains("warning: ") || job.stderr.contains("error: ");
+            assert!(!troubled, "{}", job.describe());
         }
         ledger.assert_exclusive(11);
-        let order: Vec<usize> =
-            fs::read_to_string(order).expect("the order").lines().map(|n| n.parse().expect("a number")).collect();
-        assert_eq!(order, (0..11).collect::<Vec<_>>());
+        let order = fs::read_to_string(order).expect("the order");
+        assert_order(kind, &order.lines().map(|n| n.parse().expect("a number")).collect::<Vec<_>>(), &jobs);
     });
+}
+
+/// Panics unless all ran once, and none before one ahead of it; but on Consul a lock that was free for two seconds, while
+/// those ahead had no server, is taken by one that saw it.
+fn assert_order(kind: Kind, order: &[usize], jobs: &[Finished]) {
+    let mut left: Vec<_> = (0..jobs.len()).collect();
+    for n in order {
+        let at = left.iter().position(|m| m == n).unwrap_or_else(|| panic!("{n} ran twice: {order:?}"));
+        let passed = at > 0;
+        let excused = matches!(kind, Kind::Consul) && jobs[*n].stderr.contains("nobody ahead takes the free lock");
+        assert!(!passed || excused, "{n} passed {:?}: {order:?}\n{}", &left[..at], jobs[*n].describe());
+        left.remove(at);
+    }
+    assert_eq!(left, [] as [usize; 0], "{order:?}");
 }

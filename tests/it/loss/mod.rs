@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use distlock::clock::Instant;
 
-use crate::world::{Entry, Finished, Ledger, Run, Running, Server, World, millis, poll_for, poll_until, secs, shared};
+use crate::world::{
+    Entry, Finished, Ledger, Run, Running, Server, World, millis, moment, poll_for, poll_until, secs, shared,
+};
 
 /// From KILL to the moment by which nothing is left (K), as the design fixes it.
 const K: Duration = millis(500);
@@ -22,13 +24,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// The shortest that is worth testing: Consul grants no less than ten seconds.
-    pub(crate) fn short(server: &dyn Server) -> Self {
-        match server.backend() {
-            "consul" => Self { ttl: secs(10), grace: secs(2) },
-            _ => Self { ttl: secs(5), grace: secs(1) },
-        }
-    }
+    /// The shortest that is worth testing: Consul grants no less than ten seconds, and etcd is tested beside it.
+    pub(crate) const SHORT: Self = Self { ttl: Duration::from_secs(10), grace: Duration::from_secs(2) };
 
     pub(crate) fn options(self) -> [String; 4] {
         ["-t".into(), format!("{}s", self.ttl.as_secs()), "--grace".into(), format!("{}s", self.grace.as_secs())]
@@ -99,7 +96,6 @@ impl Stubborn {
         let finished = self.job.wait_within(bound).assert_code(76);
         assert_told(&finished, name);
         let soft = std::fs::read_to_string(world.path().join("soft")).unwrap_or_default();
-        let moment = |line: &str| Instant::from_boot(Duration::from_secs_f64(line.parse().expect("seconds")));
         let soft: Vec<_> = soft.lines().map(moment).collect();
         assert_eq!(soft.len(), 1, "one soft signal: {soft:?}");
         Loss { soft: soft[0], last: from_boot(self.ledger.holds()[0].to), finished }
@@ -165,8 +161,12 @@ pub(crate) fn await_nothing_left(server: &dyn Server, name: &str, leases: &[Stri
         let leases: Vec<_> = server.leases().into_iter().filter(|lease| leases.contains(lease)).collect();
         (server.entries(name), leases)
     };
-    while left() != (Vec::new(), Vec::new()) {
-        assert!(Instant::now().since(started) < bound, "left after {bound:?}: {:#?}", left());
+    loop {
+        let late = Instant::now().since(started) >= bound;
+        if left() == (Vec::new(), Vec::new()) {
+            return;
+        }
+        assert!(!late, "left after {bound:?}: {:#?}", left());
         thread::sleep(millis(5));
     }
 }

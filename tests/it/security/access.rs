@@ -1,8 +1,9 @@
 //! Users, tokens and rights.
 
 use nix::sys::signal::{self, Signal};
+use serde_json::Value;
 
-use super::{assert_told, trusting};
+use super::{AT_ONCE, assert_told, trusting};
 use crate::world::{Authority, Consul, Etcd, Run, Server, ServerTls, Version, World, descendants, poll_for, secs};
 
 /// An etcd that asks for a client's certificate and for a password, whose tokens live 3 s.
@@ -41,13 +42,22 @@ fn a_job_holds_its_lock_past_the_life_of_its_tokens() {
         let world = World::on(&guarded.etcd);
         let name = "/locks/tokens";
         // The tokens live for 3 s, and the lease is renewed every 5: each renewal comes with one that has expired.
-        let job = guarded.distlock(&world, PASSWORD).args(["-v", "--ttl", "15", name, "sleep", "15"]).spawn();
-        let held = poll_for("the lock", secs(5), || guarded.etcd.entries(name).pop());
-        let waiter = guarded.distlock(&world, PASSWORD).args(["-v", "--ttl", "15", name, "true"]).spawn();
-        for job in [job.wait_within(secs(25)), waiter.wait_within(secs(10))] {
-            let job = job.assert_code(0);
-            assert!(!job.stderr.contains("renewal failed") && !job.stderr.contains("rejoin"), "{}", job.describe());
+        let run = |report: &str, command: &[&str]| {
+            let options = ["-v", "--log-format", "json", "--ttl", "15", "--report", report, name];
+            guarded.distlock(&world, PASSWORD).args(options).args(command).spawn()
+        };
+        let job = run("job.json", &["sleep", "15"]);
+        let held = poll_for("the lock", secs(30), || guarded.etcd.entries(name).pop());
+        let waiter = run("waiter.json", &["true"]);
+        for job in [job, waiter] {
+            let job = job.wait().assert_code(0);
+            for line in job.stderr.lines() {
+                let event: Value = serde_json::from_str(line).expect("an event");
+                assert!(event["event"] != "uncertain" && event["event"] != "rejoining", "{}", job.describe());
+            }
         }
+        let report: Value = serde_json::from_str(&world.wait_for_file("job.json")).expect("a report");
+        assert!(report["renewals"].as_u64() >= Some(1), "{report}");
         assert_eq!(guarded.etcd.entries(name).len(), 0, "{held:?} is released");
     }
 }
@@ -57,7 +67,7 @@ fn etcd_users_are_known_by_password_and_rights() {
     for version in [Version::V34, Version::V35] {
         let guarded = Guarded::start(version, &["/locks/a/", "/locks/b"]);
         let world = World::on(&guarded.etcd);
-        let locked = |run: Run, name: &str| run.args([name, "true"]).spawn().wait_within(secs(5));
+        let locked = |run: Run, name: &str| run.args([name, "true"]).spawn().wait_within(AT_ONCE);
         locked(guarded.distlock(&world, PASSWORD), "/locks/a").assert_code(0);
         locked(guarded.distlock(&world, PASSWORD), "/locks/b").assert_code(0);
         let denied = locked(guarded.distlock(&world, "wrong"), "/locks/a").assert_code(77);
@@ -74,9 +84,9 @@ fn the_supervisor_gives_up_the_lock_of_a_dead_keeper_with_the_same_rights() {
     let guarded = Guarded::start(Version::V35, &["/locks/"]);
     let world = World::on(&guarded.etcd);
     let job = guarded.distlock(&world, PASSWORD).args(["--ttl", "60", "/locks/a", "sleep", "60"]).spawn();
-    poll_for("the command", secs(5), || descendants(job.keeper()).pop());
+    poll_for("the command", secs(30), || descendants(job.keeper()).pop());
     signal::kill(job.keeper(), Signal::SIGKILL).unwrap();
-    job.wait_within(secs(10)).assert_code(76);
+    job.wait_within(secs(30)).assert_code(76);
     assert_eq!(guarded.etcd.leases().len(), 0);
 }
 
@@ -102,10 +112,10 @@ fn consul_s_least_rights_suffice_and_a_missing_one_is_named() {
     // Contenders, so that waiting needs no more than holding.
     let first = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
     let second = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
-    first.wait_within(secs(20)).assert_code(0);
-    second.wait_within(secs(20)).assert_code(0);
+    first.wait_within(secs(30)).assert_code(0);
+    second.wait_within(secs(30)).assert_code(0);
 
-    let denied = |run: Run| run.args(["locks/a", "true"]).spawn().wait_within(secs(5)).assert_code(77);
+    let denied = |run: Run| run.args(["locks/a", "true"]).spawn().wait_within(AT_ONCE).assert_code(77);
     assert_told(&denied(token(&keys("locks/a"))), &["session:write"]);
     assert_told(&denied(token(SESSIONS)), &["key:write", "locks/a/"]);
     assert_told(&denied(token(&format!("{SESSIONS}\n{}", keys("locks/b")))), &["key:write", "locks/a/"]);

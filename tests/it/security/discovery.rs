@@ -1,7 +1,7 @@
 //! Servers that DNS tells of.
 
-use super::assert_told;
-use crate::world::{Authority, Etcd, NameServer, Server, ServerTls, Version, World, Zone, secs, shared};
+use super::{AT_ONCE, assert_told};
+use crate::world::{Authority, Etcd, NameServer, Server, ServerTls, Version, World, Zone, shared};
 
 const SECURE: &str = "_etcd-client-ssl._tcp.lock.test";
 const PLAIN: &str = "_etcd-client._tcp.lock.test";
@@ -29,7 +29,7 @@ fn published_servers_with_tls_are_found_and_known_by_their_names() {
         let cacert = authority.cacert().display().to_string();
         let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");
         let job = job.args(["--cacert", &cacert, &world.name("found"), "printenv", "DISTLOCK_HELD_BACKEND"]);
-        let job = job.spawn().wait_within(secs(5)).assert_code(0);
+        let job = job.spawn().wait_within(AT_ONCE).assert_code(0);
         assert_eq!((&*job.stdout, &*job.stderr), ("etcd\n", ""));
     }
 }
@@ -54,10 +54,14 @@ fn published_servers_without_tls_are_used_where_nobody_asked_for_tls() {
     let Some(dns) = NameServer::start(&world, &zone) else { return };
     let distlock = || dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");
     let name = world.name("plain");
-    distlock().args([&*name, "true"]).spawn().wait_within(secs(5)).assert_code(0);
+    distlock().args([&*name, "true"]).spawn().wait_within(AT_ONCE).assert_code(0);
     let cacert = Authority::new();
     let cacert = cacert.cacert().display().to_string();
-    let job = distlock().args(["--cacert", &cacert, &name, "true"]).spawn().wait_within(secs(5)).assert_code(69);
+    let job = distlock()
+        .args(["--connect-timeout", "100s", "--cacert", &cacert, &name, "true"])
+        .spawn()
+        .wait_within(AT_ONCE)
+        .assert_code(69);
     assert_told(&job, &["without TLS", SECURE]);
     // A flag is stronger than the variable.
     let job = distlock().args(["-e", "http://127.0.0.1:1", "--connect-timeout", "100ms", &name, "true"]).run();
@@ -68,18 +72,16 @@ fn published_servers_without_tls_are_used_where_nobody_asked_for_tls() {
 fn a_domain_without_servers_is_known_at_once() {
     let world = World::new();
     let Some(dns) = NameServer::start(&world, &Zone::default()) else { return };
-    let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test").args([&*world.name("none"), "true"]);
-    assert_told(&job.spawn().wait_within(secs(5)).assert_code(69), &["lock.test", SECURE, PLAIN, "-e"]);
+    let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");
+    let job = job.args(["--connect-timeout", "100s", &*world.name("none"), "true"]);
+    assert_told(&job.spawn().wait_within(AT_ONCE).assert_code(69), &["lock.test", SECURE, PLAIN, "-e"]);
 }
 
 #[test]
 fn a_name_server_that_is_silent_is_named() {
     let world = World::new();
-    if NameServer::start(&world, &Zone::default()).is_none() {
-        return;
-    }
-    let dns = NameServer::nowhere();
+    let Some(dns) = NameServer::silent(&world) else { return };
     let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");
     let job = job.args(["--connect-timeout", "1s", &*world.name("silent"), "true"]).run().assert_code(69);
-    assert_told(&job, &["lock.test", "name server 127.77.255.254"]);
+    assert_told(&job, &["lock.test", &format!("name server {}", dns.address())]);
 }

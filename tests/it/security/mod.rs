@@ -7,6 +7,7 @@ mod secrets;
 mod tls;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::world::{Authority, Consul, Etcd, Finished, Run, Server, ServerTls, Version, World};
 
@@ -23,9 +24,17 @@ fn servers_with(tls: &ServerTls) -> Vec<Box<dyn Server>> {
     ]
 }
 
-/// distlock at a server, trusting the authority of this file.
+/// What is known from the first answer is told long before [`patient`] would give up.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+/// distlock that waits longer for an answer than it does unasked.
+fn patient(world: &World) -> Run {
+    world.distlock().args(["--connect-timeout", "100s"])
+}
+
+/// The same, trusting the authority of this file.
 fn trusting(world: &World, cacert: &PathBuf) -> Run {
-    world.distlock().args(["--cacert"]).args([cacert])
+    patient(world).args(["--cacert"]).args([cacert])
 }
 
 /// Asserts that the one error names each of these.

@@ -1,6 +1,6 @@
 //! Where on Consul a lock lives, and the ways there.
 
-use super::assert_told;
+use super::{AT_ONCE, assert_told, patient};
 use crate::world::{Consul, Recorded, Recorder, Server, World, poll_for, secs, shared};
 
 /// What only Consul Enterprise knows is taken out for the Consul of these tests.
@@ -20,7 +20,7 @@ fn requests(options: &[&str], variables: &[(&str, &str)]) -> Vec<Recorded> {
     let world = World::at("consul", &recorder.url());
     let job = world.distlock().args(options).args([&*world.name("scope"), "true"]);
     let job = variables.iter().fold(job, |job, (name, value)| job.env(name, value));
-    job.spawn().wait_within(secs(10)).assert_code(0);
+    job.spawn().wait_within(secs(30)).assert_code(0);
     let requests = recorder.requests();
     for path in ["session/create", "txn", "session/destroy"] {
         assert!(requests.iter().any(|request| request.line.contains(path)), "no {path}: {requests:?}");
@@ -71,8 +71,8 @@ fn a_real_server_takes_its_own_datacenter_and_refuses_another() {
     let consul = shared::consul();
     let world = World::on(consul);
     world.distlock().args(["--datacenter", "dc1", &world.name("dc"), "true"]).run().assert_code(0);
-    let job = world.distlock().args(["--datacenter", "mars", &world.name("dc"), "true"]).spawn();
-    assert_told(&job.wait_within(secs(5)).assert_code(64), &["No path to datacenter", "--datacenter"]);
+    let job = patient(&world).args(["--datacenter", "mars", &world.name("dc"), "true"]).spawn();
+    assert_told(&job.wait_within(AT_ONCE).assert_code(64), &["No path to datacenter", "--datacenter"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_lock_is_held_over_a_unix_socket() {
     let url = format!("unix://{}", socket.display());
     let name = world.name("socket");
     let flag = world.distlock().args(["-b", "consul", "-e", &url, &name, "sleep", "1"]).spawn();
-    let held = poll_for("the lock", secs(10), || consul.entries(&name).into_iter().find(|entry| entry.lease.is_some()));
+    let held = poll_for("the lock", secs(30), || consul.entries(&name).into_iter().find(|entry| entry.lease.is_some()));
     assert!(held.key.starts_with(name.trim_start_matches('/')), "{held:?}");
     flag.wait().assert_code(0);
     world.distlock().env("CONSUL_HTTP_ADDR", &url).args([&*name, "true"]).run().assert_code(0);

@@ -81,8 +81,8 @@ fn no_secret_is_shown_while_a_lock_is_held() {
             let format = ["text", "json"][n % 2];
             let mut job = way.args(["-v", "-v", "--log-format", format, &name, "sleep", "60"]).spawn();
             let holds = || asking.server.entries(&name).into_iter().find(|entry| entry.lease.is_some());
-            poll_for("the lock", secs(10), holds);
-            poll_for("the command", secs(10), || job.stderr().contains("the command runs").then_some(()));
+            poll_for("the lock", secs(30), holds);
+            poll_for("the command", secs(30), || job.stderr().contains("the command runs").then_some(()));
             let records: String = asking.server.entries(&name).iter().map(|entry| format!("{entry:?}")).collect();
             assert!(job.is_running());
             for (what, text) in [("processes", on_show(&job)), ("record", records)] {

@@ -1,10 +1,7 @@
 //! Trust between the two ends of a connection.
 
-use super::{assert_told, servers, servers_with, trusting};
-use crate::world::{Authority, Proxy, ServerTls, World, secs, shared};
-
-/// An untrusted server is known at the first handshake; nobody waits for a timeout then.
-const AT_ONCE: std::time::Duration = secs(5);
+use super::{AT_ONCE, assert_told, patient, servers, servers_with, trusting};
+use crate::world::{Authority, Proxy, ServerTls, World, shared};
 
 #[test]
 fn a_trusted_server_gives_the_lock() {
@@ -60,7 +57,7 @@ fn a_server_of_another_authority_is_refused() {
         let job = trusting(&world, &stranger.cacert()).args([&*world.name("stranger"), "true"]).spawn();
         assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--cacert"]);
         // Nor do the system's authorities know it.
-        let job = world.distlock().args([&*world.name("stranger"), "true"]).spawn();
+        let job = patient(&world).args([&*world.name("stranger"), "true"]).spawn();
         assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "--cacert"]);
     }
 }
@@ -133,7 +130,7 @@ fn plain_http_to_a_server_with_tls_hints_at_https() {
     let authority = Authority::new();
     for server in servers(&authority, false, &["127.0.0.1"]) {
         let world = World::at(server.backend(), &server.url().replace("https:", "http:"));
-        let job = world.distlock().args([&*world.name("plain"), "true"]).spawn();
+        let job = patient(&world).args([&*world.name("plain"), "true"]).spawn();
         assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "https://"]);
     }
 }
@@ -142,7 +139,7 @@ fn plain_http_to_a_server_with_tls_hints_at_https() {
 fn https_to_a_server_without_tls_hints_at_http() {
     for server in shared::all() {
         let world = World::at(server.backend(), &server.url().replace("http:", "https:"));
-        let job = world.distlock().args([&*world.name("secure"), "true"]).spawn();
+        let job = patient(&world).args([&*world.name("secure"), "true"]).spawn();
         assert_told(&job.wait_within(AT_ONCE).assert_code(69), &["hint: ", "http://"]);
     }
 }

@@ -120,13 +120,12 @@ impl Cluster {
         World::at(self.members[0].backend(), &urls.join(","))
     }
 
-    /// A world whose jobs reach the cluster as users' do when a member may be gone for long: all members of etcd, this
-    /// one first; Consul through the agent, since a session ends with the server that it was created at.
+    /// A world whose jobs reach the cluster as users' do when a member may be gone for long: all members, this one first;
+    /// of Consul the agent before them, since a session ends with the server that it was created at.
     pub fn world_usual(&self, first: usize) -> World {
-        match &self.agent {
-            Some(agent) => World::on(agent),
-            None => self.world_from(first, &self.proxies),
-        }
+        let members = (0..self.members.len()).map(|n| self.proxies[(first + n) % self.members.len()].url());
+        let urls: Vec<_> = self.agent.iter().map(Consul::url).chain(members).collect();
+        World::at(self.members[0].backend(), &urls.join(","))
     }
 
     /// Strikes a member, or the way to it.

@@ -195,7 +195,7 @@ impl Server for Consul {
 
     fn entries(&self, prefix: &str) -> Vec<Entry> {
         let path = format!("/v1/kv/{}?recurse&consistent", encode_path(prefix.trim_start_matches('/')));
-        let answer = self.request(&path).expect("an answer from Consul");
+        let answer = http::answer(self.http, "GET", &path, &self.login, "");
         if answer.status == 404 {
             return Vec::new();
         }

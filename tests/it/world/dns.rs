@@ -8,7 +8,7 @@ use std::thread;
 use simple_dns::rdata::{A, RData, SRV};
 use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 
-use super::{Run, World};
+use super::{Run, World, lacks};
 
 /// A name server on a loopback address of its own. It lives as long as the test process.
 pub struct NameServer {
@@ -27,24 +27,37 @@ pub struct Zone {
 impl NameServer {
     /// Starts it. None where this process may not have the port, or give processes another name server.
     pub fn start(world: &World, zone: &Zone) -> Option<Self> {
-        let may_mount = Self::in_own_mounts(world, "true").run().code() == Some(0);
-        let at = |n: u32| Ipv4Addr::from(0x7f4d_0000 + (std::process::id() + n) % 0xffff + 1);
-        let bound = (0..64).map(at).find_map(|address| {
-            Some((address, UdpSocket::bind((address, 53)).ok()?, TcpListener::bind((address, 53)).ok()?))
-        });
-        let Some((address, datagrams, streams)) = bound.filter(|_| may_mount) else {
-            eprintln!("skipped: it takes the right to use port 53 and to mount");
-            return None;
-        };
+        let (address, datagrams, streams) = Self::bind(world)?;
         let (zone, of_streams) = (zone.clone(), zone.clone());
         thread::spawn(move || serve_datagrams(&datagrams, &zone));
         thread::spawn(move || serve_streams(&streams, &of_streams));
         Some(Self { address })
     }
 
-    /// One at whose address nothing listens.
-    pub fn nowhere() -> Self {
-        Self { address: Ipv4Addr::new(127, 77, 255, 254) }
+    /// One that takes questions and answers none.
+    pub fn silent(world: &World) -> Option<Self> {
+        let (address, datagrams, streams) = Self::bind(world)?;
+        // What is open stays so for as long as the test process lives.
+        std::mem::forget((datagrams, streams));
+        Some(Self { address })
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn bind(world: &World) -> Option<(Ipv4Addr, UdpSocket, TcpListener)> {
+        let may_mount = Self::in_own_mounts(world, "true").run().code() == Some(0);
+        let at = |n: u32| Ipv4Addr::from(0x7f4d_0000 + (std::process::id() + n) % 0xffff + 1);
+        let bound = (0..64).map(at).find_map(|address| {
+            Some((address, UdpSocket::bind((address, 53)).ok()?, TcpListener::bind((address, 53)).ok()?))
+        });
+        let bound = bound.filter(|_| may_mount);
+        if bound.is_none() {
+            lacks("the right to use port 53 and to mount");
+        }
+        bound
     }
 
     /// distlock where this is the only name server.

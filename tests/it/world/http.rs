@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use super::{millis, secs};
 
 /// An answer: its status code and its body.
 pub struct Answer {
@@ -32,6 +35,23 @@ pub fn request_with(server: SocketAddr, method: &str, path: &str, headers: &str,
     Ok(Answer { status, body: body.to_owned() })
 }
 
+/// Sends a request until a server has answered it. A connection that breaks and an error of the server's own can be of the
+/// moment, an election for one; what the request itself is to blame for is returned at once.
+#[track_caller]
+pub fn answer(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let started = Instant::now();
+    loop {
+        let late = started.elapsed() >= secs(30);
+        let failure = match request_with(server, method, path, headers, body) {
+            Ok(answer) if answer.status < 500 => return answer,
+            Ok(answer) => format!("{}: {}", answer.status, answer.body),
+            Err(error) => error.to_string(),
+        };
+        assert!(!late, "{method} {path}: {failure}");
+        thread::sleep(millis(50));
+    }
+}
+
 /// Sends a request that must succeed, and returns its answer as JSON (null if that is empty).
 #[track_caller]
 pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
@@ -41,8 +61,7 @@ pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
 /// The same with further header lines, each ended by `\r\n`.
 #[track_caller]
 pub fn json_with(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Value {
-    let answer = request_with(server, method, path, headers, body);
-    let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+    let answer = answer(server, method, path, headers, body);
     assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
     if answer.body.is_empty() {
         return Value::Null;

@@ -3,19 +3,22 @@
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, thread};
 
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 
 use super::{World, millis};
 
 const FILE: &str = "LEDGER_FILE";
 const HOLD: &str = "LEDGER_HOLD_MS";
+const UNTIL: &str = "LEDGER_UNTIL";
 const TOKEN: &str = "DISTLOCK_FENCING_TOKEN";
 
-/// A file in which the holders of one lock note every 10 ms that they run, and with which token.
+/// A file in which the holders of one lock note every 10 ms that they run, and with which token. The first note is of the
+/// start of the process, which lies well before it comes to writing.
 pub struct Ledger {
     path: PathBuf,
 }
@@ -44,11 +47,20 @@ impl Ledger {
     /// - `setsid -f "$@"` leaves it running as a daemon,
     /// - `"$@"; exit 7` ends otherwise.
     pub fn command(&self, hold: Duration) -> Vec<String> {
+        self.command_with(&format!("{HOLD}={}", hold.as_millis()))
+    }
+
+    /// The same command, which ends once there is this file.
+    pub fn command_until(&self, file: &Path) -> Vec<String> {
+        self.command_with(&format!("{UNTIL}={}", file.display()))
+    }
+
+    fn command_with(&self, end: &str) -> Vec<String> {
         let this = env::current_exe().expect("the path of this binary");
         [
             "env",
             &format!("{FILE}={}", self.path.display()),
-            &format!("{HOLD}={}", hold.as_millis()),
+            end,
             &this.display().to_string(),
             "--ignored",
             "--exact",
@@ -110,23 +122,37 @@ fn fault(holds: &[Hold]) -> Option<String> {
 #[test]
 #[ignore = "the command that others run under a lock"]
 fn note_every_10_ms() {
-    let (Ok(path), Ok(hold)) = (env::var(FILE), env::var(HOLD)) else {
-        return;
-    };
+    let Ok(path) = env::var(FILE) else { return };
     let token = env::var(TOKEN).unwrap_or_else(|_| "-".to_owned());
-    let hold: u64 = hold.parse().expect("milliseconds");
+    let hold = env::var(HOLD).ok().map(|hold| hold.parse::<u64>().expect("milliseconds") * 1_000_000);
+    let until = env::var(UNTIL).ok();
     let mut ledger = OpenOptions::new().create(true).append(true).open(path).expect("the ledger opens");
-    let end = now() + hold * 1_000_000;
+    let mut note = |at: u64| {
+        // One write, so that lines of two holders never mix.
+        let line = format!("{at} {token} {}\n", std::process::id());
+        ledger.write_all(line.as_bytes()).expect("the ledger takes a line");
+    };
+    note(started().min(now()));
+    let end = hold.map_or(u64::MAX, |hold| now() + hold);
     loop {
         let now = now();
-        // One write, so that lines of two holders never mix.
-        let line = format!("{now} {token} {}\n", std::process::id());
-        ledger.write_all(line.as_bytes()).expect("the ledger takes a line");
-        if now >= end {
+        note(now);
+        if now >= end || until.as_ref().is_some_and(|file| Path::new(file).exists()) {
             return;
         }
         thread::sleep(millis(10).min(Duration::from_nanos(end - now)));
     }
+}
+
+/// When this process was forked, in nanoseconds of `CLOCK_BOOTTIME`; exec changes nothing of it. It is rounded up, and so
+/// never lies before the lock was acquired.
+fn started() -> u64 {
+    let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
+    // The name stands in parentheses and may hold any character; the state, behind it, is the third field.
+    let fields = &stat[stat.rfind(')').expect("a name in parentheses") + 2..];
+    let ticks: u64 = fields.split(' ').nth(22 - 3).and_then(|ticks| ticks.parse().ok()).expect("the 22nd field");
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("a limit of every Linux");
+    (ticks + 1) * (1_000_000_000 / u64::try_from(per_second).expect("a number of ticks"))
 }
 
 /// Nanoseconds of `CLOCK_BOOTTIME`.
@@ -137,7 +163,12 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use distlock::clock::Instant as Moment;
+
     use super::{Ledger, World, fault, millis, parse};
+    use crate::world::{moment, poll_until, secs};
 
     #[test]
     fn holders_are_told_apart_by_token_then_pid() {
@@ -175,5 +206,19 @@ mod tests {
         ledger.assert_exclusive(2);
         let first = &ledger.holds()[0];
         assert!(first.to - first.from >= 50_000_000, "{first:?}");
+    }
+
+    #[test]
+    fn a_hold_begins_with_its_process_and_ends_with_a_file() {
+        let world = World::new();
+        let (ledger, file) = (Ledger::new(&world), world.path().join("file"));
+        // It is the shell's process that becomes the one that notes.
+        let shell = ["-c", r#"read -r now idle </proc/uptime; echo "$now"; sleep 0.5; exec "$@""#, "sh"];
+        let job = world.command("sh").args(shell).args(ledger.command_until(&file)).spawn();
+        poll_until("the first note", secs(30), || ledger.holds().len() == 1);
+        std::fs::write(&file, "").expect("a file in the world");
+        let shell = moment(job.wait().assert_code(0).stdout.lines().next().expect("a moment"));
+        let from = Moment::from_boot(Duration::from_nanos(ledger.holds()[0].from));
+        assert!(from < shell + millis(400), "{from:?}, and the shell ran at {shell:?}");
     }
 }

@@ -13,6 +13,7 @@ mod queue;
 mod recorder;
 mod server;
 mod tls;
+mod tries;
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use distlock::clock::Instant as Moment;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -31,13 +33,14 @@ pub use consul::Consul;
 pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use ledger::Ledger;
-pub use process::{Finished, Run, Running, children, descendants, is_alive, name, state, wait_gone};
+pub use process::{Finished, Pinned, Run, Running, children, descendants, is_alive, name, state, wait_gone};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
-pub use queue::{Holder, enqueue};
+pub use queue::{Gate, Holder, enqueue};
 pub use recorder::{Recorded, Recorder};
 pub use server::{Entry, Server};
 pub use tls::{Authority, Pem, ServerTls};
+pub use tries::{lacks, once_in, within};
 
 /// The servers that the tests of this process share, each started when first asked for.
 pub mod shared {
@@ -163,7 +166,7 @@ impl World {
     #[track_caller]
     pub fn wait_for_file(&self, name: &str) -> String {
         let read = || fs::read_to_string(self.path().join(name)).ok().filter(|text| !text.is_empty());
-        poll_for(name, secs(10), read)
+        poll_for(name, secs(30), read)
     }
 
     /// The processes that were started in this world and still exist, whoever their parent is now;
@@ -204,6 +207,13 @@ pub const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
+/// A moment as `/proc/uptime` shows it, 10 ms early at most; its first word is what a shell reads fastest.
+#[track_caller]
+pub fn moment(uptime: &str) -> Moment {
+    let seconds = uptime.trim().parse().unwrap_or_else(|_| panic!("no moment: {uptime:?}"));
+    Moment::from_boot(Duration::from_secs_f64(seconds))
+}
+
 /// Waits until `condition` holds; panics with `what` was waited for when `bound` has passed.
 #[track_caller]
 pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bool) {
@@ -215,10 +225,12 @@ pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bo
 pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
+        // Before the look: whoever had to wait for a processor looks once more all the same.
+        let late = started.elapsed() >= bound;
         if let Some(found) = probe() {
             return found;
         }
-        assert!(started.elapsed() < bound, "waited {bound:?} for {what}");
+        assert!(!late, "waited {bound:?} for {what}");
         thread::sleep(millis(5));
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::{poll_for, poll_until, secs};
 
@@ -109,7 +111,7 @@ impl Running {
     #[track_caller]
     pub fn keeper(&self) -> Pid {
         let is = |pid: &Pid| name(*pid) == "lock-keeper";
-        poll_for("the keeper", secs(5), || children(self.pid()).into_iter().find(is))
+        poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is))
     }
 
     /// Sends it a signal.
@@ -144,11 +146,13 @@ impl Running {
     pub fn wait_within(mut self, bound: Duration) -> Finished {
         let waiting = Instant::now();
         loop {
+            // Before the look, as in `poll_for`.
+            let late = waiting.elapsed() > bound;
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
                 return Finished { status, stdout, stderr, elapsed: self.started.elapsed(), what };
             }
-            if waiting.elapsed() > bound {
+            if late {
                 let (stdout, stderr) = (self.stdout(), self.stderr());
                 panic!("still running after {bound:?}: {}\nstdout: {stdout}\nstderr: {stderr}", self.what);
             }
@@ -249,6 +253,24 @@ pub fn all() -> impl Iterator<Item = Process> {
 /// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
 pub fn state(pid: Pid) -> Option<char> {
     Process::read(pid.as_raw()).map(|process| process.state)
+}
+
+/// A process that stays the same one, whoever gets its number after it.
+pub struct Pinned(OwnedFd);
+
+impl Pinned {
+    /// Pins one that is known to be there.
+    #[track_caller]
+    pub fn of(pid: Pid) -> Self {
+        let pid = rustix::process::Pid::from_raw(pid.as_raw()).expect("a process id");
+        Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is there"))
+    }
+
+    /// Sends it a signal, and says whether it was there still; a zombie is.
+    pub fn signal(&self, signal: Signal) -> bool {
+        let signal = rustix::process::Signal::from_named_raw(signal as i32).expect("a signal with a name");
+        pidfd_send_signal(&self.0, signal).is_ok()
+    }
 }
 
 /// The name of a process as ps shows it; empty when it is gone.

@@ -2,14 +2,17 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::process::Child;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{Winsize, openpty};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::Mode;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::process::pid_of;
 use super::{World, poll_until, secs};
@@ -33,8 +36,9 @@ impl Terminal {
         // The marks of a paste would stand between a command line and its output.
         fs::write(world.path().join(".inputrc"), "set enable-bracketed-paste off\n").expect("a file in the world");
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-        let ends = openpty(&size, None).expect("a pseudo-terminal");
-        let slave = || File::from(ends.slave.try_clone().expect("a descriptor can be duplicated"));
+        let (screen, slave) = pair().expect("a pseudo-terminal");
+        tcsetwinsize(&slave, size).expect("a size");
+        let slave = || slave.try_clone().expect("a descriptor can be duplicated");
         // setsid makes the terminal that is its stdin the controlling one, and becomes bash.
         let shell = world
             .command("setsid")
@@ -47,7 +51,7 @@ impl Terminal {
             .stderr(slave())
             .spawn()
             .expect("bash starts");
-        let mut terminal = Self { screen: File::from(ends.master), shell, unread: String::new() };
+        let mut terminal = Self { screen, shell, unread: String::new() };
         terminal.prompt();
         terminal
     }
@@ -69,7 +73,7 @@ impl Terminal {
             let modes = tcgetattr(&self.screen).expect("the terminal's modes");
             !modes.local_flags.contains(LocalFlags::ECHO)
         };
-        poll_until("a hidden input", secs(5), hides);
+        poll_until("a hidden input", secs(30), hides);
         self.send(keys);
     }
 
@@ -88,10 +92,10 @@ impl Terminal {
     }
 
     /// Waits until this is shown, after all that was expected so far; returns what was shown before
-    /// it. Panics after 20 s.
+    /// it. Panics after 30 s.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
-        let bound = secs(20);
+        let bound = secs(30);
         let started = Instant::now();
         loop {
             if let Some(at) = self.unread.find(text) {
@@ -117,6 +121,31 @@ impl Terminal {
         let length = self.screen.read(&mut buffer).unwrap_or(0);
         self.unread.push_str(&String::from_utf8_lossy(&buffer[..length]));
         length > 0
+    }
+}
+
+/// Both ends, neither of which a process that is started meanwhile inherits: a terminal with another holder cannot hang up.
+fn pair() -> nix::Result<(File, File)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let slave = open(&*ptsname_r(&master)?, flags, Mode::empty())?;
+    Ok((File::from(OwnedFd::from(master)), File::from(slave)))
+}
+
+impl Terminal {
+    /// Closes the terminal under those who use it, and returns how its shell, or what that became, ended.
+    #[track_caller]
+    pub fn hang_up(mut self) -> ExitStatus {
+        // The screen is the last descriptor of this side.
+        self.screen = File::open("/dev/null").expect("a device of every Linux");
+        let mut status = None;
+        poll_until("the end of the session's leader", secs(20), || {
+            status = self.shell.try_wait().expect("a child can be waited for");
+            status.is_some()
+        });
+        status.expect("seen before")
     }
 }
 

@@ -1,15 +1,48 @@
 //! Those at a lock: one that holds it for as long as a test wants, and others that stand behind it.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use super::{Finished, Run, Running, World, poll_until, secs};
+
+/// A pipe in a world at which one command waits, by `read -r x <PATH`, until the test lets it through. That costs
+/// nothing meanwhile, so that many can wait at the same time.
+pub struct Gate {
+    path: PathBuf,
+    /// Open for reading too, so that opening it waits for nobody and what is written waits for its reader.
+    pipe: File,
+}
+
+impl Gate {
+    /// A closed one.
+    pub fn new(world: &World) -> Self {
+        static GATES: AtomicU32 = AtomicU32::new(0);
+        let path = world.path().join(format!("gate-{}", GATES.fetch_add(1, Ordering::Relaxed)));
+        mkfifo(&path, Mode::S_IRWXU).expect("a pipe in the world");
+        let pipe = OpenOptions::new().read(true).write(true).open(&path).expect("the pipe opens");
+        Self { path, pipe }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets the command through.
+    pub fn open(&self) {
+        (&self.pipe).write_all(b"go\n").expect("the pipe takes a line");
+    }
+}
 
 /// A job of ours that holds a lock until the test lets it go.
 pub struct Holder {
     pub job: Running,
-    gate: PathBuf,
+    gate: Gate,
 }
 
 impl Holder {
@@ -22,20 +55,19 @@ impl Holder {
     /// Takes the lock with this start of a command line.
     #[track_caller]
     pub fn with(world: &World, distlock: Run, name: &str) -> Self {
-        static GATES: AtomicU32 = AtomicU32::new(0);
-        let gate = world.path().join(format!("gate-{}", GATES.fetch_add(1, Ordering::Relaxed)));
-        let hold = r#"echo holding; until [ -e "$1" ]; do sleep 0.01; done; date +%s%N"#;
-        let job = distlock.args(["run", name, "--", "sh", "-c", hold, "hold"]).args([&gate]).spawn();
+        let gate = Gate::new(world);
+        let hold = r#"echo holding; read -r x <"$1"; read -r now idle </proc/uptime; echo "$now""#;
+        let job = distlock.args(["run", name, "--", "sh", "-c", hold, "hold"]).args([gate.path()]).spawn();
         poll_until("the holder", secs(30), || job.stdout() == "holding\n");
         Self { job, gate }
     }
 
     /// Lets the command end, and waits until the lock was given up. The last line that the command prints is when it
-    /// ended, in nanoseconds of the wall clock.
+    /// ended, for [`super::moment`].
     #[track_caller]
     pub fn release(self) -> Finished {
-        fs::write(&self.gate, "").expect("a file in the world");
-        self.job.wait_within(secs(20)).assert_code(0)
+        self.gate.open();
+        self.job.wait_within(secs(30)).assert_code(0)
     }
 }
 

@@ -35,6 +35,15 @@ fn a_new_lease_alone_thaws_nothing() {
 }
 
 #[test]
+fn a_lock_that_nobody_holds_and_nobody_waits_for_before_us_is_not_somebody_else_s() {
+    let mut machine = frozen();
+    let first = Place::Queued(Queue { ahead: Some(0), ..Queue::default() });
+    let granted = Granted { s: at(106), cover: Some(TTL) };
+    let actions = machine.on(Event::Entered(Ok((granted, first))), at(110));
+    assert!(actions.contains(&Action::Begin(Request::Wait)), "{actions:?}");
+}
+
+#[test]
 fn somebody_in_between_kills_what_is_frozen() {
     for answers in [vec![held(106), Event::Proved(Ok(false))], vec![queued(106)]] {
         let mut machine = frozen();

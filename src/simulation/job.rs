@@ -1,0 +1,628 @@
+//! One job: its two machines, its command, and what passes between them and the server.
+
+use std::time::Duration;
+
+use super::server::Contender;
+use super::{Event, MILLI, Micros, Random, SECOND, World};
+use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
+use crate::clock::Instant;
+use crate::config::{Leftover, OnLost};
+use crate::keeper::calls::{COUNT, Request};
+use crate::keeper::machine::{self as keeper, Action, Rules};
+use crate::link::{FromKeeper, FromSupervisor, Verdict};
+use crate::supervisor::machine::{self as supervisor, Group};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    Keeper,
+    Supervisor,
+}
+
+/// What the backend answers.
+#[derive(Debug)]
+pub enum Answer {
+    Entered(Outcome<(Granted, Place)>),
+    Moved(Outcome<Place>),
+    Renewed(Outcome<Instant>),
+    News(Trouble),
+    Proved(Outcome<bool>),
+    Released(Outcome<()>),
+}
+
+impl Answer {
+    fn request(&self) -> Request {
+        match self {
+            Self::Entered(_) => Request::Enter,
+            Self::Moved(_) => Request::Wait,
+            Self::Renewed(_) => Request::Renew,
+            Self::News(_) => Request::Watch,
+            Self::Proved(_) => Request::Prove,
+            Self::Released(_) => Request::Release,
+        }
+    }
+
+    fn event(self) -> keeper::Event {
+        match self {
+            Self::Entered(outcome) => keeper::Event::Entered(outcome),
+            Self::Moved(outcome) => keeper::Event::Moved(outcome),
+            Self::Renewed(outcome) => keeper::Event::Renewed(outcome),
+            Self::News(trouble) => keeper::Event::News(trouble),
+            Self::Proved(outcome) => keeper::Event::Proved(outcome),
+            Self::Released(outcome) => keeper::Event::Released(outcome),
+        }
+    }
+
+    fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Entered(Err(Trouble::Lost(_)))
+                | Self::Moved(Err(Trouble::Lost(_)))
+                | Self::Renewed(Err(Trouble::Lost(_)))
+                | Self::News(Trouble::Lost(_))
+        )
+    }
+}
+
+/// The command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    None,
+    Runs { run: u32, who: Contender, deaf: bool },
+    Frozen { run: u32, deaf: bool },
+}
+
+impl Command {
+    fn run(self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Runs { run, .. } | Self::Frozen { run, .. } => Some(run),
+        }
+    }
+}
+
+/// One job, and the next ones in its place.
+pub struct Job {
+    pub number: usize,
+    ttl: Micros,
+    /// How fast its clock runs, in parts of ten thousand.
+    rate: u64,
+    begun: bool,
+    keeper: Option<keeper::Machine>,
+    supervisor: Option<supervisor::Machine>,
+    /// Only one of the two may be struck in the life of a job.
+    victim: Option<Process>,
+    stopped: Option<Process>,
+    /// What a stopped process finds when it goes on.
+    keepers_news: Vec<keeper::Event>,
+    supervisors_news: Vec<supervisor::Event>,
+    /// The number of the call of each request that is under way.
+    calls: [u64; COUNT],
+    call: u64,
+    who: Contender,
+    sent: Option<Instant>,
+    granted: Option<Granted>,
+    held: bool,
+    lost: bool,
+    revoking: bool,
+    /// Under which contender the command was last known to hold the lock.
+    proved: Option<Contender>,
+    command: Command,
+    runs: u32,
+    /// Nothing that one process sends overtakes what it sent before.
+    last: [Micros; 2],
+}
+
+impl Job {
+    pub fn new(number: usize, ttl: Micros, random: &mut Random, who: Contender) -> Self {
+        Self {
+            number,
+            ttl,
+            // Two clocks differ by 1 % at most.
+            rate: random.between(9_950, 10_050),
+            begun: false,
+            keeper: None,
+            supervisor: None,
+            victim: None,
+            stopped: None,
+            keepers_news: Vec::new(),
+            supervisors_news: Vec::new(),
+            calls: [0; COUNT],
+            call: 0,
+            who,
+            sent: None,
+            granted: None,
+            held: false,
+            lost: false,
+            revoking: false,
+            proved: None,
+            command: Command::None,
+            runs: 0,
+            last: [0; 2],
+        }
+    }
+
+    /// The contender under which its command runs at this moment.
+    pub fn executes(&self) -> Option<Contender> {
+        match self.command {
+            Command::Runs { who, .. } => Some(who),
+            _ => None,
+        }
+    }
+
+    pub fn stand_still(&mut self, run: u32) {
+        if let Command::Runs { run: present, deaf, .. } = self.command
+            && present == run
+        {
+            self.command = Command::Frozen { run, deaf };
+        }
+    }
+
+    /// What its clock shows.
+    fn local(&self, now: Micros) -> Instant {
+        Instant::from_boot(Duration::from_micros(1_000 * SECOND + now * self.rate / 10_000))
+    }
+
+    /// When its clock will show this.
+    fn true_time(&self, at: Instant) -> Micros {
+        let local = u64::try_from(at.since_boot().as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX);
+        let local = local.saturating_sub(1_000 * SECOND);
+        (local.min(u64::MAX / 20_000) * 10_000).div_ceil(self.rate)
+    }
+}
+
+fn place(token: Option<u64>, head: bool) -> Outcome<Place> {
+    match token {
+        None => Err(Trouble::Lost("the lease expired".into())),
+        Some(token) if head => Ok(Place::Held { token, key: "/x/1".into() }),
+        Some(_) => Ok(Place::Queued(Queue { ahead: Some(1), ..Queue::default() })),
+    }
+}
+
+fn uncertain() -> Trouble {
+    Trouble::Uncertain { answered: true, cause: "no leader".into() }
+}
+
+impl World {
+    pub(super) fn begin(&mut self, n: usize) {
+        let who = self.new_contender();
+        let on_lost =
+            [OnLost::Kill, OnLost::Restart, OnLost::Relock][usize::try_from(self.random.below(3)).unwrap_or(0)];
+        let ttl = self.jobs[n].ttl;
+        let (now, mut job) = (self.now, Job::new(n, ttl, &mut self.random, who));
+        let local = job.local(now);
+        let rules = rules(ttl, on_lost);
+        job.keeper = Some(keeper::Machine::new(rules, local));
+        job.supervisor = Some(supervisor::Machine::new("/x", Group::Own, true, local));
+        job.begun = true;
+        job.last = [now; 2];
+        // Answers to calls of the job before are not taken for its own.
+        (job.call, job.runs) = (self.jobs[n].call, self.jobs[n].runs);
+        self.jobs[n] = job;
+        self.post(n, FromKeeper::Lease(who.to_string()));
+        self.keeper(n, keeper::Event::Tick);
+    }
+
+    // ---- the keeper ------------------------------------------------------------------------------------------------
+
+    /// Gives the keeper an event, or leaves it for when it goes on.
+    fn keeper(&mut self, n: usize, event: keeper::Event) {
+        if self.jobs[n].stopped == Some(Process::Keeper) {
+            self.jobs[n].keepers_news.push(event);
+            return;
+        }
+        let mut next = std::collections::VecDeque::from([event]);
+        while let Some(event) = next.pop_front() {
+            let local = self.jobs[n].local(self.now);
+            let Some(machine) = &mut self.jobs[n].keeper else { return };
+            for action in machine.on(event, local) {
+                next.extend(self.perform(n, action));
+            }
+        }
+        let job = &self.jobs[n];
+        if let Some(wake) = job.keeper.as_ref().and_then(keeper::Machine::wake) {
+            let at = job.true_time(wake).max(self.now + 1);
+            self.at(at, Event::Tick(n, Process::Keeper));
+        }
+    }
+
+    fn perform(&mut self, n: usize, action: Action) -> Option<keeper::Event> {
+        let now = self.now;
+        match action {
+            Action::Begin(request) => self.call(n, request),
+            Action::Abandon(request) => self.jobs[n].calls[request as usize] = 0,
+            Action::NextEndpoint(request) => return Some(keeper::Event::Silent(request, "server".into())),
+            Action::Tell(message) => {
+                if matches!(message, FromKeeper::Relock(crate::link::Step::Thawed)) {
+                    self.thawed += 1;
+                }
+                self.post(n, message);
+            }
+            Action::Start => {
+                let (who, deaf) = (self.jobs[n].who, self.random.percent(50));
+                self.jobs[n].runs += 1;
+                let run = self.jobs[n].runs;
+                self.jobs[n].command = Command::Runs { run, who, deaf };
+                self.jobs[n].proved = Some(who);
+                self.started += 1;
+                self.tokens.extend(self.server.token(who));
+                self.after(100 * MILLI, 40 * SECOND, Event::Exit(n, run));
+                return Some(keeper::Event::Started);
+            }
+            Action::EndTree => {
+                if let Command::Runs { run, deaf: false, .. } = self.jobs[n].command {
+                    self.after(MILLI, 3 * SECOND, Event::Exit(n, run));
+                }
+            }
+            Action::KillTree { .. } => self.kill_command(n),
+            Action::Freeze => match self.jobs[n].command {
+                Command::Runs { run, .. } => self.after(0, 5 * MILLI, Event::Stop(n, run)),
+                _ => return Some(keeper::Event::Froze),
+            },
+            Action::Thaw => {
+                if let Command::Frozen { run, deaf } = self.jobs[n].command {
+                    let who = self.jobs[n].who;
+                    self.jobs[n].command = Command::Runs { run, who, deaf };
+                }
+            }
+            Action::Forsake => self.forsake(n),
+            Action::SignalCommand(_) | Action::TellLeft => {}
+            Action::Finish(verdict) => {
+                let lost = matches!(&verdict, Verdict::Failed(f) if f.kind == crate::error::Kind::Lost);
+                self.lost += usize::from(lost);
+                self.post(n, FromKeeper::Done { verdict, lingers: false });
+                self.jobs[n].keeper = None;
+                let at = self.jobs[n].last[0].max(now);
+                self.at(at, Event::KeeperEnded(n));
+            }
+        }
+        None
+    }
+
+    /// The contender is left to itself, and there is a new one.
+    fn forsake(&mut self, n: usize) {
+        let who = self.jobs[n].who;
+        self.after(MILLI, SECOND, Event::Revoke(who));
+        let new = self.new_contender();
+        let job = &mut self.jobs[n];
+        (job.who, job.sent, job.granted) = (new, None, None);
+        (job.held, job.lost, job.revoking) = (false, false, false);
+        self.post(n, FromKeeper::Lease(new.to_string()));
+    }
+
+    fn call(&mut self, n: usize, request: Request) {
+        if request == Request::Enter && self.jobs[n].lost {
+            self.forsake(n);
+        }
+        let local = self.jobs[n].local(self.now);
+        let job = &mut self.jobs[n];
+        job.call += 1;
+        job.calls[request as usize] = job.call;
+        if request == Request::Enter {
+            job.sent.get_or_insert(local);
+        }
+        let (call, who) = (job.call, job.who);
+        match request {
+            // They are told when there is something to tell.
+            Request::Wait | Request::Watch => {}
+            _ => {
+                if request == Request::Renew {
+                    // The moment before it was sent is what its answer will bring.
+                    self.renewals.insert((n, call), local);
+                }
+                if let Some(passage) = self.passage(n) {
+                    self.after(passage, passage + 1, Event::Arrive { job: n, call, request, who });
+                }
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, n: usize, call: u64, request: Request, who: Contender) {
+        let down = self.now < self.server.down_until;
+        let there = self.server.has(who);
+        let answer = match request {
+            Request::Enter if down => Answer::Entered(Err(uncertain())),
+            Request::Enter => {
+                let job = &self.jobs[n];
+                // A lease that was had and is gone is not granted again: its id is another's business now.
+                if job.who != who || (job.granted.is_some() && !there) {
+                    Answer::Entered(Err(Trouble::Lost("the lease expired".into())))
+                } else {
+                    self.server.enter(who, self.now, &mut self.random);
+                    Answer::Entered(self.entered(n, who))
+                }
+            }
+            Request::Renew if down => Answer::Renewed(Err(uncertain())),
+            Request::Renew => {
+                let s = self.renewals.get(&(n, call)).copied().unwrap_or(Instant::from_boot(Duration::ZERO));
+                let renewed = self.server.renew(who, self.now, &mut self.random);
+                Answer::Renewed(if renewed { Ok(s) } else { Err(Trouble::Lost("the lease expired".into())) })
+            }
+            Request::Prove if down => Answer::Proved(Err(uncertain())),
+            Request::Prove => {
+                let before = self.jobs[n].proved;
+                Answer::Proved(Ok(before.is_some_and(|before| self.server.nobody_between(before, who))))
+            }
+            Request::Release if down => Answer::Released(Err(uncertain())),
+            Request::Release => {
+                let found = self.server.end(who);
+                let job = &mut self.jobs[n];
+                let again = std::mem::replace(&mut job.revoking, true);
+                let lost = job.held && !found && !again;
+                Answer::Released(if lost { Err(Trouble::Lost("the lease was gone".into())) } else { Ok(()) })
+            }
+            Request::Wait | Request::Watch => return,
+        };
+        if let Some(passage) = self.passage(n) {
+            self.after(passage, passage + 1, Event::Answer { job: n, call, answer });
+        }
+    }
+
+    fn entered(&self, n: usize, who: Contender) -> Outcome<(Granted, Place)> {
+        let job = &self.jobs[n];
+        let granted = job.granted.unwrap_or(Granted {
+            s: job.sent.unwrap_or(Instant::from_boot(Duration::ZERO)),
+            cover: Some(Duration::from_micros(job.ttl)),
+        });
+        let place = place(self.server.token(who), self.server.head() == Some(who))?;
+        Ok((granted, place))
+    }
+
+    pub(super) fn answer(&mut self, n: usize, call: u64, answer: Answer) {
+        let job = &mut self.jobs[n];
+        let request = answer.request();
+        if job.calls[request as usize] != call {
+            return;
+        }
+        job.calls[request as usize] = 0;
+        job.lost |= answer.is_lost();
+        match &answer {
+            Answer::Entered(Ok((granted, place))) => {
+                job.granted = Some(*granted);
+                job.held |= matches!(place, Place::Held { .. });
+            }
+            Answer::Moved(Ok(Place::Held { .. })) => job.held = true,
+            Answer::Proved(Ok(true)) => job.proved = Some(job.who),
+            _ => {}
+        }
+        self.keeper(n, answer.event());
+    }
+
+    /// Whoever waits for news of the server gets it, some time after it can pass.
+    pub(super) fn tell_news(&mut self) {
+        if self.now < self.server.down_until {
+            return;
+        }
+        for n in 0..self.jobs.len() {
+            let job = &self.jobs[n];
+            let there = self.server.has(job.who);
+            for request in [Request::Wait, Request::Watch] {
+                let call = self.jobs[n].calls[request as usize];
+                let told = !there || (request == Request::Wait && self.server.head() == Some(self.jobs[n].who));
+                if call != 0 && told && self.told.insert((n, call)) {
+                    let at = self.now.max(self.cut[n]) + self.random.between(MILLI, SECOND);
+                    self.at(at, Event::News { job: n, call, request });
+                }
+            }
+        }
+    }
+
+    /// What is read then.
+    pub(super) fn news(&mut self, n: usize, call: u64, request: Request) {
+        if self.now < self.cut[n] || self.now < self.server.down_until {
+            let at = self.cut[n].max(self.server.down_until) + MILLI;
+            return self.at(at, Event::News { job: n, call, request });
+        }
+        let job = &self.jobs[n];
+        let (token, head) = (self.server.token(job.who), self.server.head() == Some(job.who));
+        let answer = match (request, place(token, head)) {
+            (Request::Wait, place) => Answer::Moved(place),
+            (_, Err(lost)) => Answer::News(lost),
+            (_, Ok(_)) => return,
+        };
+        self.answer(n, call, answer);
+    }
+
+    // ---- the command -----------------------------------------------------------------------------------------------
+
+    fn kill_command(&mut self, n: usize) {
+        if let Some(run) = self.jobs[n].command.run() {
+            self.after(0, 60 * MILLI, Event::Die(n, run));
+        }
+    }
+
+    pub(super) fn command_ends(&mut self, n: usize, run: u32, how: Verdict) {
+        let frozen = matches!(self.jobs[n].command, Command::Frozen { .. });
+        // What stands still does nothing, but KILL ends it.
+        if self.jobs[n].command.run() != Some(run) || (frozen && matches!(how, Verdict::Exited(_))) {
+            return;
+        }
+        self.jobs[n].command = Command::None;
+        if self.jobs[n].keeper.is_some() {
+            self.keeper(n, keeper::Event::Reaped { command: Some(how), empty: true });
+        } else {
+            self.supervisor(n, supervisor::Event::Empty);
+        }
+    }
+
+    // ---- the supervisor --------------------------------------------------------------------------------------------
+
+    fn supervisor(&mut self, n: usize, event: supervisor::Event) {
+        if self.jobs[n].stopped == Some(Process::Supervisor) {
+            self.jobs[n].supervisors_news.push(event);
+            return;
+        }
+        let local = self.jobs[n].local(self.now);
+        let Some(machine) = &mut self.jobs[n].supervisor else { return };
+        let mut actions = machine.on(event, local);
+        actions.extend(machine.on(supervisor::Event::Tick, local));
+        for action in actions {
+            self.guard(n, action);
+        }
+        let job = &self.jobs[n];
+        if let Some(wake) = job.supervisor.as_ref().and_then(supervisor::Machine::wake) {
+            let at = job.true_time(wake).max(self.now + 1);
+            self.at(at, Event::Tick(n, Process::Supervisor));
+        }
+    }
+
+    fn guard(&mut self, n: usize, action: supervisor::Action) {
+        match action {
+            supervisor::Action::Post(message) => {
+                let at = self.jobs[n].last[1].max(self.now + self.random.below(MILLI));
+                self.jobs[n].last[1] = at;
+                self.at(at, Event::ToKeeper(n, message));
+            }
+            supervisor::Action::KillTree => self.kill_command(n),
+            supervisor::Action::KillAll => {
+                self.kill_command(n);
+                self.keeper_dies(n);
+                if self.jobs[n].command == Command::None {
+                    self.after(0, MILLI, Event::Die(n, 0));
+                }
+            }
+            supervisor::Action::KillKeeper => self.keeper_dies(n),
+            supervisor::Action::Release => {
+                let who = self.jobs[n].who;
+                self.at(self.now, Event::Revoke(who));
+            }
+            supervisor::Action::Finish(_) => {
+                assert_eq!(self.jobs[n].command, Command::None, "distlock ends before its command");
+                self.over(n);
+            }
+            _ => {}
+        }
+    }
+
+    /// The job is over, and another comes in its place.
+    fn over(&mut self, n: usize) {
+        if std::mem::take(&mut self.jobs[n].begun) {
+            self.jobs[n].supervisor = None;
+            self.after(10 * MILLI, 3 * SECOND, Event::Begin(n));
+        }
+    }
+
+    fn post(&mut self, n: usize, message: FromKeeper) {
+        let at = self.jobs[n].last[0].max(self.now + self.random.below(MILLI));
+        self.jobs[n].last[0] = at;
+        self.at(at, Event::ToSupervisor(n, message));
+    }
+
+    pub(super) fn message(&mut self, n: usize, message: FromKeeper) {
+        self.supervisor(n, supervisor::Event::Message(message));
+    }
+
+    pub(super) fn order(&mut self, n: usize, message: &FromSupervisor) {
+        let event = match message {
+            FromSupervisor::Acknowledged(deadlines) => keeper::Event::Acknowledged(*deadlines),
+            FromSupervisor::Signal(signal) => keeper::Event::Signal(*signal),
+            FromSupervisor::Typed(signal) => keeper::Event::Typed(*signal),
+            FromSupervisor::Kill => keeper::Event::Kill,
+        };
+        self.keeper(n, event);
+    }
+
+    pub(super) fn keeper_ended(&mut self, n: usize) {
+        if self.jobs[n].supervisor.is_none() {
+            return self.over(n);
+        }
+        self.supervisor(n, supervisor::Event::LinkClosed);
+        self.supervisor(n, supervisor::Event::KeeperEnded);
+        if self.jobs[n].command == Command::None {
+            self.supervisor(n, supervisor::Event::Empty);
+        }
+    }
+
+    // ---- what befalls them -----------------------------------------------------------------------------------------
+
+    pub(super) fn tick(&mut self, n: usize, process: Process) {
+        // Alarms that were set anew ring all the same, and do no harm.
+        match process {
+            Process::Keeper if self.jobs[n].stopped != Some(process) => self.keeper(n, keeper::Event::Tick),
+            Process::Supervisor if self.jobs[n].stopped != Some(process) => {
+                self.supervisor(n, supervisor::Event::Tick);
+            }
+            _ => {}
+        }
+    }
+
+    /// The process that is to be struck in the life of this job.
+    fn victim(&mut self, n: usize) -> Process {
+        let coin = if self.random.percent(50) { Process::Keeper } else { Process::Supervisor };
+        *self.jobs[n].victim.get_or_insert(coin)
+    }
+
+    pub(super) fn pause(&mut self, n: usize) {
+        let victim = self.victim(n);
+        if self.jobs[n].begun && self.jobs[n].stopped.is_none() {
+            self.jobs[n].stopped = Some(victim);
+            self.after(50 * MILLI, 40 * SECOND, Event::Resume(n, victim));
+        }
+    }
+
+    pub(super) fn resume(&mut self, n: usize, process: Process) {
+        if self.jobs[n].stopped != Some(process) {
+            return;
+        }
+        self.jobs[n].stopped = None;
+        match process {
+            // Time goes before news.
+            Process::Keeper => {
+                self.keeper(n, keeper::Event::Tick);
+                for event in std::mem::take(&mut self.jobs[n].keepers_news) {
+                    self.keeper(n, event);
+                }
+            }
+            Process::Supervisor => {
+                let local = self.jobs[n].local(self.now);
+                // News of the keeper are read before the deadline counts.
+                for event in std::mem::take(&mut self.jobs[n].supervisors_news) {
+                    let Some(machine) = &mut self.jobs[n].supervisor else { return };
+                    for action in machine.on(event, local) {
+                        self.guard(n, action);
+                    }
+                }
+                self.supervisor(n, supervisor::Event::Tick);
+            }
+        }
+    }
+
+    pub(super) fn kill(&mut self, n: usize) {
+        if !self.jobs[n].begun {
+            return;
+        }
+        match self.victim(n) {
+            Process::Keeper => self.keeper_dies(n),
+            Process::Supervisor => {
+                self.jobs[n].supervisor = None;
+                if self.jobs[n].stopped == Some(Process::Supervisor) {
+                    self.jobs[n].stopped = None;
+                }
+                self.keeper(n, keeper::Event::Orphaned);
+            }
+        }
+    }
+
+    fn keeper_dies(&mut self, n: usize) {
+        if self.jobs[n].keeper.take().is_some() {
+            if self.jobs[n].stopped == Some(Process::Keeper) {
+                self.jobs[n].stopped = None;
+            }
+            self.jobs[n].calls = [0; COUNT];
+            let at = self.jobs[n].last[0].max(self.now);
+            self.at(at, Event::KeeperEnded(n));
+        }
+    }
+}
+
+fn rules(ttl: Micros, on_lost: OnLost) -> Rules {
+    Rules {
+        name: "/x".into(),
+        grace: Duration::from_micros((ttl / 4).min(2 * SECOND)),
+        wait: None,
+        connect_timeout: Duration::from_secs(10),
+        leftover: Leftover::Kill,
+        on_lost,
+        restarts: None,
+    }
+}

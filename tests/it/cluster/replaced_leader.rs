@@ -1,0 +1,45 @@
+//! etcd's leader is replaced, and then asks for the end of leases that are not its own any more.
+
+use super::on_both_versions;
+use crate::loss::{Lease, await_nothing_left, locked};
+use crate::world::{Entry, Etcd, Ledger, Server, World, etcd, millis, poll_for, poll_until, secs};
+
+/// A leader that stood still for longer than a lease revokes that, although its successor renewed it meanwhile. Whether it
+/// gets to it when it goes on is a matter of luck, so here somebody else asks for the same.
+#[test]
+fn what_a_replaced_leader_revokes_ends_nothing() {
+    on_both_versions(|version| {
+        let members = etcd::cluster(version, 3);
+        let world = World::at("etcd", &members.iter().map(Etcd::url).collect::<Vec<_>>().join(","));
+        let (name, ledger, lease) =
+            (world.name("jobs/backup"), Ledger::new(&world), Lease { ttl: secs(6), grace: secs(1) });
+        let holder = locked(&world, lease, &name).args(ledger.command(secs(12))).spawn();
+        poll_until("the command", secs(30), || ledger.holds().len() == 1);
+        let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
+        poll_until("the waiter", secs(30), || members[0].contenders(&name) == 2);
+        let before = members[0].entries(&name);
+
+        let leader = etcd::leader(&members);
+        members[leader].hand_over_to(&members[(leader + 1) % 3]);
+        let after = poll_for("fresh leases", secs(30), || {
+            let after = members[0].entries(&name);
+            after.iter().zip(&before).all(|(new, old)| new.lease != old.lease).then_some(after)
+        });
+        let places = |entries: &[Entry]| -> Vec<_> {
+            entries.iter().map(|entry| (entry.key.clone(), entry.revision, entry.value.clone())).collect()
+        };
+        assert_eq!(places(&after), places(&before), "keys, places and records stay");
+        let leases = |entries: &[Entry]| -> Vec<_> {
+            entries.iter().map(|entry| entry.lease.clone().expect("a lease")).collect()
+        };
+        for lease in leases(&before) {
+            members[0].end_lease(&lease);
+        }
+
+        let holder = holder.wait_within(secs(30)).assert_code(0);
+        let waiter = waiter.wait_within(secs(30)).assert_code(0);
+        assert_eq!((&*holder.stderr, &*waiter.stderr), ("", ""));
+        ledger.assert_exclusive(2);
+        await_nothing_left(&members[0], &name, &[leases(&before), leases(&after)].concat(), secs(2));
+    });
+}

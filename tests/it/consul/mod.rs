@@ -1,0 +1,26 @@
+//! What is Consul's alone.
+
+mod queue;
+mod relock;
+
+use nix::sys::signal::{Signal, kill};
+
+use crate::world::{Running, World, descendants};
+
+/// A host that dies, as the lock sees it: both processes of a job are gone, and neither gives anything up.
+fn strike_dead(job: Running) {
+    let all: Vec<_> = std::iter::once(job.pid()).chain(descendants(job.pid())).collect();
+    for stop in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for &pid in &all {
+            // It may have ended with another one.
+            let _ = kill(pid, stop);
+        }
+    }
+    drop(job);
+}
+
+/// Waits for a lock, and writes who got it when.
+fn named(world: &World, name: &str, who: &str) -> Running {
+    let command = ["sh", "-c", r#"echo "$1" >>order"#, "named", who];
+    crate::world::enqueue(world.distlock(), name, &command)
+}

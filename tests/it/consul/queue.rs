@@ -1,0 +1,170 @@
+//! The queue: who is next, what passing a dead one takes, and what it costs to wait.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{named, strike_dead};
+use crate::world::{Holder, Proxy, Run, Running, Server, World, enqueue, poll_until, secs, shared};
+
+/// The flags of a lock's key.
+const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
+
+fn places(name: &str) -> usize {
+    shared::consul().entries(&format!("{name}/.queue/")).len()
+}
+
+fn nothing_left(name: &str) {
+    let keys = || shared::consul().entries(name).into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    poll_until(&format!("an end of {:?}", keys()), secs(2), || keys().is_empty());
+}
+
+/// The first stands in the queue and moves no more.
+fn stopped(job: &Running) -> [Pid; 2] {
+    let both = [job.keeper(), job.pid()];
+    for pid in both {
+        kill(pid, Signal::SIGSTOP).expect("a process");
+    }
+    both
+}
+
+#[test]
+fn the_end_of_a_dead_first_changes_nothing_for_those_behind_it() {
+    let world = World::on(shared::consul());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    strike_dead(enqueue(world.distlock().args(["-t", "10s"]), &name, &["true"]));
+    let waiting = ["1", "2", "3"].map(|who| named(&world, &name, who));
+    // Its session ends after twice its TTL at the latest.
+    poll_until("the end of the dead one's session", secs(25), || places(&name) == 3);
+    holder.release();
+    let released = Instant::now();
+    for job in waiting {
+        job.wait_within(secs(5)).assert_code(0);
+    }
+    assert!(released.elapsed() < secs(2), "{:?}", released.elapsed());
+    assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "1\n2\n3\n");
+    nothing_left(&name);
+}
+
+#[test]
+fn six_dead_waiters_are_passed_in_five_seconds() {
+    let world = World::on(shared::consul());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    for _ in 0..6 {
+        strike_dead(enqueue(world.distlock().args(["-t", "60s"]), &name, &["true"]));
+    }
+    let waiting = ["1", "2"].map(|who| named(&world, &name, who));
+    // So long that they know the lock to be held for long.
+    thread::sleep(secs(5));
+    holder.release();
+    let released = Instant::now();
+    for job in waiting {
+        job.wait_within(secs(20)).assert_code(0);
+    }
+    assert!(released.elapsed() < secs(5), "{:?}", released.elapsed());
+    assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "1\n2\n");
+}
+
+#[test]
+fn a_newcomer_passes_nobody_and_leaves_nothing() {
+    let world = World::on(shared::consul());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    let first = named(&world, &name, "first");
+    let pids = stopped(&first);
+    holder.release();
+    // The lock is free, and the first is slow to take it.
+    world.distlock().args(["--try", &name, "true"]).run().assert_code(75);
+    let left: Vec<_> = shared::consul().entries(&name).into_iter().map(|entry| entry.key).collect();
+    assert!(left.len() == 1 && left[0].contains("/.queue/"), "{left:?}");
+    let newcomer = named(&world, &name, "newcomer");
+    for pid in pids {
+        kill(pid, Signal::SIGCONT).expect("a process");
+    }
+    first.wait_within(secs(5)).assert_code(0);
+    newcomer.wait_within(secs(5)).assert_code(0);
+    assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "first\nnewcomer\n");
+    nothing_left(&name);
+}
+
+#[test]
+fn a_lock_that_was_left_behind_unheld_is_free() {
+    let world = World::on(shared::consul());
+    let name = world.name("left");
+    shared::consul().put(&format!("{name}/.lock"), LOCK_FLAGS, "");
+    world.distlock().args(["--try", &name, "true"]).run().assert_code(0);
+    nothing_left(&name);
+}
+
+#[test]
+fn a_dead_waiter_of_relock_leaves_its_place_to_the_next_holder_to_clean_up() {
+    let consul = shared::consul();
+    let world = World::on(consul);
+    let name = world.name("litter");
+    let holder = Holder::of(&world, &name);
+    let dead = enqueue(world.distlock().args(["--on-lost", "relock"]), &name, &["true"]);
+    let place = consul.entries(&format!("{name}/.queue/")).pop().expect("a place");
+    strike_dead(dead);
+    consul.end_lease(&place.lease.expect("a session"));
+    holder.release();
+    assert_eq!(places(&name), 1);
+    world.distlock().args([&name, "true"]).run().assert_code(0);
+    nothing_left(&name);
+}
+
+#[test]
+fn who_waits_for_long_costs_no_request_but_renewals() {
+    let consul = shared::consul();
+    let (world, proxy) = (World::on(consul), Proxy::to(consul.address()));
+    let far = World::at("consul", &proxy.url());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    // They renew every twenty seconds.
+    let waiting: Vec<_> = (0..5).map(|_| enqueue(far.distlock().args(["-t", "60s"]), &name, &["true"])).collect();
+    thread::sleep(secs(5));
+    let before = proxy.requests();
+    thread::sleep(secs(10));
+    assert_eq!(proxy.requests() - before, 0);
+    holder.release();
+    for job in waiting {
+        job.wait_within(secs(10)).assert_code(0);
+    }
+}
+
+/// Lets so many contenders drain; returns how long that took, and the requests of each.
+fn drain(contenders: usize) -> (Duration, f64) {
+    let consul = shared::consul();
+    let (world, proxy) = (World::on(consul), Proxy::to(consul.address()));
+    let far = World::at("consul", &proxy.url());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    let run = |job: Run| job.args(["-t", "120s", &name, "true"]).spawn();
+    let waiting: Vec<_> = (0..contenders).map(|_| run(far.distlock())).collect();
+    poll_until("a queue", secs(60), || places(&name) == contenders);
+    holder.release();
+    let released = Instant::now();
+    for job in waiting {
+        job.wait().assert_code(0);
+    }
+    let taken = released.elapsed();
+    nothing_left(&name);
+    #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+    (taken, proxy.requests() as f64 / contenders as f64)
+}
+
+#[test]
+fn thirty_drain_with_twelve_requests_each() {
+    let (taken, each) = drain(30);
+    assert!(each <= 12.0, "{each} requests each, in {taken:?}");
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_hundred_drain() {
+    println!("100 contenders: {:?}", drain(100));
+}

@@ -1,0 +1,59 @@
+//! Terminals in which distlock is not just another job of a shell.
+
+use std::os::unix::process::ExitStatusExt;
+
+use nix::sys::signal::Signal;
+
+use crate::world::{Run, Terminal, World, children, descendants, is_alive, lacks, name, poll_for, poll_until, secs};
+
+fn words(run: Run) -> String {
+    let command = run.into_command();
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+/// Of that only the leader of the session hears, as distlock is behind `ssh -t host distlock …`.
+#[test]
+fn a_terminal_that_hangs_up_ends_the_command_of_a_session_s_leader() {
+    let world = World::local();
+    let job = words(world.distlock().args([&*world.name("leader"), "--", "sleep", "300"]));
+    world.script("job", &format!("exec {job}"));
+    let mut terminal = Terminal::open(&world);
+    let leader = terminal.pid();
+    terminal.line("exec ./job");
+    let keeper = poll_for("the keeper", secs(20), || children(leader).into_iter().find(|p| name(*p) == "lock-keeper"));
+    let command = poll_for("the command", secs(20), || children(keeper).into_iter().find(|p| name(*p) == "sleep"));
+    let status = terminal.hang_up();
+    assert_eq!(status.signal(), Some(Signal::SIGHUP as i32), "distlock dies of what the command died of");
+    assert!(!is_alive(command));
+    poll_until("the end of all of it", secs(10), || world.processes().is_empty());
+}
+
+/// Of such a process's group the namespace knows nothing.
+#[test]
+fn the_first_process_of_a_namespace_has_the_terminal_for_its_command() {
+    let world = World::local();
+    let namespace = ["--pid", "--fork", "--mount-proc"];
+    if world.command("unshare").args(namespace).args(["true"]).run().code() != Some(0) {
+        return lacks("the right to unshare");
+    }
+    let job = |command: &[&str]| {
+        words(world.distlock().args([&*world.name("pid-1"), "--"]).args(command).through("unshare", namespace))
+    };
+    world.script("reads", &job(&["sh", "-c", "read x; echo got $x; exit 3"]));
+    world.script("sleeps", &job(&["sh", "-c", "echo up; exec sleep 300"]));
+    let mut terminal = Terminal::open(&world);
+    terminal.line("./reads");
+    poll_until("the command", secs(20), || descendants(terminal.pid()).iter().any(|p| name(*p) == "lock-keeper"));
+    terminal.send("word\n");
+    terminal.expect("got word");
+    terminal.prompt();
+    terminal.line("echo status=$?");
+    terminal.expect("status=3");
+    terminal.line("./sleeps");
+    terminal.expect("up");
+    terminal.send("\x03");
+    terminal.prompt();
+    terminal.line("echo status=$?");
+    terminal.expect("status=130");
+}

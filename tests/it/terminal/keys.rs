@@ -1,0 +1,188 @@
+//! What keys and signals do to a job.
+
+use std::fs;
+use std::time::Instant;
+
+use super::{command, compare, jobs, open, same, status};
+use crate::signals::{NOTES, assert_noted};
+use crate::world::{Terminal, World, children, millis, once_in, poll_until, secs, state};
+
+#[test]
+fn ctrl_c_and_ctrl_backslash_end_the_command() {
+    for key in ["\x03", "\x1c"] {
+        same(|_, terminal, prefix| ended_by(terminal, prefix, key));
+    }
+}
+
+/// A command that ends by a key.
+pub(super) fn ended_by(terminal: &mut Terminal, prefix: &str, key: &str) -> String {
+    terminal.line(&format!("{prefix}sleep 100"));
+    command(terminal, "sleep");
+    terminal.send(key);
+    terminal.prompt();
+    status(terminal)
+}
+
+#[test]
+fn ctrl_c_ends_a_wait_for_the_lock() {
+    let world = World::local();
+    let mut terminal = open(&world, "15");
+    let name = world.name("terminal");
+    let holder = world.distlock().args([&name, "sleep", "100"]).spawn();
+    poll_until("the holder", secs(30), || !children(holder.keeper()).is_empty());
+    terminal.line("L true");
+    // The live line tells that it stands in the queue.
+    terminal.expect("waiting");
+    terminal.send("\x03");
+    terminal.prompt();
+    assert_eq!(status(&mut terminal), "130");
+    // A loop that waits stops as well.
+    terminal.line("while :; do L true; done");
+    terminal.expect("waiting");
+    terminal.send("\x03");
+    terminal.prompt();
+    assert_eq!(status(&mut terminal), "130");
+}
+
+#[test]
+fn a_key_reaches_the_command_once_however_it_takes_it() {
+    same(|world, terminal, prefix| {
+        world.script("counts", NOTES);
+        terminal.line(&format!("{prefix}counts"));
+        world.wait_for_file("ready");
+        terminal.send("\x03");
+        assert_noted(world, &["INT"]);
+        terminal.send("\x1c");
+        assert_noted(world, &["INT", "QUIT"]);
+        fs::write(world.path().join("stop"), "").expect("a file in the world");
+        terminal.prompt();
+        status(terminal)
+    });
+}
+
+#[test]
+fn ctrl_z_stops_the_job_and_fg_continues_it() {
+    same(stopped_and_continued);
+}
+
+/// A job that is stopped by its key, and goes on in the foreground.
+pub(super) fn stopped_and_continued(
+    _: &World,
+    terminal: &mut Terminal,
+    prefix: &str,
+) -> impl PartialEq + std::fmt::Debug + use<> {
+    terminal.line(&format!("{prefix}sh -c 'read x; echo got $x; exit 4'"));
+    let command = command(terminal, "sh");
+    terminal.send("\x1a");
+    terminal.expect("Stopped");
+    terminal.prompt();
+    let stopped = (status(terminal), state(command), jobs(terminal));
+    terminal.line("fg");
+    poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+    terminal.send("word\n");
+    terminal.expect("got word");
+    terminal.prompt();
+    (stopped, status(terminal))
+}
+
+#[test]
+fn ctrl_z_again_and_again_stops_it_each_time() {
+    same(|_, terminal, prefix| {
+        terminal.line(&format!("{prefix}sleep 100"));
+        let command = command(terminal, "sleep");
+        for _ in 0..5 {
+            terminal.send("\x1a");
+            terminal.expect("Stopped");
+            terminal.prompt();
+            terminal.line("fg");
+            poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+        }
+        terminal.send("\x03");
+        terminal.prompt();
+        status(terminal)
+    });
+}
+
+#[test]
+fn ctrl_z_and_bg_let_the_job_go_on_in_the_background() {
+    same(|world, terminal, prefix| {
+        // It forks nothing while it waits: Ctrl-Z between a vfork and its exec stops neither job nor shell.
+        world.command("mkfifo").args(["go"]).run().assert_code(0);
+        world.script("works", "read x <go; echo worked; exit 5");
+        terminal.line(&format!("{prefix}works"));
+        let command = command(terminal, "works");
+        terminal.send("\x1a");
+        terminal.expect("Stopped");
+        terminal.prompt();
+        terminal.line("bg");
+        terminal.prompt();
+        poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+        let running = jobs(terminal);
+        fs::write(world.path().join("go"), "go\n").expect("the job reads");
+        terminal.expect("worked");
+        terminal.line("wait %1");
+        terminal.prompt();
+        (running, status(terminal))
+    });
+}
+
+#[test]
+fn a_job_in_the_background_works_and_stops_when_it_reads_the_terminal() {
+    same(|_, terminal, prefix| {
+        terminal.line(&format!("{prefix}sh -c 'echo out; read x; echo got $x' &"));
+        terminal.expect("out\r\n");
+        let command = command(terminal, "sh");
+        let job = children(terminal.pid())[0];
+        poll_until("the stop", secs(30), || [command, job].map(state) == [Some('T'); 2]);
+        terminal.send("\n");
+        let stopped = jobs(terminal);
+        terminal.line("fg");
+        poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+        terminal.send("word\n");
+        terminal.expect("got word");
+        terminal.prompt();
+        (stopped, status(terminal))
+    });
+}
+
+#[test]
+fn ctrl_c_ends_a_loop_typed_and_one_in_a_script() {
+    same(|world, terminal, prefix| {
+        terminal.line(&format!("for i in 1 2 3; do echo turn=$i; {prefix}sleep 100; done"));
+        terminal.expect("\nturn=1");
+        command(terminal, "sleep");
+        terminal.send("\x03");
+        let typed = (terminal.prompt().contains("turn"), status(terminal));
+        let script = world.script("loop", &format!("for i in 1 2 3; do echo turn=$i; {prefix}sleep 100; done"));
+        let bash = fs::read_to_string(&script).expect("the script").replace("#!/bin/sh", "#!/bin/bash");
+        fs::write(script, bash).expect("the script");
+        terminal.line("./loop");
+        terminal.expect("\nturn=1");
+        command(terminal, "sleep");
+        terminal.send("\x03");
+        (typed, terminal.prompt().contains("turn"), status(terminal))
+    });
+}
+
+#[test]
+fn a_signal_to_the_whole_job_reaches_the_command_once() {
+    // The witness of a job that is short of a processor may speak too late.
+    once_in(3, || {
+        compare(World::local, |world, terminal, prefix| {
+            let trap = r#"trap "echo got >>got" TERM; touch ready; until [ -e go ]; do sleep 0.05; done"#;
+            world.script("counts", trap);
+            terminal.line(&format!("{prefix}counts &"));
+            terminal.prompt();
+            poll_until("the trap", secs(30), || world.path().join("ready").exists());
+            terminal.line("kill -TERM %1");
+            terminal.prompt();
+            world.wait_for_file("got");
+            let until = Instant::now();
+            poll_until("a duplicate's time", secs(30), || until.elapsed() > millis(500));
+            fs::write(world.path().join("go"), "").expect("a file in the world");
+            terminal.line("wait");
+            terminal.prompt();
+            fs::read_to_string(world.path().join("got")).expect("the file")
+        })
+    });
+}
