@@ -44,7 +44,7 @@ fn whoever_holds_the_lock_is_an_object() {
     let world = World::local();
     let holder = Holder::with(&world, world.distlock().args(["-m", "nightly run"]), "/x");
     let waiter = enqueue(world.distlock().args(["--log-format", "json"]), "/x", &["true"]);
-    let event: Value = poll_for("the holder", secs(5), || {
+    let event: Value = poll_for("the holder", secs(30), || {
         waiter
             .stderr()
             .lines()
