@@ -99,9 +99,15 @@ fn what_is_refused_and_the_way_out() {
         (&["--ttl"], "'--ttl <DUR>'", ""),
         (&["-b", "etdc", "/x", "ls"], "[possible values: etcd, consul, local]", "'etcd'"),
         (&["", "--", "ls"], "name is empty", ""),
-        (&["/x/", "ls"], "ends with a slash", ""),
-        (&["/", "ls"], "ends with a slash", ""),
-        (&["/x\n", "ls"], "cannot be printed", ""),
+        (&["/x/", "ls"], "ends with a slash", "leave it out: /x"),
+        (&["/", "ls"], "ends with a slash", "name a lock below it"),
+        (&["/x\n", "ls"], "cannot be printed", "leave it out"),
+        (&["/x\u{202e}y", "ls"], "cannot be printed: `/x\\u{202e}y`", ""),
+        (&["/x\u{2028}y", "ls"], "cannot be printed", ""),
+        (&["/x\u{200b}y", "ls"], "cannot be printed", ""),
+        (&["/x", ""], "the command is empty", "distlock /x -- COMMAND"),
+        (&["-c", "/x", ""], "the command is empty", ""),
+        (&["run", "x", "--", "", "a"], "the command is empty", ""),
         (&["run", "--", "-x", "ls"], "begins with a dash", ""),
     ];
     for (line, message, hint) in cases {

@@ -291,9 +291,15 @@ fn argv(mut command: Vec<OsString>, shell: bool) -> Result<Vec<OsString>, Failur
         return Ok(command);
     }
     if command.len() > 1 {
+        let failure = Failure::usage(format!("--shell takes one word, and COMMAND has {}", command.len()));
+        let plain = command.iter().all(|word| cli::quote(word) == word.to_string_lossy());
         let word = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        return Err(Failure::usage(format!("--shell takes one word, and COMMAND has {}", command.len()))
-            .hint(format!("put it in quotes: {}", cli::quote(word.as_ref()))));
+        return Err(if plain {
+            failure.hint(format!("put it in quotes: {}", cli::quote(word.as_ref())))
+        } else {
+            failure
+                .hint("leave --shell out to run these words as they are, or give a line of shell in one pair of quotes")
+        });
     }
     command.splice(0..0, ["/bin/sh".into(), "-c".into()]);
     Ok(command)

@@ -30,7 +30,11 @@ pub fn choose(layers: &Layers) -> Result<Name, Failure> {
         "choose one: -b etcd, -b consul or -b local (also DISTLOCK_BACKEND, or `backend` in the configuration file)";
     match addressed.as_slice() {
         [(name, _)] => Ok(*name),
-        [] => Err(Failure::usage("no backend is chosen, and none has an address").hint(way_out)),
+        [] => Err(Failure::usage(match layers.get("endpoints") {
+            Some(value) => format!("no backend is chosen, and {} does not tell which it is for", value.source),
+            None => "no backend is chosen, and none has an address".to_owned(),
+        })
+        .hint(way_out)),
         several => {
             let failure = Failure::usage("no backend is chosen, and more than one has an address").hint(way_out);
             Err(several.iter().fold(failure, |failure, (name, source)| failure.because(format!("{name}: {source}"))))

@@ -265,5 +265,5 @@ fn whatever_runs_its_lock_is_held() {
     }
     println!("{started} runs, {lost} of them lost, {thawed} thawed");
     // Else it would show nothing.
-    assert!(seeds().count() == 1 || (started > 3_000 && lost > 300 && thawed > 30), "{started} {lost} {thawed}");
+    assert!(seeds().count() == 1 || (started > 3_000 && lost > 200 && thawed > 30), "{started} {lost} {thawed}");
 }

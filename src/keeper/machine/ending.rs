@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, MAX_RELEASE, MIN_RELEASE, Machine, Phase};
 use crate::backend::{Outcome, Queue, Trouble};
 use crate::clock::Instant;
-use crate::error::{Failure, Kind};
+use crate::error::{AFTER_LOSS, Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::link::{FromKeeper, Verdict};
 
@@ -15,7 +15,7 @@ impl Machine {
         let failure = if let Some(cause) = &self.loss {
             let message =
                 format!("the lock {name} was lost, and not acquired again in {:.1?}", now.since(self.started));
-            let mut failure = Failure::new(Kind::Lost, message).because(cause);
+            let mut failure = Failure::new(Kind::Lost, message).because(cause).hint(AFTER_LOSS);
             failure.causes.extend(self.causes.iter().cloned());
             failure
         } else if let Some(queue) = &self.queue {
@@ -57,7 +57,7 @@ impl Machine {
             (Some(cause), Verdict::Failed(failure)) if failure.kind != Kind::Lost => {
                 let mut lost = Failure::lost(&self.rules.name, cause).because(failure.message);
                 lost.causes.extend(failure.causes);
-                Verdict::Failed(Failure { hint: failure.hint, ..lost })
+                Verdict::Failed(Failure { hint: failure.hint.or(lost.hint), ..lost })
             }
             (_, verdict) => verdict,
         }
@@ -88,7 +88,7 @@ impl Machine {
             }
             Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
                 let message = format!("the lock {} was lost before the command ended", self.rules.name);
-                self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause)));
+                self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause).hint(AFTER_LOSS)));
             }
             Err(Trouble::Uncertain { .. }) if lost(&verdict) => {
                 // Nobody is to wait for a lease that is abandoned, so the keeper stays to end it.
@@ -154,5 +154,6 @@ fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {
         Some(wait) if !wait.is_zero() => format!("; not acquired within {wait:?}"),
         _ => String::new(),
     };
-    Failure::new(Kind::Busy, format!("{name} {who}{waited}"))
+    let failure = Failure::new(Kind::Busy, format!("{name} {who}{waited}"));
+    if queue.lock_delay { failure.hint("it opens by itself: wait for longer with --wait") } else { failure }
 }
