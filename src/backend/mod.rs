@@ -35,6 +35,14 @@ pub enum Name {
     Local,
 }
 
+impl Name {
+    /// The backend of this name.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        [Self::Etcd, Self::Consul, Self::Local].into_iter().find(|name| name.to_string() == text)
+    }
+}
+
 /// How the chosen backend is reached.
 #[derive(Clone, Debug)]
 pub enum Settings {

@@ -140,6 +140,8 @@ fn the_last_flag_wins() {
     assert_eq!(given(&["-n", "-w", "5s", "/x", "ls"], 0, "try"), None);
     assert_eq!(given(&["-w", "5s", "-n", "/x", "ls"], 0, "wait"), None);
     assert_eq!(given(&["-v", "-q", "/x", "ls"], 0, "verbose"), None);
+    // A negative number is a value, if a wrong one.
+    assert_eq!(given(&["-t", "-5", "/x", "ls"], 0, "ttl"), Some("-5".into()));
     // What stands after the subcommand stands later.
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 1, "ttl"), Some("1s".into()));

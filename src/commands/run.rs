@@ -9,6 +9,7 @@ use nix::unistd::{Uid, User, gethostname};
 
 use super::{Early, lookup, password};
 use crate::backend::{Prepared, Want};
+use crate::clock::iso;
 use crate::config::{OnLost, Run, Wait};
 use crate::error::{Failure, Kind};
 use crate::exit;
@@ -106,9 +107,8 @@ fn record(run: &Run) -> Record {
         command,
         message: run.message.clone(),
         url: run.url.clone(),
-        since: Some(
-            jiff::Timestamp::now().round(jiff::Unit::Millisecond).map_or_else(|_| String::new(), |now| now.to_string()),
-        ),
+        since: Some(iso(jiff::Timestamp::now())),
+        acquired: None,
         stop: None,
     }
 }

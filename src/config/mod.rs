@@ -324,7 +324,7 @@ fn output(layers: &Layers) -> Result<Output, Failure> {
         _ => Err(format!("`{text}` is not one of text, json")),
     })?;
     let format = format.unwrap_or(Format::Text);
-    let ci = ci::job(layers.environment).is_some();
+    let ci = ci::recognised(layers.environment);
     Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format, ci })
 }
 

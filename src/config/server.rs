@@ -17,10 +17,7 @@ const LONGEST_LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The backend that was named, or else the one that has an address.
 pub fn choose(layers: &Layers) -> Result<Name, Failure> {
     if let Some(value) = layers.get("backend") {
-        return value.parse(|text| {
-            let known = [Name::Etcd, Name::Consul, Name::Local].into_iter().find(|name| name.to_string() == text);
-            known.ok_or_else(|| format!("`{text}` is not one of etcd, consul, local"))
-        });
+        return value.parse(|text| Name::of(text).ok_or_else(|| format!("`{text}` is not one of etcd, consul, local")));
     }
     let addressed: Vec<_> = [Name::Etcd, Name::Consul, Name::Local]
         .into_iter()

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::backend::{Queue, Settings};
-use crate::clock::Instant;
+use crate::clock::{Instant, iso};
 use crate::config::{Format, Output};
 use crate::error::Failure;
 use crate::link::Step;
@@ -157,7 +157,7 @@ impl Reporter {
             Format::Text => self.console.write(&format!("distlock: {}{text}\n", level.prefix())),
             Format::Json => {
                 let mut line = json!({
-                    "time": Timestamp::now().to_string(),
+                    "time": iso(Timestamp::now()),
                     "level": level.name(),
                     "event": event,
                     "message": text,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Action, MAX_RELEASE, MIN_RELEASE, Machine, Phase};
 use crate::backend::{Outcome, Queue, Trouble};
 use crate::clock::Instant;
+use crate::config::duration::show;
 use crate::error::{AFTER_LOSS, Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::link::{FromKeeper, Verdict};
@@ -151,7 +152,7 @@ fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {
         None => "is held by somebody else".to_owned(),
     };
     let waited = match wait {
-        Some(wait) if !wait.is_zero() => format!("; not acquired within {wait:?}"),
+        Some(wait) if !wait.is_zero() => format!("; not acquired within {}", show(wait)),
         _ => String::new(),
     };
     let failure = Failure::new(Kind::Busy, format!("{name} {who}{waited}"));

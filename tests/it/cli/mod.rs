@@ -6,4 +6,5 @@ mod interrupted;
 mod prompt;
 mod report_target;
 mod restarts;
+mod since;
 mod steps;
