@@ -7,6 +7,7 @@ use std::ops::{Add, Sub};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::clock_gettime;
@@ -61,6 +62,12 @@ impl Sub<Duration> for Instant {
     fn sub(self, rhs: Duration) -> Self {
         Self(self.0.saturating_sub(rhs))
     }
+}
+
+/// A moment of the wall clock as programs read it: ISO 8601, UTC, always of the same width.
+#[must_use]
+pub fn iso(moment: Timestamp) -> String {
+    format!("{moment:.3}")
 }
 
 /// A timerfd on `CLOCK_BOOTTIME`: readable once its moment has come, also when the machine slept through it.

@@ -32,6 +32,10 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+/// The ways out after a loss.
+pub const AFTER_LOSS: &str = "ask the servers with distlock doctor; a longer --ttl rides out longer outages, and \
+                              --on-lost says what else may follow a loss";
+
 /// A failure that ends distlock: one line, then its causes, then a hint that names the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -63,7 +67,9 @@ impl Failure {
 
     /// The loss of a lock under a command: exit 76.
     pub fn lost(name: &str, cause: impl fmt::Display) -> Self {
-        Self::new(Kind::Lost, format!("the lock {name} was lost and the command killed")).because(cause)
+        Self::new(Kind::Lost, format!("the lock {name} was lost and the command killed"))
+            .because(cause)
+            .hint(AFTER_LOSS)
     }
 
     /// A signal ended distlock before the command ran: exit 128+N. `what` was being done.

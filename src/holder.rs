@@ -1,7 +1,11 @@
 //! The holder record: what a contender says of itself on the server, as JSON. Reading one tolerates what other tools and
 //! other versions wrote.
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::iso;
 
 /// The most characters that are taken of one text of somebody else's record.
 const MAX_TEXT: usize = 500;
@@ -37,6 +41,10 @@ pub struct Record {
     /// When the contender entered the queue: ISO 8601, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// When the holder acquired the lock, likewise, where it can be written by then: on etcd the record of one that
+    /// queued says nothing of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub acquired: Option<String>,
     /// Who asked the holder to stop, once somebody did (`distlock break`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
@@ -48,8 +56,8 @@ impl Record {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut record: Self = serde_json::from_slice(bytes).unwrap_or_default();
-        let Self { id, tool, host, user, pid: _, command, message, url, since, stop } = &mut record;
-        let optional = [message, url, since, stop].into_iter().flatten();
+        let Self { id, tool, host, user, pid: _, command, message, url, since, acquired, stop } = &mut record;
+        let optional = [message, url, since, acquired, stop].into_iter().flatten();
         for text in [id, tool, host, user, command].into_iter().chain(optional) {
             if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
                 text.truncate(end);
@@ -83,18 +91,36 @@ impl Record {
         plain(&line)
     }
 
+    /// The record of one that acquires the lock now.
+    #[must_use]
+    pub fn acquiring(&self) -> Self {
+        Self { acquired: Some(iso(Timestamp::now())), ..self.clone() }
+    }
+
     /// Who it is, since when and why, on one line for people.
     #[must_use]
     pub fn describe(&self) -> String {
+        self.describe_in(&TimeZone::system())
+    }
+
+    fn describe_in(&self, zone: &TimeZone) -> String {
         let mut line = self.who();
-        if let Some(since) = &self.since {
-            line += &format!(" since {since}");
+        match (&self.acquired, &self.since) {
+            (Some(acquired), _) => line += &format!(" since {}", local(acquired, zone)),
+            (None, Some(since)) => line += &format!(", in the queue since {}", local(since, zone)),
+            (None, None) => {}
         }
         if let Some(message) = &self.message {
             line += &format!(": {message}");
         }
         plain(&line)
     }
+}
+
+/// A moment as people here read it; anything else as it stands.
+fn local(text: &str, zone: &TimeZone) -> String {
+    let moment = text.parse::<Timestamp>();
+    moment.map_or_else(|_| text.to_owned(), |moment| moment.to_zoned(zone.clone()).strftime("%F %T").to_string())
 }
 
 /// A record comes from the server, and anybody may have written it: no control characters reach a terminal.
@@ -105,6 +131,17 @@ fn plain(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn people_are_told_since_when_by_their_own_clock_and_of_what() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let queued = Record { user: "ann".into(), since: Some("2024-05-01T10:00:00.250Z".into()), ..Record::default() };
+        assert_eq!(queued.describe_in(&zone), "ann, in the queue since 2024-05-01 12:00:00");
+        let acquired = Record { acquired: Some("2024-05-01T22:30:00Z".into()), ..queued.clone() };
+        assert_eq!(acquired.describe_in(&zone), "ann since 2024-05-02 00:30:00");
+        let odd = Record { since: Some("noon".into()), ..queued };
+        assert_eq!(odd.describe_in(&zone), "ann, in the queue since noon");
+    }
 
     #[test]
     fn a_record_of_any_length_is_read_as_a_short_one() {

@@ -35,6 +35,14 @@ pub enum Name {
     Local,
 }
 
+impl Name {
+    /// The backend of this name.
+    #[must_use]
+    pub fn of(text: &str) -> Option<Self> {
+        [Self::Etcd, Self::Consul, Self::Local].into_iter().find(|name| name.to_string() == text)
+    }
+}
+
 /// How the chosen backend is reached.
 #[derive(Clone, Debug)]
 pub enum Settings {
@@ -212,6 +220,15 @@ impl Settings {
             Self::Etcd(server) => Box::pin(etcd::probe::probe(server, inquiry, note)).await,
             Self::Consul(server, options) => consul::probe::probe(server, options, inquiry, note).await,
             Self::Local(directory) => local::probe::probe(directory, inquiry),
+        }
+    }
+
+    /// Where it is reached.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        match self {
+            Self::Etcd(server) | Self::Consul(server, _) => server.endpoints.iter().map(ToString::to_string).collect(),
+            Self::Local(directory) => vec![format!("file://{}", directory.0.display())],
         }
     }
 

@@ -1,6 +1,7 @@
 //! The words of a command line after its options: NAME, an optional `--`, COMMAND and its arguments.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 
 use crate::error::Failure;
 
@@ -10,6 +11,29 @@ const RESERVED: [&str; 7] = ["status", "list", "acquire", "renew", "release", "v
 const PRESENT: [&str; 4] = ["run", "doctor", "completions", "man"];
 /// Two words that are at least this much alike may be one and a slip of the finger.
 const ALIKE: f64 = 0.75;
+
+/// Unicode's format characters (category Cf): soft hyphens, joiners, marks and overrides of the direction, tags.
+const FORMAT: [RangeInclusive<char>; 19] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{600}'..='\u{605}',
+    '\u{61c}'..='\u{61c}',
+    '\u{6dd}'..='\u{6dd}',
+    '\u{70f}'..='\u{70f}',
+    '\u{890}'..='\u{891}',
+    '\u{8e2}'..='\u{8e2}',
+    '\u{180e}'..='\u{180e}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{fff9}'..='\u{fffb}',
+    '\u{110bd}'..='\u{110bd}',
+    '\u{110cd}'..='\u{110cd}',
+    '\u{13430}'..='\u{1343f}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e007f}',
+];
 
 /// What to lock and what to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,22 +75,35 @@ pub(super) fn lock_name(name: OsString) -> Result<String, Failure> {
     let name = name
         .into_string()
         .map_err(|name| Failure::usage(format!("the lock's name `{}` is not valid UTF-8", name.to_string_lossy())))?;
-    let refuse = |why: &str| Err(Failure::usage(format!("the lock's name {why}: `{}`", name.escape_debug())));
+    let refuse = |why: &str, hint: &str| {
+        Err(Failure::usage(format!("the lock's name {why}: `{}`", name.escape_debug())).hint(hint))
+    };
     if name.is_empty() {
         return Err(
             Failure::usage("the lock's name is empty").hint("a variable that is not set? distlock NAME -- COMMAND")
         );
     }
     if name.starts_with('-') {
-        return refuse("begins with a dash");
+        return refuse("begins with a dash", "options stand before NAME; a name begins with any other character");
     }
     if name.ends_with('/') {
-        return refuse("ends with a slash");
+        let bare = name.trim_end_matches('/');
+        let hint = if bare.is_empty() {
+            "name a lock below it".to_owned()
+        } else {
+            format!("leave it out: {}", quote(OsStr::new(bare)))
+        };
+        return refuse("ends with a slash", &hint);
     }
-    if name.chars().any(char::is_control) {
-        return refuse("holds a character that cannot be printed");
+    if name.chars().any(is_unprintable) {
+        return refuse("holds a character that cannot be printed", "leave it out: who reads the name could not see it");
     }
     Ok(name)
+}
+
+/// Control characters, and those that only change how others are shown: a name could be made to look like another.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || FORMAT.iter().any(|range| range.contains(&c)) || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// What follows NAME, less the first `--`; None when nothing does.
@@ -81,6 +118,10 @@ fn command(name: &str, mut words: Vec<OsString>) -> Result<Option<Vec<OsString>>
                 .hint(format!("options stand before NAME: distlock {word} {} -- COMMAND", quote(OsStr::new(name)))));
         }
         _ => (),
+    }
+    if words.first().is_some_and(|word| word.is_empty()) {
+        return Err(Failure::usage("the command is empty")
+            .hint(format!("a variable that is not set? distlock {} -- COMMAND", quote(OsStr::new(name)))));
     }
     Ok((!words.is_empty()).then_some(words))
 }

@@ -57,6 +57,15 @@ pub const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "Signals",
+        intro: "INT, TERM, HUP, QUIT, USR1, USR2, WINCH and CONT reach the command once: those from the keyboard by \
+                themselves, others by distlock, which goes on holding the lock until the command has ended, however long \
+                that takes. A further INT or TERM, at least a second after the first, kills. Where the command died of \
+                INT, TERM, HUP or QUIT, distlock dies of it too. Under systemd set KillMode=mixed, or the command gets \
+                TERM twice.",
+        entries: &[],
+    },
+    Section {
         title: "Environment",
         intro: "Settings are looked for in this order: flag, DISTLOCK_ variable, the chosen backend's own variables, \
                 configuration file, default. An empty variable counts as unset; switches are 1, 0, true or false.",

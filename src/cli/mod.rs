@@ -13,7 +13,7 @@ use std::ffi::OsString;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use clap_complete::Shell;
 
 use crate::error::Failure;
@@ -167,7 +167,7 @@ fn run_command() -> Command {
                 .num_args(0..)
                 .trailing_var_arg(true)
                 .value_parser(ValueParser::os_string())
-                .value_hint(clap::ValueHint::CommandWithArguments)
+                .value_hint(ValueHint::CommandWithArguments)
                 .hide(true),
         )
 }
@@ -184,7 +184,7 @@ fn doctor_command() -> Command {
         .args_override_self(true)
         .args(OPTIONS.iter().filter(|option| !option.group.of_run_alone()).map(argument))
         .arg(json())
-        .arg(Arg::new("name").value_name("NAME").help("The lock to which the rights are tried").value_parser(ValueParser::os_string()))
+        .arg(Arg::new("name").value_name("NAME").help("The lock to which the rights are tried").value_hint(ValueHint::Other).value_parser(ValueParser::os_string()))
 }
 
 /// For subcommands whose answer is what they print.
@@ -216,7 +216,12 @@ fn argument(option: &'static Opt) -> Arg {
         Some(value) => arg.value_name(value),
         None => arg,
     };
-    let arg = if option.path { arg.value_hint(clap::ValueHint::FilePath) } else { arg };
+    let arg = match option.value {
+        // Where nothing can be completed, shells are not to offer files.
+        Some(_) => arg.value_hint(if option.path { ValueHint::FilePath } else { ValueHint::Other }),
+        None => arg,
+    };
+    let arg = if option.is_number() { arg.allow_negative_numbers(true) } else { arg };
     // Flags that contradict each other: the last one wins.
     match option.id {
         "wait" => arg.overrides_with("try"),

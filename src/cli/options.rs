@@ -127,6 +127,12 @@ impl Opt {
         Self { reach, ..self }
     }
 
+    /// Whether its values begin with a digit, so that a negative one is a mistake about the value.
+    #[must_use]
+    pub fn is_number(&self) -> bool {
+        matches!(self.value, Some("DUR" | "N" | "CODE"))
+    }
+
     /// The name of the variable that sets it.
     #[must_use]
     pub fn variable(&self) -> Option<String> {
@@ -194,14 +200,18 @@ pub const OPTIONS: &[Opt] = &[
          A longer one rides out longer outages and takes longer to free itself after a crash. Consul takes 10s to 24h.",
     ),
     Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
-        "A duration, or `forever`. The time to connect is included. When it runs out, the exit code is 75.",
+        "A duration, or `forever`. The time to connect is included. When it runs out, the exit code is 75, or 69 if no server \
+         ever answered. With 0 the lock is tried once, and servers that do not answer have --connect-timeout for it.",
     ),
-    Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details("The same as --wait 0."),
+    Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details(
+        "The same as --wait 0. Where no server answers, that is known after --connect-timeout.",
+    ),
     Opt::valued(Lock, "busy-exit", "CODE", "Exit with this code if the lock is busy").short('E').default("75").details(
         "0 also keeps quiet about it.",
     ),
     Opt::valued(Lock, "message", "TEXT", "Show this text to whoever waits").short('m').default("the CI job").details(
-        "In a CI that is recognised, the job's name stands in for it, and its address is shown too.",
+        "In a CI that is recognised (GitHub Actions, GitLab, Jenkins, Buildkite, CircleCI, Azure Pipelines, TeamCity), the \
+         job's name stands in for it, and its address is shown too.",
     ),
     Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').reach(Reach::Flag),
     Opt::valued(Lock, "signal", "NAME", "End the command with this signal").default("TERM").details(
@@ -245,7 +255,7 @@ pub const OPTIONS: &[Opt] = &[
              Behind a link it is the file that is replaced; a device or a pipe is written to, and so are /dev/stdout and \
              the like. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written in the end \
              is told of and changes no exit code. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
-             not-started, usage, interrupted, fault), exit, command_exit, signal, name, backend, token, waited, held, \
+             not-started, usage, interrupted, fault; max-hold is for a later version), exit, command_exit, signal, name, backend, token, waited, held, \
              renewals, losses, restarts, started_at, ended_at, rusage (user, system, max_rss). Times are in seconds, \
              max_rss in bytes; what is unknown is null.",
         ),

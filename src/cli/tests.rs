@@ -99,9 +99,15 @@ fn what_is_refused_and_the_way_out() {
         (&["--ttl"], "'--ttl <DUR>'", ""),
         (&["-b", "etdc", "/x", "ls"], "[possible values: etcd, consul, local]", "'etcd'"),
         (&["", "--", "ls"], "name is empty", ""),
-        (&["/x/", "ls"], "ends with a slash", ""),
-        (&["/", "ls"], "ends with a slash", ""),
-        (&["/x\n", "ls"], "cannot be printed", ""),
+        (&["/x/", "ls"], "ends with a slash", "leave it out: /x"),
+        (&["/", "ls"], "ends with a slash", "name a lock below it"),
+        (&["/x\n", "ls"], "cannot be printed", "leave it out"),
+        (&["/x\u{202e}y", "ls"], "cannot be printed: `/x\\u{202e}y`", ""),
+        (&["/x\u{2028}y", "ls"], "cannot be printed", ""),
+        (&["/x\u{200b}y", "ls"], "cannot be printed", ""),
+        (&["/x", ""], "the command is empty", "distlock /x -- COMMAND"),
+        (&["-c", "/x", ""], "the command is empty", ""),
+        (&["run", "x", "--", "", "a"], "the command is empty", ""),
         (&["run", "--", "-x", "ls"], "begins with a dash", ""),
     ];
     for (line, message, hint) in cases {
@@ -134,6 +140,8 @@ fn the_last_flag_wins() {
     assert_eq!(given(&["-n", "-w", "5s", "/x", "ls"], 0, "try"), None);
     assert_eq!(given(&["-w", "5s", "-n", "/x", "ls"], 0, "wait"), None);
     assert_eq!(given(&["-v", "-q", "/x", "ls"], 0, "verbose"), None);
+    // A negative number is a value, if a wrong one.
+    assert_eq!(given(&["-t", "-5", "/x", "ls"], 0, "ttl"), Some("-5".into()));
     // What stands after the subcommand stands later.
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 1, "ttl"), Some("1s".into()));

@@ -11,7 +11,6 @@ use crate::backend::Note;
 use crate::backend::probe::{Findings, Inquiry};
 use crate::config::Doctor;
 use crate::error::Failure;
-use crate::exit;
 use crate::process::Inherited;
 use crate::report::Reporter;
 use crate::supervisor::Show;
@@ -34,8 +33,7 @@ pub fn doctor(mut doctor: Doctor) -> Result<ExitCode, Failure> {
     let report = Report { backend: doctor.settings.name(), name: doctor.name.as_deref(), findings: &findings };
     let printed = print(&if doctor.json { report.json() } else { report.text() }.into_bytes())?;
     let Some(failure) = report.failure() else { return Ok(printed) };
-    reporter.borrow_mut().failure(&failure);
-    Ok(ExitCode::from(exit::code(failure.kind)))
+    Ok(super::fail(&failure, &mut reporter.borrow_mut()))
 }
 
 fn examine(doctor: &Doctor, note: Note) -> Result<Findings, Failure> {

@@ -2,6 +2,8 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -9,17 +11,24 @@ use nix::unistd::{AccessFlags, access};
 
 use crate::error::{Failure, Kind};
 
+/// The kernel reads no more of a script's first line.
+const LONGEST_FIRST_LINE: u64 = 256;
+
 /// Makes sure that the first word of `argv` names something that can be executed.
 pub fn check(argv: &[OsString]) -> Result<(), Failure> {
     let Some(program) = argv.first() else { return Err(Failure::usage("no command")) };
-    let mut found = None;
+    let (mut found, mut lacking) = (None, None);
     for candidate in candidates(program) {
         if is_executable(&candidate) {
-            return Ok(());
-        }
-        if candidate.exists() {
+            // The kernel calls that "not found", and execvp goes on to the next.
+            let Some(interpreter) = missing_interpreter(&candidate) else { return Ok(()) };
+            lacking.get_or_insert(lacks(&candidate, &interpreter));
+        } else if candidate.exists() {
             found.get_or_insert(candidate);
         }
+    }
+    if let Some(failure) = lacking {
+        return Err(failure);
     }
     Err(match found {
         Some(path) if path.is_dir() => {
@@ -34,10 +43,33 @@ pub fn check(argv: &[OsString]) -> Result<(), Failure> {
 
 fn not_found(program: &OsStr, words: usize) -> Failure {
     let failure = Failure::new(Kind::NotFound, format!("command not found: {}", program.to_string_lossy()));
-    if words == 1 && program.as_bytes().contains(&b' ') {
-        return failure.hint("the command is one word with spaces: use -c to have a shell run it");
+    failure.hint(if words == 1 && program.as_bytes().contains(&b' ') {
+        "the command is one word with spaces: use -c to have a shell run it"
+    } else if program.as_bytes().contains(&b'/') {
+        "there is no such file"
+    } else {
+        "no directory of the PATH has it: name it with its directory"
+    })
+}
+
+fn lacks(script: &Path, interpreter: &Path) -> Failure {
+    let failure = Failure::new(Kind::NotExecutable, format!("cannot execute {}", script.display()))
+        .because(format!("its interpreter is missing: {}", interpreter.display()));
+    if interpreter.as_os_str().as_bytes().ends_with(b"\r") {
+        return failure.hint("its lines end as on Windows: remove the carriage returns");
     }
-    failure
+    failure.hint("its first line names the interpreter: install that, or correct the line")
+}
+
+/// The interpreter that a script's first line names, if that cannot be executed. What cannot be read is left to the
+/// kernel.
+fn missing_interpreter(path: &Path) -> Option<PathBuf> {
+    let mut start = Vec::new();
+    File::open(path).ok()?.take(LONGEST_FIRST_LINE).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let interpreter = Path::new(OsStr::from_bytes(line.split(is_blank).find(|word| !word.is_empty())?));
+    (!is_executable(interpreter)).then(|| interpreter.to_owned())
 }
 
 fn candidates(program: &OsStr) -> Vec<PathBuf> {
@@ -54,4 +86,43 @@ fn candidates(program: &OsStr) -> Vec<PathBuf> {
 
 fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, AccessFlags::X_OK).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn of(text: &[u8]) -> Result<(), Failure> {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = dir.path().join("script");
+        fs::write(&script, text).expect("a file");
+        fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("a script that can be executed");
+        check(&[script.into()])
+    }
+
+    #[test]
+    fn a_script_needs_its_interpreter() {
+        for sound in [&b"#!/bin/sh\n"[..], b"#! /bin/sh -e\n", b"#!\t/bin/sh", b"echo", b"", b"#!\n", b"\x7fELF"] {
+            assert_eq!(of(sound), Ok(()), "{}", sound.escape_ascii());
+        }
+        for (unsound, hint) in [(&b"#!/nonexistent -e\n"[..], "first line"), (b"#!/bin/sh\r\n", "carriage returns")] {
+            let failure = of(unsound).expect_err("is to be refused");
+            assert_eq!(failure.kind, Kind::NotExecutable);
+            assert!(failure.causes[0].contains("interpreter is missing"), "{failure:?}");
+            assert!(failure.hint.as_deref().is_some_and(|told| told.contains(hint)), "{failure:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_found_has_a_way_out() {
+        for (argv, hint) in [(&["no-such-command"][..], "PATH"), (&["./none"], "no such file"), (&["a b"], "use -c")] {
+            let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
+            let failure = check(&argv).expect_err("is to be refused");
+            assert_eq!(failure.kind, Kind::NotFound);
+            assert!(failure.hint.as_deref().is_some_and(|told| told.contains(hint)), "{failure:?}");
+        }
+    }
 }

@@ -7,16 +7,19 @@ mod man;
 mod password;
 mod run;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use crate::config::{self, Invocation, Surroundings, Target};
+use crate::backend::Name;
+use crate::cli::options::variable;
+use crate::cli::salvage::{Salvaged, salvage};
+use crate::config::{self, Format, Invocation, Output, Surroundings, Target};
 use crate::error::Failure;
+use crate::exit;
 use crate::link::Verdict;
-use crate::report::Report;
+use crate::report::{Report, Reporter};
 use crate::supervisor::tally::Facts;
-use crate::{cli, exit, report};
 
 /// An end before anything ran.
 #[derive(Debug)]
@@ -37,32 +40,49 @@ impl From<Failure> for Early {
 pub fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
-        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure)),
+        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure, &mut reporter(&salvage(&line)))),
         Err(failure) => refuse(&line, failure),
     }
 }
 
-fn fail(failure: &Failure) -> ExitCode {
-    report::failure(failure);
-    ExitCode::from(exit::code(failure.kind))
+fn fail(failure: &Failure, reporter: &mut Reporter) -> ExitCode {
+    let exit = exit::code(failure.kind);
+    reporter.failure(failure, exit);
+    ExitCode::from(exit)
 }
 
 /// Ends with what is wrong about a command line or its configuration.
 fn refuse(line: &[OsString], failure: Failure) -> ExitCode {
-    let exit = exit::code(failure.kind);
-    report::failure(&failure);
-    report_refusal(line, failure, exit);
-    ExitCode::from(exit)
+    let said = salvage(line);
+    let mut reporter = reporter(&said);
+    let exit = fail(&failure, &mut reporter);
+    report_refusal(said, failure, &mut reporter);
+    exit
+}
+
+/// Tells what came of a line that may not have been understood, in the form that it asks for all the same.
+fn reporter(said: &Salvaged) -> Reporter {
+    let format =
+        if setting(said, "log-format").is_some_and(|asked| asked == "json") { Format::Json } else { Format::Text };
+    Reporter::new(Output { verbose: false, quiet: false, format, ci: false })
+}
+
+/// What the line or the variable says.
+fn setting(said: &Salvaged, id: &str) -> Option<OsString> {
+    said.value(id).map(OsStr::to_owned).or_else(|| std::env::var_os(variable(id)))
 }
 
 /// Whoever relies on a report gets one of a refused command line, too.
-fn report_refusal(line: &[OsString], failure: Failure, exit: u8) {
+fn report_refusal(said: Salvaged, failure: Failure, reporter: &mut Reporter) {
     // A target that makes no sense is what was refused.
-    let Some(target) = cli::salvage::report(line).and_then(|value| Target::parse(&value).ok()) else { return };
+    let Some(target) = said.value("report").and_then(|value| Target::parse(value).ok()) else { return };
+    let backend = setting(&said, "backend").and_then(|name| Name::of(name.to_str()?));
+    let exit = exit::code(failure.kind);
     let verdict = Verdict::Failed(failure);
-    let written = Report::open(&target, None, None).and_then(|report| report.write(&verdict, exit, &Facts::default()));
+    let written =
+        Report::open(&target, said.name, backend).and_then(|report| report.write(&verdict, exit, &Facts::default()));
     if let Err(failure) = written {
-        report::failure(&failure);
+        reporter.unreported(&failure);
     }
 }
 

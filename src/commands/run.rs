@@ -9,6 +9,7 @@ use nix::unistd::{Uid, User, gethostname};
 
 use super::{Early, lookup, password};
 use crate::backend::{Prepared, Want};
+use crate::clock::iso;
 use crate::config::{OnLost, Run, Wait};
 use crate::error::{Failure, Kind};
 use crate::exit;
@@ -27,18 +28,18 @@ pub fn run(run: Run) -> ExitCode {
     let mut reporter = Reporter::new(run.output);
     let report = match open_report(&run) {
         Ok(report) => report,
-        Err(failure) => {
-            reporter.failure(&failure);
-            return ExitCode::from(exit::code(failure.kind));
-        }
+        Err(failure) => return super::fail(&failure, &mut reporter),
     };
     // Before anything else of our own is opened or changed.
     let inherited = Inherited::take();
-    let busy_exit = run.busy_exit;
+    let (busy_exit, unlocked) = (run.busy_exit, run.settings.is_none());
     let descriptor = report.as_ref().and_then(Report::descriptor);
-    let ending = job(run, inherited, descriptor, &mut reporter)
+    let mut ending = job(run, inherited, descriptor, &mut reporter)
         .and_then(|job| Ok(supervisor::run(job, &mut reporter)?))
         .unwrap_or_else(Ending::from);
+    if unlocked {
+        ending.facts = ending.facts.without_lock();
+    }
     reporter.close();
     finish(&ending, busy_exit, report, &mut reporter)
 }
@@ -58,6 +59,7 @@ fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut
     lookup::check(&run.argv)?;
     let prepared = if let Some(settings) = &mut run.settings {
         password::complete(settings, &inherited)?;
+        reporter.backend(settings, &run.source);
         settings.prepare(&run.name)?
     } else {
         reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
@@ -65,6 +67,7 @@ fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut
     };
     let rules = Rules {
         name: run.name.clone(),
+        source: run.source.clone(),
         grace: run.grace,
         wait: match run.wait {
             Wait::Forever => None,
@@ -104,9 +107,8 @@ fn record(run: &Run) -> Record {
         command,
         message: run.message.clone(),
         url: run.url.clone(),
-        since: Some(
-            jiff::Timestamp::now().round(jiff::Unit::Millisecond).map_or_else(|_| String::new(), |now| now.to_string()),
-        ),
+        since: Some(iso(jiff::Timestamp::now())),
+        acquired: None,
         stop: None,
     }
 }
@@ -131,15 +133,15 @@ fn random_id() -> String {
 /// Says what is to be said, in this order: to the user, to programs, to the shell.
 fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, reporter: &mut Reporter) -> ExitCode {
     let verdict = &ending.verdict;
+    let code = exit_code(verdict, busy_exit);
     match verdict {
         // Who typed it knows.
         Verdict::Failed(Failure { kind: Kind::Interrupted(_), .. }) if ending.keyboard => {}
-        Verdict::Failed(failure @ Failure { kind: Kind::Interrupted(_), .. }) => reporter.unless_quiet(failure),
-        Verdict::Failed(failure) if failure.kind != Kind::Busy => reporter.failure(failure),
-        Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.unless_quiet(failure),
+        Verdict::Failed(failure @ Failure { kind: Kind::Interrupted(_), .. }) => reporter.unless_quiet(failure, code),
+        Verdict::Failed(failure) if failure.kind != Kind::Busy => reporter.failure(failure, code),
+        Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.unless_quiet(failure, code),
         _ => {}
     }
-    let code = exit_code(verdict, busy_exit);
     if let Some(Err(failure)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
         reporter.unreported(&failure);
     }

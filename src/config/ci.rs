@@ -49,10 +49,24 @@ const SYSTEMS: &[System] = &[
     },
 ];
 
-/// The job that this environment belongs to.
+/// Whether this is the environment of a CI job, so that a long wait is told in its log.
+#[must_use]
+pub fn recognised(environment: Environment) -> bool {
+    system(environment).is_some()
+}
+
+/// The CI system whose sign is set. Some set it to say that they are not meant.
+fn system(environment: Environment) -> Option<&'static System> {
+    let is_set = |system: &&System| {
+        value(environment, system.sign).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    };
+    SYSTEMS.iter().find(is_set)
+}
+
+/// The job that this environment belongs to, if it has a name.
 #[must_use]
 pub fn job(environment: Environment) -> Option<Job> {
-    let system = SYSTEMS.iter().find(|system| value(environment, system.sign).is_some())?;
+    let system = system(environment)?;
     // A word of the name whose variable is missing is left out; an address with a gap would lead nowhere.
     let words: Vec<_> = system.name.split(' ').filter_map(|word| fill(environment, word)).collect();
     let job = Job { name: words.join(" "), url: fill(environment, system.url) };
@@ -78,6 +92,10 @@ fn value(environment: Environment, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_ci(variables: &[(&str, &str)]) -> bool {
+        recognised(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+    }
 
     fn job_of(variables: &[(&str, &str)]) -> Option<Job> {
         job(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
@@ -105,5 +123,16 @@ mod tests {
         assert_eq!(job_of(&[]), None);
         assert_eq!(job_of(&[("GITLAB_CI", "")]), None);
         assert_eq!(job_of(&[("GITLAB_CI", "true")]), None);
+    }
+
+    #[test]
+    fn a_ci_is_one_though_its_job_has_no_name() {
+        assert!(
+            is_ci(&[("GITLAB_CI", "true")]) && is_ci(&[("JENKINS_URL", "http://ci")]) && is_ci(&[("TF_BUILD", "True")])
+        );
+        for sign in ["", "false", "False", "0"] {
+            assert!(!is_ci(&[("GITHUB_ACTIONS", sign), ("GITHUB_JOB", "deploy")]), "{sign}");
+            assert_eq!(job_of(&[("GITHUB_ACTIONS", sign), ("GITHUB_JOB", "deploy")]), None, "{sign}");
+        }
     }
 }

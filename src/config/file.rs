@@ -35,7 +35,9 @@ impl File {
             Err(error) if error.kind() == ErrorKind::NotFound && named_by.is_none() => return Ok(Self::default()),
             Err(error) => {
                 let source = named_by.map_or_else(String::new, |value| format!("{}: ", value.source));
-                return Err(Failure::usage(format!("{source}cannot read {}", path.display())).because(error));
+                return Err(Failure::usage(format!("{source}cannot read {}", path.display()))
+                    .because(error)
+                    .hint("make it readable for this user, or name another file with --config"));
             }
         };
         let top = text.parse::<Table>().map_err(|error| {

@@ -107,7 +107,8 @@ impl Layers<'_> {
             off |= matches!(first, Some((false, _)));
             match (first.filter(|(on, _)| *on), second.filter(|(on, _)| *on)) {
                 (Some((_, a)), Some((_, b))) => {
-                    return Err(Failure::usage(format!("{} and {} contradict each other", a.source, b.source)));
+                    return Err(Failure::usage(format!("{} and {} contradict each other", a.source, b.source))
+                        .hint("leave one of them out"));
                 }
                 (Some((_, value)), None) => return Ok(options::find(switch).map(|option| (option, value))),
                 (None, Some((_, value))) => return Ok(options::find(other).map(|option| (option, value))),

@@ -59,6 +59,8 @@ pub struct Run {
     pub shell: bool,
     /// How the lock's backend is reached; None with `--no-lock`. A user without a password is asked for it.
     pub settings: Option<Settings>,
+    /// What gave the backend its addresses: a flag, a variable, a key, or a default.
+    pub source: String,
     /// The lease time to ask for.
     pub ttl: Duration,
     /// From the soft signal to KILL.
@@ -199,6 +201,7 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
         argv: argv(words.command, shell)?,
         name: words.name,
         shell,
+        source: settings.as_ref().map(|settings| server::source(&layers, settings.name())).unwrap_or_default(),
         settings,
         ttl,
         grace: asked_grace(&layers)?.unwrap_or_else(|| room::default_grace(ttl)),
@@ -288,9 +291,15 @@ fn argv(mut command: Vec<OsString>, shell: bool) -> Result<Vec<OsString>, Failur
         return Ok(command);
     }
     if command.len() > 1 {
+        let failure = Failure::usage(format!("--shell takes one word, and COMMAND has {}", command.len()));
+        let plain = command.iter().all(|word| cli::quote(word) == word.to_string_lossy());
         let word = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-        return Err(Failure::usage(format!("--shell takes one word, and COMMAND has {}", command.len()))
-            .hint(format!("put it in quotes: {}", cli::quote(word.as_ref()))));
+        return Err(if plain {
+            failure.hint(format!("put it in quotes: {}", cli::quote(word.as_ref())))
+        } else {
+            failure
+                .hint("leave --shell out to run these words as they are, or give a line of shell in one pair of quotes")
+        });
     }
     command.splice(0..0, ["/bin/sh".into(), "-c".into()]);
     Ok(command)
@@ -315,7 +324,7 @@ fn output(layers: &Layers) -> Result<Output, Failure> {
         _ => Err(format!("`{text}` is not one of text, json")),
     })?;
     let format = format.unwrap_or(Format::Text);
-    let ci = ci::job(layers.environment).is_some();
+    let ci = ci::recognised(layers.environment);
     Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format, ci })
 }
 

@@ -10,10 +10,11 @@ use crate::lease::{MIN_ROOM, Terms};
 const CONSUL_TTL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(24 * 60 * 60));
 const LONGEST_GRACE: Duration = Duration::from_secs(5);
 
-/// The grace that a lease of this length leaves when nobody asks for one.
+/// The grace that a lease of this length leaves when nobody asks for one, in whole milliseconds, as it is told.
 #[must_use]
 pub fn default_grace(ttl: Duration) -> Duration {
-    LONGEST_GRACE.min(ttl / 3)
+    let third = u64::try_from((ttl / 3).as_millis()).map_or(LONGEST_GRACE, Duration::from_millis);
+    LONGEST_GRACE.min(third)
 }
 
 /// Refuses a lease that the backend cannot give, or that could not be renewed in time.

@@ -17,10 +17,7 @@ const LONGEST_LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The backend that was named, or else the one that has an address.
 pub fn choose(layers: &Layers) -> Result<Name, Failure> {
     if let Some(value) = layers.get("backend") {
-        return value.parse(|text| {
-            let known = [Name::Etcd, Name::Consul, Name::Local].into_iter().find(|name| name.to_string() == text);
-            known.ok_or_else(|| format!("`{text}` is not one of etcd, consul, local"))
-        });
+        return value.parse(|text| Name::of(text).ok_or_else(|| format!("`{text}` is not one of etcd, consul, local")));
     }
     let addressed: Vec<_> = [Name::Etcd, Name::Consul, Name::Local]
         .into_iter()
@@ -30,7 +27,11 @@ pub fn choose(layers: &Layers) -> Result<Name, Failure> {
         "choose one: -b etcd, -b consul or -b local (also DISTLOCK_BACKEND, or `backend` in the configuration file)";
     match addressed.as_slice() {
         [(name, _)] => Ok(*name),
-        [] => Err(Failure::usage("no backend is chosen, and none has an address").hint(way_out)),
+        [] => Err(Failure::usage(match layers.get("endpoints") {
+            Some(value) => format!("no backend is chosen, and {} does not tell which it is for", value.source),
+            None => "no backend is chosen, and none has an address".to_owned(),
+        })
+        .hint(way_out)),
         several => {
             let failure = Failure::usage("no backend is chosen, and more than one has an address").hint(way_out);
             Err(several.iter().fold(failure, |failure, (name, source)| failure.because(format!("{name}: {source}"))))
@@ -58,6 +59,19 @@ pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, 
         Name::Consul => Settings::Consul(server(layers, name)?, consul_options(layers, ttl)?),
         Name::Local => Settings::Local(directory(layers)?),
     })
+}
+
+/// What gave the chosen backend its addresses.
+#[must_use]
+pub fn source(layers: &Layers, name: Name) -> String {
+    let named = discovery(layers, name).or_else(|| layers.get("endpoints"));
+    named.map_or_else(|| "the default".to_owned(), |value| value.source)
+}
+
+/// The domain whose servers DNS tells of. As etcdctl has it: of its two variables, this is the stronger.
+fn discovery(layers: &Layers, name: Name) -> Option<Value> {
+    let stronger = || layers.get("endpoints").is_none_or(|named| named.layer >= Layer::Own);
+    layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd && stronger())
 }
 
 /// A flag that secures the way to a server means that somebody expects one. A variable or a file may be there for
@@ -112,10 +126,7 @@ fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Fa
     };
     let parse = |list: &str, plain| endpoints::parse(list, name, plain);
     let named = layers.get("endpoints");
-    // As etcdctl has it: of its two variables, this is the stronger.
-    if let Some(value) = layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd)
-        && named.as_ref().is_none_or(|named| named.layer >= Layer::Own)
-    {
+    if let Some(value) = discovery(layers, name) {
         let secure = plain(true)? == Plain::Https;
         return Ok(vec![Endpoint::Discovered { domain: value.parse(endpoints::domain)?, secure }]);
     }

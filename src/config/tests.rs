@@ -226,9 +226,10 @@ fn the_backend_is_named_or_is_the_one_with_an_address() {
     let refusal = World::with(both).refuses("");
     assert!(refusal.contains("more than one") && refusal.contains("etcd: ETCDCTL_ENDPOINTS"), "{refusal}");
     assert!(World::with(etcd).refuses("-e file:///tmp").contains("more than one"));
-    for options in ["", "-e http://h:1"] {
+    for (options, why) in [("", "none has an address"), ("-e http://h:1", "--endpoints does not tell which it is for")]
+    {
         let refusal = World::new().refuses(options);
-        assert!(refusal.contains("none has an address") && refusal.contains("-b etcd"), "{refusal}");
+        assert!(refusal.contains(why) && refusal.contains("-b etcd"), "{refusal}");
     }
     let tables = World::new().config("[etcd]\nttl = 5\n[consul]\nttl = 30");
     assert!(tables.refuses("").contains("none has an address"), "a table without endpoints has no address");
@@ -388,6 +389,9 @@ fn a_shell_takes_one_word() {
         other => panic!("{other:?}"),
     }
     assert!(line(&["a", "b"]).unwrap_err().hint.unwrap().contains("'a b'"));
+    // Words that are more than one to a shell cannot just be joined.
+    let hint = line(&["a b", "c"]).unwrap_err().hint.unwrap();
+    assert!(hint.contains("leave --shell out") && !hint.contains("a b c"), "{hint}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ mod waiting;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::backend::Queue;
-use crate::clock::Instant;
+use crate::backend::{Queue, Settings};
+use crate::clock::{Instant, iso};
 use crate::config::{Format, Output};
 use crate::error::Failure;
 use crate::link::Step;
@@ -30,11 +30,6 @@ pub fn render(failure: &Failure) -> String {
         text += &format!("  hint: {}\n", one_line(hint));
     }
     text
-}
-
-/// Prints a failure of a command line that never came to run anything.
-pub fn failure(failure: &Failure) {
-    Console::new().write(&render(failure));
 }
 
 /// Text may come from a server or another user: no control character reaches a terminal.
@@ -72,30 +67,36 @@ impl Reporter {
         self.line(Level::Warning, "warning", text, json!({}));
     }
 
-    /// The failure that ends it.
-    pub fn failure(&mut self, failure: &Failure) {
-        self.error("failed", failure);
+    /// Where the lock is sought, and what said so.
+    pub fn backend(&mut self, settings: &Settings, source: &str) {
+        let (name, addresses) = (settings.name(), settings.addresses());
+        let text = format!("{name} at {} (from {source})", addresses.join(","));
+        self.line(Level::Info, "backend", &text, json!({ "backend": name, "endpoints": addresses, "source": source }));
+    }
+
+    /// The failure that ends it with this exit code.
+    pub fn failure(&mut self, failure: &Failure, exit: u8) {
+        self.error("failed", failure, json!({ "exit": exit, "outcome": outcome::of(failure.kind) }));
     }
 
     /// There is no report of what happened. It changes nothing of that.
     pub fn unreported(&mut self, failure: &Failure) {
-        self.error("unreported", failure);
+        self.error("unreported", failure, json!({}));
     }
 
-    fn error(&mut self, event: &str, failure: &Failure) {
-        match self.output.format {
-            Format::Text => self.console.write(&render(failure)),
-            Format::Json => {
-                let fields = json!({ "causes": failure.causes, "hint": failure.hint });
-                self.line(Level::Error, event, &failure.message, fields);
-            }
+    fn error(&mut self, event: &str, failure: &Failure, mut fields: Value) {
+        if self.output.format == Format::Text {
+            return self.console.write(&render(failure));
         }
+        fields["causes"] = json!(failure.causes);
+        fields["hint"] = json!(failure.hint);
+        self.line(Level::Error, event, &failure.message, fields);
     }
 
     /// One that is nobody's fault: `-q` does without it.
-    pub fn unless_quiet(&mut self, failure: &Failure) {
+    pub fn unless_quiet(&mut self, failure: &Failure, exit: u8) {
         if !self.output.quiet {
-            self.failure(failure);
+            self.failure(failure, exit);
         }
     }
 
@@ -156,7 +157,7 @@ impl Reporter {
             Format::Text => self.console.write(&format!("distlock: {}{text}\n", level.prefix())),
             Format::Json => {
                 let mut line = json!({
-                    "time": Timestamp::now().to_string(),
+                    "time": iso(Timestamp::now()),
                     "level": level.name(),
                     "event": event,
                     "message": text,
@@ -177,6 +178,8 @@ impl Show for Reporter {
             Notice::Rejoining(cause) => {
                 self.line(Level::Info, "rejoining", &format!("joining the queue again: {cause}"), json!({}));
             }
+            // Nothing was, with `--no-lock`: tokens begin at 1.
+            Notice::Acquired(0) => {}
             Notice::Acquired(token) => {
                 self.close();
                 self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));

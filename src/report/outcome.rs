@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use serde::Serialize;
 
 use crate::backend::Name;
+use crate::clock::iso;
 use crate::config::Target;
 use crate::error::{Failure, Kind};
 use crate::link::Verdict;
@@ -115,8 +116,8 @@ impl<'a> Fields<'a> {
             renewals: facts.account.as_ref().map(|account| account.renewals),
             losses: facts.losses,
             restarts: facts.restarts,
-            started_at: shown(header.started_at),
-            ended_at: shown(jiff::Timestamp::now()),
+            started_at: iso(header.started_at),
+            ended_at: iso(jiff::Timestamp::now()),
             rusage: facts.account.as_ref().map(|account| account.usage),
         }
     }
@@ -133,23 +134,24 @@ fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Exited(_) => "exited",
         Verdict::Signaled(_) => "signaled",
-        Verdict::Failed(failure) => match failure.kind {
-            Kind::Usage => "usage",
-            Kind::Unreachable => "unreachable",
-            Kind::Fault => "fault",
-            Kind::Busy => "busy",
-            Kind::Lost => "lost",
-            Kind::Broken => "broken",
-            Kind::Denied => "denied",
-            Kind::MaxHold => "max-hold",
-            Kind::NotExecutable | Kind::NotFound => "not-started",
-            Kind::Interrupted(_) => "interrupted",
-        },
+        Verdict::Failed(failure) => of(failure.kind),
     }
 }
 
-fn shown(moment: jiff::Timestamp) -> String {
-    moment.round(jiff::Unit::Millisecond).unwrap_or(moment).to_string()
+/// The outcome of a failure in one word.
+pub(super) fn of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Usage => "usage",
+        Kind::Unreachable => "unreachable",
+        Kind::Fault => "fault",
+        Kind::Busy => "busy",
+        Kind::Lost => "lost",
+        Kind::Broken => "broken",
+        Kind::Denied => "denied",
+        Kind::MaxHold => "max-hold",
+        Kind::NotExecutable | Kind::NotFound => "not-started",
+        Kind::Interrupted(_) => "interrupted",
+    }
 }
 
 #[cfg(test)]
@@ -177,6 +179,7 @@ mod tests {
         for field in ["command_exit", "signal", "token", "renewals", "rusage"] {
             assert_eq!(usage.get(field), Some(&Value::Null), "{field}");
         }
+        assert_eq!(usage["started_at"], "1970-01-01T00:00:00.000Z");
         assert_eq!((&usage["waited"], &usage["losses"]), (&json!(0.0), &json!(0)));
     }
 

@@ -80,11 +80,13 @@ impl Waiting {
         if change {
             self.followed = self.queue.is_some().then_some(wall);
         }
+        // Between two holders there may be nobody for a moment, which is no news.
+        let news = change && (self.queue.is_none() || queue.holder.is_some() || queue.lock_delay);
         self.begun = self.begun.or(Some(now));
         self.queue = Some(queue);
         match self.mode {
             Mode::Live => self.due = Some(self.last.map_or(now, |last| now.max(last + REDRAW))),
-            Mode::Log if change => self.due = Some(now),
+            Mode::Log if news => self.due = Some(now),
             Mode::Log | Mode::Silent => {}
         }
     }
@@ -115,10 +117,28 @@ impl Waiting {
     }
 }
 
-/// What machines are told of the queue.
+/// What machines are told of the queue; what is unknown is null.
 #[must_use]
 pub fn fields(queue: &Queue) -> Value {
-    json!({ "holder": queue.holder.as_ref().map(Record::describe), "ahead": queue.ahead })
+    json!({ "holder": queue.holder.as_ref().map(known), "ahead": queue.ahead, "lock_delay": queue.lock_delay })
+}
+
+/// What a record tells. One that another tool wrote has little of it.
+fn known(holder: &Record) -> Value {
+    let Record { id, tool, host, user, pid, command, message, url, since, acquired, stop: _ } = holder;
+    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    json!({
+        "id": said(id),
+        "tool": said(tool),
+        "host": said(host),
+        "user": said(user),
+        "pid": pid,
+        "command": said(command),
+        "message": message,
+        "url": url,
+        "since": since,
+        "acquired": acquired,
+    })
 }
 
 /// Who holds the lock, told apart from others as well as the record allows.
@@ -139,10 +159,11 @@ fn sentence(queue: &Queue, followed: Option<Timestamp>, wall: Timestamp) -> Stri
     format!("waiting{place}{rest}")
 }
 
-/// For how long the lock has been held. A record tells when its author began to wait, which may be long before.
+/// For how long the lock has been held. A record may tell only when its author began to wait, which may be long before.
 fn age(holder: &Record, followed: Option<Timestamp>, wall: Timestamp) -> String {
-    let began = holder.since.as_ref().and_then(|since| since.parse::<Timestamp>().ok());
-    let Some(since) = began.into_iter().chain(followed).max() else { return String::new() };
+    let moment = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+    let began = || moment(&holder.since).into_iter().chain(followed).max();
+    let Some(since) = moment(&holder.acquired).or_else(began) else { return String::new() };
     // Another host's clock may be ahead.
     let age = Duration::try_from(wall.duration_since(since)).unwrap_or(Duration::ZERO);
     format!(" for {}", human(age))
@@ -198,6 +219,9 @@ mod tests {
         assert_eq!(line, "waiting at place 1: held by ann@web1 pid 12 (backup.sh) for 3m 12s: nightly https://ci/7");
         // One who waited as well does not hold it for longer than it was seen to.
         assert!(sentence(&held_by("ann", wall(0)), Some(wall(190)), wall(192)).contains(" for 2s: "));
+        let mut told = held_by("ann", wall(0));
+        told.holder.as_mut().expect("a holder").acquired = Some(wall(182).to_string());
+        assert!(sentence(&told, Some(wall(190)), wall(192)).contains(" for 10s: "), "the record knows best");
         // Clocks differ.
         assert!(sentence(&held_by("ann", wall(500)), None, wall(192)).contains(" for 0s: "));
     }
@@ -209,6 +233,16 @@ mod tests {
         assert_eq!(sentence(&foreign, None, wall(0)), "waiting: held by an unknown holder");
         let delay = Queue { ahead: Some(1), holder: None, lock_delay: true };
         assert_eq!(sentence(&delay, None, wall(0)), "waiting at place 2: a lock-delay has to pass");
+    }
+
+    #[test]
+    fn machines_are_told_of_the_holder_field_by_field() {
+        let told = fields(&held_by("ann", wall(0)));
+        assert_eq!((&told["holder"]["user"], &told["holder"]["pid"]), (&json!("ann"), &json!(12)));
+        let foreign = fields(&Queue { holder: Some(Record::default()), ..Queue::default() });
+        assert_eq!(foreign["holder"].as_object().map(|holder| holder.values().all(Value::is_null)), Some(true));
+        assert_eq!(foreign["holder"].as_object().map(serde_json::Map::len), Some(10));
+        assert_eq!(fields(&Queue::default())["holder"], Value::Null);
     }
 
     #[test]
@@ -243,6 +277,8 @@ mod tests {
         waiting.learn(Queue { ahead: Some(2), ..held_by("ann", wall(0)) }, at(5), wall(5));
         assert_eq!((waiting.wake(), waiting.show(at(59), wall(59))), (Some(at(60)), None));
         assert!(waiting.show(at(60), wall(60)).is_some_and(|shown| shown.text.ends_with("(after 1m 0s)")));
+        waiting.learn(Queue { holder: None, ..held_by("ann", wall(0)) }, at(69), wall(69));
+        assert_eq!(waiting.show(at(69), wall(69)), None);
         waiting.learn(held_by("bob", wall(0)), at(70), wall(70));
         assert!(waiting.show(at(70), wall(70)).is_some_and(|shown| shown.text.contains("bob@web1")));
         assert_eq!(waiting.wake(), Some(at(130)));

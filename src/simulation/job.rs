@@ -621,6 +621,7 @@ impl World {
 fn rules(ttl: Micros, on_lost: OnLost) -> Rules {
     Rules {
         name: "/x".into(),
+        source: "--endpoints".into(),
         grace: Duration::from_micros((ttl / 4).min(2 * SECOND)),
         wait: None,
         connect_timeout: Duration::from_secs(10),

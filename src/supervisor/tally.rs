@@ -23,6 +23,14 @@ pub struct Facts {
     pub account: Option<Account>,
 }
 
+impl Facts {
+    /// What is left of it when there was no lock to wait for, to hold or to renew.
+    #[must_use]
+    pub fn without_lock(self) -> Self {
+        Self { account: self.account, ..Self::default() }
+    }
+}
+
 /// The count.
 #[derive(Debug)]
 pub struct Tally {

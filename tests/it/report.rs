@@ -158,6 +158,10 @@ fn what_never_came_to_run_is_reported_too() {
         let job = run(args).assert_code(code);
         let told = report.assert(&job, outcome, None, None);
         assert_eq!((&told["token"], &told["losses"]), (&Value::Null, &json!(0)), "{told}");
+        // What follows an option that there is not may be its value.
+        let named = (args.contains(&"/x") && args[0] != "--no-such-option").then_some("/x");
+        assert_eq!(told["name"], json!(named), "{told}");
+        assert!(told["backend"] == "local" || told["backend"] == "etcd", "{told}");
     }
     let told = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
     assert_eq!((&told["backend"], &told["name"]), (&Value::Null, &json!("/x")));

@@ -248,6 +248,12 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
         StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => {
             Err(Trouble::Fatal(tls::wrong_scheme(endpoint, true)))
         }
+        StatusCode::BAD_REQUEST if said.contains("Enterprise feature") => {
+            let failure = fatal(Kind::Usage, "the server refuses the request");
+            Err(Trouble::Fatal(failure.hint(
+                "leave out --namespace and --partition, and CONSUL_NAMESPACE and CONSUL_PARTITION: this server knows neither",
+            )))
+        }
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
             let failure = fatal(Kind::Usage, "the server refuses the request");
             Err(Trouble::Fatal(if said.contains(NO_DATACENTER) {

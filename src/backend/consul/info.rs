@@ -39,16 +39,17 @@ struct Foreign {
     created: Option<String>,
 }
 
-/// The content of `.lockinfo` for the holder of the lock `name`.
+/// The content of `.lockinfo` for one that takes the lock `name` now.
 #[must_use]
 pub fn write(name: &str, record: &Record) -> String {
+    let record = &record.acquiring();
     let lockinfo = Lockinfo {
         id: &record.id,
         operation: "distlock",
         info: record.message.as_deref().unwrap_or_default(),
         who: format!("{}@{}", record.user, record.host),
         version: &record.tool,
-        created: record.since.clone().unwrap_or_else(|| jiff::Timestamp::now().to_string()),
+        created: record.acquired.clone().unwrap_or_default(),
         path: name,
         record,
     };
@@ -75,7 +76,7 @@ pub fn read(bytes: &[u8]) -> Record {
         host: host.to_owned(),
         command: foreign.operation,
         message: Some(foreign.info).filter(|info| !info.is_empty()),
-        since: foreign.created,
+        acquired: foreign.created,
         stop: record.stop,
         ..Record::default()
     }
@@ -99,7 +100,9 @@ mod tests {
     #[test]
     fn our_record_survives_and_terraform_finds_its_keys() {
         let text = write("jobs/a", &record());
-        assert_eq!(read(text.as_bytes()), record());
+        let read = read(text.as_bytes());
+        assert!(read.acquired.is_some());
+        assert_eq!(Record { acquired: None, ..read }, record());
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         for key in ["ID", "Operation", "Info", "Who", "Version", "Created", "Path"] {
             assert!(json[key].is_string(), "{key}");
@@ -114,7 +117,7 @@ mod tests {
         let record = read(text);
         assert_eq!((record.user.as_str(), record.host.as_str()), ("ann", "ci"));
         assert_eq!(record.tool, "terraform/1.5.0");
-        assert_eq!(record.message, None);
+        assert_eq!((record.message, record.acquired.as_deref()), (None, Some("2024-05-01T10:00:00.1Z")));
     }
 
     #[test]

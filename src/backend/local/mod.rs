@@ -87,7 +87,7 @@ impl Contender {
                 .hint("run it again; leave lock files in place, whoever holds them"));
         }
         let last = self.read()?;
-        let next = Entry { holder: Some(self.want.record.clone()), ..self.after(&last)? };
+        let next = Entry { holder: Some(self.want.record.acquiring()), ..self.after(&last)? };
         let token = next.token.checked_add(1).ok_or_else(|| self.exhausted())?.max(wall_clock_ms());
         self.write(&Entry { token, ..next })?;
         Ok(token)

@@ -139,10 +139,17 @@ impl Machine {
 
     pub(super) fn reaped(&mut self, command: Option<Verdict>, empty: bool, now: Instant) {
         if let (Some(verdict), Phase::Starting | Phase::Running) = (command, &self.phase) {
+            self.tell(FromKeeper::Note(told(&verdict)));
             self.phase = Phase::Clearing(verdict);
             let left = !empty && self.stop.is_none();
             match self.rules.leftover {
-                Leftover::Kill if left => self.end(Reason::Leftover, now + self.rules.grace, now),
+                Leftover::Kill if left => {
+                    self.tell(FromKeeper::Note("ending what the command left behind".into()));
+                    self.end(Reason::Leftover, now + self.rules.grace, now);
+                }
+                Leftover::Wait if left => {
+                    self.tell(FromKeeper::Note("waiting for what the command left behind".into()));
+                }
                 Leftover::Leave if left => {
                     self.actions.push(Action::TellLeft);
                     return self.cleared(now);
@@ -180,5 +187,18 @@ impl Machine {
         failure.causes.extend(self.used_up());
         failure.causes.extend(self.causes.iter().cloned());
         Verdict::Failed(failure)
+    }
+}
+
+/// How the command ended, for those who want each step told.
+fn told(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Exited(code) => format!("the command ended with exit code {code}"),
+        Verdict::Signaled(number) => {
+            let name =
+                Signal::try_from(*number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string());
+            format!("the command was ended by {name}")
+        }
+        Verdict::Failed(failure) => format!("the command ended: {failure}"),
     }
 }

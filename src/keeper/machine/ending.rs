@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{Action, MAX_RELEASE, MIN_RELEASE, Machine, Phase};
 use crate::backend::{Outcome, Queue, Trouble};
 use crate::clock::Instant;
-use crate::error::{Failure, Kind};
+use crate::config::duration::show;
+use crate::error::{AFTER_LOSS, Failure, Kind};
 use crate::keeper::calls::Request;
 use crate::link::{FromKeeper, Verdict};
 
@@ -15,7 +16,7 @@ impl Machine {
         let failure = if let Some(cause) = &self.loss {
             let message =
                 format!("the lock {name} was lost, and not acquired again in {:.1?}", now.since(self.started));
-            let mut failure = Failure::new(Kind::Lost, message).because(cause);
+            let mut failure = Failure::new(Kind::Lost, message).because(cause).hint(AFTER_LOSS);
             failure.causes.extend(self.causes.iter().cloned());
             failure
         } else if let Some(queue) = &self.queue {
@@ -32,7 +33,7 @@ impl Machine {
         let waited = now.since(self.started);
         let mut failure = Failure::new(Kind::Unreachable, format!("no server could {what} in {waited:.1?}"));
         failure.causes.clone_from(&self.causes);
-        failure.hint(way_out(&self.causes))
+        failure.hint(way_out(&self.causes, &self.rules.source))
     }
 
     /// Somebody asked for the end of it.
@@ -67,7 +68,7 @@ impl Machine {
             (Some(cause), Verdict::Failed(failure)) if failure.kind != Kind::Lost => {
                 let mut lost = Failure::lost(&self.rules.name, cause).because(failure.message);
                 lost.causes.extend(failure.causes);
-                Verdict::Failed(Failure { hint: failure.hint, ..lost })
+                Verdict::Failed(Failure { hint: failure.hint.or(lost.hint), ..lost })
             }
             (_, verdict) => verdict,
         }
@@ -95,7 +96,7 @@ impl Machine {
             }
             Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
                 let message = format!("the lock {} was lost before the command ended", self.rules.name);
-                self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause)));
+                self.finish(Verdict::Failed(Failure::new(Kind::Lost, message).because(cause).hint(AFTER_LOSS)));
             }
             Err(Trouble::Uncertain { .. }) if lost(&verdict) => {
                 // Nobody is to wait for a lease that is abandoned, so the keeper stays to end it.
@@ -112,7 +113,14 @@ impl Machine {
                 self.tell(FromKeeper::Note(format!("could not release the lock: {failure}")));
                 self.finish(verdict);
             }
-            Ok(()) | Err(_) => self.finish(verdict),
+            Ok(()) => {
+                // Without a lock there is no token either.
+                if self.token > 0 {
+                    self.tell(FromKeeper::Note("the lock is released".into()));
+                }
+                self.finish(verdict);
+            }
+            Err(_) => self.finish(verdict),
         }
     }
 
@@ -144,14 +152,16 @@ impl Machine {
 }
 
 /// What a user can do about servers that grant nothing.
-fn way_out(causes: &[String]) -> &'static str {
+fn way_out(causes: &[String], source: &str) -> String {
     let says = |words: &str| causes.iter().any(|cause| cause.to_lowercase().contains(words));
     if says("database space exceeded") {
-        "etcd's store is full: compact it, defragment each member, then `etcdctl alarm disarm`"
+        "etcd's store is full: compact it, defragment each member, then `etcdctl alarm disarm`".to_owned()
     } else if says("no leader") || says("no cluster leader") || says("request timed out") {
-        "the servers have no leader: most of them are down, or do not reach each other"
+        "the servers have no leader: most of them are down, or do not reach each other".to_owned()
     } else {
-        "check the addresses given by --endpoints, and that the servers have a leader"
+        format!(
+            "check the addresses from {source}, and that the servers have a leader; distlock doctor asks each of them"
+        )
     }
 }
 
@@ -166,8 +176,9 @@ fn busy(name: &str, queue: &Queue, wait: Option<Duration>) -> Failure {
         None => "is held by somebody else".to_owned(),
     };
     let waited = match wait {
-        Some(wait) if !wait.is_zero() => format!("; not acquired within {wait:?}"),
+        Some(wait) if !wait.is_zero() => format!("; not acquired within {}", show(wait)),
         _ => String::new(),
     };
-    Failure::new(Kind::Busy, format!("{name} {who}{waited}"))
+    let failure = Failure::new(Kind::Busy, format!("{name} {who}{waited}"));
+    if queue.lock_delay { failure.hint("it opens by itself: wait for longer with --wait") } else { failure }
 }

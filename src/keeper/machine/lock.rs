@@ -62,6 +62,7 @@ impl Machine {
                 }
                 self.token = token;
                 self.phase = Phase::Held { offered: false, acknowledged: false };
+                self.token = token;
                 self.tell(FromKeeper::Held { token });
                 self.calls.schedule(Request::Watch, now);
                 self.settle(now);

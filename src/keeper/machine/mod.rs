@@ -35,6 +35,8 @@ const MAX_ENTER: Duration = Duration::from_secs(3);
 pub struct Rules {
     /// The lock's name, for messages.
     pub name: String,
+    /// What gave the servers' addresses, for messages.
+    pub source: String,
     /// From TERM to KILL.
     pub grace: Duration,
     /// The longest wait; `None`: forever; zero: one try.

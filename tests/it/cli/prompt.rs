@@ -110,6 +110,6 @@ fn a_job_in_the_background_can_be_ended_while_it_waits_for_its_turn_to_ask() {
     terminal.line(&format!("{} &", job("--report report.json")));
     terminal.line("until jobs -s | grep -q distlock; do :; done; kill %1");
     terminal.expect("interrupted by SIGTERM while asking for a password");
-    poll_until("the report", secs(10), || world.path().join("report.json").exists());
+    poll_until("the report", secs(30), || world.path().join("report.json").exists());
     assert_interrupted(&world, 15);
 }

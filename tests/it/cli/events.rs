@@ -1,0 +1,58 @@
+//! `--log-format json`: whatever is wrong, each line is an object, with what a script has to know.
+
+use serde_json::{Value, json};
+
+use crate::world::{Finished, Holder, Run, World, enqueue, poll_for, secs};
+
+#[track_caller]
+fn last(job: &Finished) -> Value {
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    job.stderr.lines().next_back().map_or_else(|| panic!("{}", job.describe()), parse)
+}
+
+#[track_caller]
+fn assert_failed(job: Run, exit: i32, outcome: &str) {
+    let job = job.run().assert_code(exit);
+    let event = last(&job);
+    let told = (&event["event"], &event["level"], &event["exit"], &event["outcome"]);
+    assert_eq!(told, (&json!("failed"), &json!("error"), &json!(exit), &json!(outcome)), "{}", job.describe());
+    assert!(event["message"].is_string() && event["causes"].is_array(), "{event}");
+}
+
+#[test]
+fn a_failure_tells_exit_and_outcome_however_early_it_comes() {
+    let world = World::local();
+    let run = |args: &[&str]| world.distlock().args(["--log-format", "json"]).args(args);
+    assert_failed(run(&["--no-such-option", "/x", "true"]), 64, "usage");
+    assert_failed(run(&["--ttl", "soon", "/x", "true"]), 64, "usage");
+    assert_failed(run(&["/x"]), 64, "usage");
+    assert_failed(run(&["--report", "/no/such/file", "/x", "true"]), 64, "usage");
+    assert_failed(run(&["/x", "no-such-command"]), 127, "not-started");
+    assert_failed(world.distlock().args(["--log-format=json", "-w", "soon", "/x", "true"]), 64, "usage");
+    let by_variable = world.distlock().env("DISTLOCK_LOG_FORMAT", "json").args(["-w", "soon", "/x", "true"]);
+    assert_failed(by_variable, 64, "usage");
+    let _holder = Holder::of(&world, "/x");
+    assert_failed(run(&["-n", "-E", "9", "/x", "true"]), 9, "busy");
+    // The flag beats the variable.
+    let text =
+        world.distlock().env("DISTLOCK_LOG_FORMAT", "json").args(["--log-format", "text", "-w", "x", "/x", "true"]);
+    assert!(text.run().assert_code(64).stderr.starts_with("distlock: error: "));
+}
+
+#[test]
+fn whoever_holds_the_lock_is_an_object() {
+    let world = World::local();
+    let holder = Holder::with(&world, world.distlock().args(["-m", "nightly run"]), "/x");
+    let waiter = enqueue(world.distlock().args(["--log-format", "json"]), "/x", &["true"]);
+    let event: Value = poll_for("the holder", secs(30), || {
+        waiter
+            .stderr()
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .find(|line: &Value| line["event"] == "waiting")
+    });
+    let told = &event["holder"];
+    assert_eq!((&told["command"], &told["message"]), (&json!("sh"), &json!("nightly run")), "{event}");
+    assert_eq!((&told["pid"], &told["url"]), (&json!(holder.job.pid().as_raw()), &Value::Null), "{event}");
+    assert!(event["message"].as_str().is_some_and(|text| text.contains("nightly run")), "{event}");
+}

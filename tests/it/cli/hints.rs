@@ -1,0 +1,57 @@
+//! Every error names the way out.
+
+use nix::sys::signal::Signal;
+
+use crate::world::{Server, World, poll_for, secs, shared};
+
+#[track_caller]
+fn assert_hint(world: &World, args: &[&str], code: i32, hint: &str) {
+    let job = world.distlock().args(args).run().assert_code(code);
+    assert!(job.stderr.contains(&format!("hint: {hint}")), "{hint:?} in {}", job.describe());
+}
+
+#[test]
+fn refusals_name_the_way_out() {
+    let world = World::local();
+    world.script("bad", "");
+    std::fs::write(world.path().join("bad"), "#!/nonexistent\n").expect("a file in the world");
+    for (args, code, hint) in [
+        (&["/x", "no-such-command"][..], 127, "no directory of the PATH has it"),
+        (&["/x", "./no-such-command"], 127, "there is no such file"),
+        (&["/x", "./bad"], 126, "its first line names the interpreter"),
+        (&["/x", ""], 64, "a variable that is not set?"),
+        (&["-c", "/x", ""], 64, "a variable that is not set?"),
+        (&["/x/", "true"], 64, "leave it out: /x"),
+        (&["/x\u{202e}y", "true"], 64, "leave it out"),
+        (&["--config", "/no/such/file", "/x", "true"], 64, "make it readable"),
+        (&["--cacert", "f", "/x", "true"], 64, "it is for a server"),
+        (&["-c", "/x", "a b", "c"], 64, "leave --shell out"),
+        (&["-t", "5s", "doctor"], 64, "leave --ttl out"),
+    ] {
+        assert_hint(&world, args, code, hint);
+    }
+    assert_hint(&World::new(), &["-e", "h:1", "/x", "true"], 64, "choose one: -b etcd");
+    let both = world.distlock().env("DISTLOCK_TRY", "1").env("DISTLOCK_WAIT", "5s").args(["/x", "true"]);
+    assert!(both.run().assert_code(64).stderr.contains("hint: leave one of them out"));
+}
+
+#[test]
+fn a_namespace_where_there_are_none_is_named() {
+    let world = World::on(shared::consul());
+    let job = world.distlock().env("CONSUL_NAMESPACE", "team").args(["/x", "true"]).run().assert_code(64);
+    assert!(job.stderr.contains("CONSUL_NAMESPACE"), "{}", job.describe());
+}
+
+#[test]
+fn a_loss_and_a_lock_delay_have_ways_out() {
+    let consul = shared::consul();
+    let world = World::on(consul);
+    let name = world.name("x");
+    let job = world.distlock().args([&name, "sleep", "300"]).spawn();
+    let held = poll_for("the key", secs(30), || consul.entries(&name).into_iter().find_map(|entry| entry.lease));
+    consul.end_lease(&held);
+    let job = job.wait().assert_code(76);
+    assert!(job.stderr.contains("hint: ask the servers with distlock doctor"), "{}", job.describe());
+    assert_ne!(job.signal(), Some(Signal::SIGKILL));
+    assert_hint(&world, &["-n", &name, "true"], 75, "it opens by itself");
+}

@@ -1,0 +1,32 @@
+//! Since when a lock is held is told where it is known, and nothing else is called so.
+
+use crate::world::{Holder, World, enqueue, everywhere, poll_until, secs};
+
+#[test]
+fn a_holder_that_queued_is_not_said_to_hold_since_then() {
+    everywhere(|world| {
+        let name = world.name("x");
+        let first = Holder::of(world, &name);
+        let second = enqueue(world.distlock(), &name, &["sh", "-c", "echo holding; exec sleep 300"]);
+        first.release();
+        poll_until("the second one", secs(30), || second.stdout() == "holding\n");
+        let busy = world.distlock().args(["-n", &name, "true"]).run().assert_code(75);
+        let on_etcd = world.distlock().into_command().get_args().any(|word| word == "etcd");
+        assert_eq!(busy.stderr.contains(", in the queue since "), on_etcd, "{}", busy.describe());
+        assert!(busy.stderr.contains(" since "), "{}", busy.describe());
+        let told = busy.stderr.split(" since ").nth(1).expect("a moment");
+        assert!(told.starts_with("20") && !told.contains('Z'), "by the clock of this host: {told}");
+    });
+}
+
+#[test]
+fn a_ci_whose_job_has_no_name_is_told_of_a_wait() {
+    let world = World::local();
+    let _holder = Holder::of(&world, "/x");
+    let wait = |value: &str| {
+        let job = world.distlock().env("GITLAB_CI", value).args(["-w", "1s", "-E", "0", "/x", "true"]);
+        job.run().assert_code(0).stderr
+    };
+    assert!(wait("true").contains("waiting"));
+    assert_eq!(wait("false"), "");
+}

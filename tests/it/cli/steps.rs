@@ -1,0 +1,57 @@
+//! `-v` tells each step; `--no-lock` tells of no lock.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::world::{Server, World, everywhere, shared};
+
+/// What stderr tells, without the first word of each line, as far as it begins with one of `starts`, in this order.
+#[track_caller]
+fn assert_steps(stderr: &str, starts: &[&str]) {
+    let mut lines = stderr.lines().filter_map(|line| line.strip_prefix("distlock: "));
+    for start in starts {
+        assert!(lines.any(|line| line.starts_with(start)), "{start:?} in its place in {stderr}");
+    }
+}
+
+#[test]
+fn each_step_is_told_from_the_backend_to_the_release() {
+    everywhere(|world| {
+        let line = "sleep 300 >/dev/null 2>&1 & exit 7";
+        let job = world.distlock().args(["-v", &world.name("x"), "sh", "-c", line]).run().assert_code(7);
+        let backend = world.distlock().into_command().get_args().nth(1).map(|name| name.to_string_lossy().into_owned());
+        let at = format!("{} at ", backend.unwrap_or_default());
+        let steps = [&at, "acquired, token ", "the command runs", "the command ended with exit code 7"];
+        assert_steps(&job.stderr, &steps);
+        assert_steps(&job.stderr, &["ending what the command left behind", "the lock is released"]);
+    });
+}
+
+#[test]
+fn what_gave_the_address_is_named() {
+    let url = shared::etcd35().url();
+    let world = World::new();
+    let job = world.distlock().env("ETCDCTL_ENDPOINTS", &url).args(["-v", "/x", "true"]).run().assert_code(0);
+    assert_steps(&job.stderr, &[&format!("etcd at {url} (from ETCDCTL_ENDPOINTS)")]);
+    fs::write(world.path().join("c.toml"), format!("[etcd]\nendpoints = \"{url}\"\n")).expect("a file");
+    let job = world.distlock().args(["--config", "c.toml", "-v", "/x", "true"]).run().assert_code(0);
+    assert_steps(&job.stderr, &[&format!("etcd at {url} (from c.toml: [etcd] endpoints)")]);
+    // And where nobody answers, too.
+    let job =
+        world.distlock().env("ETCDCTL_ENDPOINTS", "127.0.0.1:1").args(["--connect-timeout", "100ms", "/x", "true"]);
+    let job = job.run().assert_code(69);
+    assert!(job.stderr.contains("hint: check the addresses from ETCDCTL_ENDPOINTS"), "{}", job.describe());
+}
+
+#[test]
+fn without_a_lock_nothing_is_said_to_be_held() {
+    let world = World::new();
+    let job =
+        world.distlock().args(["--no-lock", "-v", "--report", "r.json", "/x", "sleep", "0.1"]).run().assert_code(0);
+    assert!(job.stderr.contains("without a lock"), "{}", job.describe());
+    assert!(!job.stderr.contains("acquired") && !job.stderr.contains("released"), "{}", job.describe());
+    let report: Value = serde_json::from_str(&world.wait_for_file("r.json")).expect("JSON");
+    assert_eq!((&report["token"], &report["held"], &report["backend"]), (&Value::Null, &json!(0.0), &Value::Null));
+    assert_eq!(report["outcome"], "exited");
+}
