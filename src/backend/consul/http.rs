@@ -220,6 +220,9 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
 /// What a server says of a datacenter that it has not heard of.
 const NO_DATACENTER: &str = "No path to datacenter";
 
+/// What a server says of namespaces and partitions where it has none.
+const ENTERPRISE: &str = "Consul Enterprise feature";
+
 /// Sorts answers: the ones to go on with, and what the others mean.
 fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
     let text = reply.body.trim();
@@ -238,6 +241,10 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
         StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => {
             Err(Trouble::Fatal(tls::wrong_scheme(endpoint, true)))
         }
+        StatusCode::BAD_REQUEST if said.contains(ENTERPRISE) => Err(Trouble::Fatal(
+            fatal(Kind::Usage, "the server refuses the request")
+                .hint("leave out --namespace and --partition, CONSUL_NAMESPACE and CONSUL_PARTITION included"),
+        )),
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
             let failure = fatal(Kind::Usage, "the server refuses the request");
             Err(Trouble::Fatal(if said.contains(NO_DATACENTER) {
@@ -257,8 +264,8 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
 
 /// Whether the next answer may be another one. Who has not implemented what was asked never will have.
 fn passing(status: StatusCode) -> bool {
-    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    busy && status != StatusCode::NOT_IMPLEMENTED
+    let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY].contains(&status);
+    busy || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
 
 /// Consul answers 500 to most of what it refuses for good.
@@ -305,7 +312,8 @@ mod tests {
 
     #[test]
     fn a_server_without_a_leader_says_nothing_of_the_lock() {
-        for (status, body) in [(500, "No cluster leader"), (429, ""), (503, ""), (502, "<html>")] {
+        for (status, body) in [(500, "No cluster leader"), (429, ""), (408, ""), (425, ""), (503, ""), (502, "<html>")]
+        {
             assert!(matches!(judged(status, body), Err(Trouble::Uncertain { answered: true, .. })), "{status}");
         }
     }
@@ -323,6 +331,10 @@ mod tests {
         assert_eq!(kind(judged(401, "")), Some(Kind::Denied));
         assert_eq!(kind(judged(500, "Invalid Session TTL '5', must be between …")), Some(Kind::Usage));
         assert_eq!(kind(judged(501, "Unsupported method ('PUT')")), Some(Kind::Usage));
+        let namespace = judged(400, "Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature");
+        assert!(
+            matches!(namespace, Err(Trouble::Fatal(Failure { hint: Some(hint), .. })) if hint.contains("CONSUL_NAMESPACE"))
+        );
         let tls = judged(400, "Client sent an HTTP request to an HTTPS server.");
         assert_eq!(kind(tls), Some(Kind::Unreachable));
     }
