@@ -16,6 +16,9 @@ use crate::error::{Failure, Kind};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a server may take to answer what it can answer at once.
 pub const ANSWER: Duration = Duration::from_secs(3);
+/// How long a connection is kept for the next request. Each contender has a read that waits on one; a second one, for its
+/// renewals, would be kept for nothing most of the time, and a server allows 200 from one address.
+const IDLE: Duration = Duration::from_secs(1);
 /// A peer that vanished without a word is noticed on an idle connection after about a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// No more of an error's text than this is shown.
@@ -198,7 +201,7 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
-        .pool_idle_timeout(None)
+        .pool_idle_timeout(IDLE)
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE / 3)
         .tcp_keepalive_retries(3);
@@ -275,6 +278,9 @@ fn permanent(said: &str) -> bool {
         .any(|refusal| said.contains(refusal))
 }
 
+/// What the client says of a connection that the server closed without an answer.
+const CLOSED: &str = "connection closed before message completed";
+
 /// The innermost cause in a few words, without the address, which is shown already.
 fn reason(error: &reqwest::Error) -> String {
     let mut innermost: &dyn std::error::Error = error;
@@ -289,6 +295,11 @@ fn reason(error: &reqwest::Error) -> String {
         None => innermost.to_string(),
     };
     let text = text.split(" (os error").next().unwrap_or_default();
+    if text == CLOSED {
+        return format!(
+            "{text} (a server that has too many from one address does so: limits.http_max_conns_per_client)"
+        );
+    }
     let mut chars = text.chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What is Consul's alone.
 
 mod answers;
+mod endpoints;
 mod queue;
 mod relock;
 
