@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::http::{ANSWER, Http, Reply, Request};
+use super::txn::{self, Op, Txn};
 use crate::backend::endpoint::Server;
 use crate::backend::{Outcome, Trouble};
 use crate::error::{Failure, Kind};
@@ -47,132 +48,6 @@ impl Pair {
     }
 }
 
-/// One operation of a transaction.
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Op {
-    verb: &'static str,
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    flags: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    index: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<String>,
-}
-
-impl Op {
-    fn new(verb: &'static str, key: &str) -> Self {
-        Self {
-            verb,
-            key: key.to_owned(),
-            value: None,
-            flags: None,
-            session: None,
-            index: None,
-            namespace: None,
-            partition: None,
-        }
-    }
-
-    fn by(verb: &'static str, key: &str, session: &str) -> Self {
-        Self { session: Some(session.to_owned()), ..Self::new(verb, key) }
-    }
-
-    /// Takes a key for the session, and writes it; demands that no other session holds it.
-    pub fn lock(key: &str, session: &str, flags: u64, value: &str) -> Self {
-        Self { flags: Some(flags), value: Some(BASE64_STANDARD.encode(value)), ..Self::by("lock", key, session) }
-    }
-
-    /// Lets go of a key and empties it; demands that the session holds it.
-    pub fn unlock(key: &str, session: &str) -> Self {
-        Self::by("unlock", key, session)
-    }
-
-    /// Demands that the session holds the key.
-    pub fn check_session(key: &str, session: &str) -> Self {
-        Self::by("check-session", key, session)
-    }
-
-    /// Demands that the key was not changed since.
-    pub fn check_index(key: &str, modify_index: u64) -> Self {
-        Self { index: Some(modify_index), ..Self::new("check-index", key) }
-    }
-
-    /// Demands that there is no such key.
-    pub fn check_absent(key: &str) -> Self {
-        Self::new("check-not-exists", key)
-    }
-
-    /// Deletes a key, whoever holds it, if it exists.
-    pub fn delete(key: &str) -> Self {
-        Self::new("delete", key)
-    }
-
-    /// Reads all keys with a prefix.
-    pub fn get_tree(prefix: &str) -> Self {
-        Self::new("get-tree", prefix)
-    }
-}
-
-/// What became of a transaction.
-#[derive(Debug)]
-pub enum Txn {
-    /// Everything was done; the keys written and read, in order.
-    Applied(Vec<Pair>),
-    /// Nothing was done.
-    Refused(Refusal),
-}
-
-/// Why a transaction was refused.
-#[derive(Debug)]
-pub struct Refusal(Vec<String>);
-
-impl Refusal {
-    /// A lock-delay keeps one of the keys closed.
-    #[must_use]
-    pub fn lock_delay(&self) -> bool {
-        self.0.iter().any(|what| what.contains("due to lock delay"))
-    }
-
-    /// The session has ended.
-    #[must_use]
-    pub fn ended(&self, session: &str) -> bool {
-        self.0.iter().any(|what| what.contains("invalid session") && what.contains(session))
-    }
-
-    /// What it means for the whole lock, if it is more than somebody else's key.
-    fn trouble(&self, endpoint: &str) -> Option<Trouble> {
-        let find = |signs: &[&str]| self.0.iter().find(|what| contains_any(what, signs));
-        if let Some(what) = find(&["ermission denied", "ACL not found"]) {
-            let failure = Failure::new(Kind::Denied, format!("{endpoint}: the server denies access")).because(what);
-            return Some(Trouble::Fatal(failure));
-        }
-        let stranger = self.0.iter().find(|what| !contains_any(what, CONTENTION));
-        stranger.map(|what| Trouble::Uncertain { answered: true, cause: format!("{endpoint}: {what}") })
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.join("; "))
-    }
-}
-
-/// What the server says when a key is not as the transaction demands.
-const CONTENTION: &[&str] =
-    &["lock is already held", "due to lock delay", "\" exists", "index", "lock isn't held", "session"];
-
-fn contains_any(text: &str, signs: &[&str]) -> bool {
-    signs.iter().any(|sign| text.contains(sign))
-}
-
 /// A session to be created.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -190,6 +65,9 @@ pub struct NewSession {
     pub node_checks: Vec<String>,
 }
 
+/// What a server says of a session for a node that its datacenter does not have.
+const NO_NODE: &str = "Missing node registration";
+
 /// What is needed for sessions.
 const SESSION_RIGHT: &str = "session:write on the agent's node";
 
@@ -200,6 +78,7 @@ pub struct Api {
     scope: Vec<(&'static str, String)>,
     namespace: Option<String>,
     partition: Option<String>,
+    datacenter: Option<String>,
     /// What is needed for the lock's keys, to tell those whom the server denies access.
     key_right: String,
     has_token: bool,
@@ -215,6 +94,7 @@ impl Api {
             scope: scope.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))).collect(),
             namespace: identity.namespace.clone(),
             partition: identity.partition.clone(),
+            datacenter: identity.datacenter.clone(),
             key_right: format!("key:write on the prefix {name}/"),
             has_token: identity.token.is_some(),
         })
@@ -227,7 +107,8 @@ impl Api {
             #[serde(rename = "ID")]
             id: String,
         }
-        let reply = self.put_session(vec!["session", "create"], &json(session)).await?;
+        let reply = self.put_session(vec!["session", "create"], &json(session)).await;
+        let reply = reply.map_err(|trouble| elsewhere(trouble, self.datacenter.as_deref()))?;
         self.parse::<Created>(&reply).map(|created| created.id)
     }
 
@@ -235,7 +116,8 @@ impl Api {
     pub async fn renew_session(&self, id: &str) -> Outcome<bool> {
         let reply = self.put_session(vec!["session", "renew", id], "").await?;
         match reply.status {
-            status if status.is_success() => Ok(true),
+            // It tells the session. What stands between may say yes to anything.
+            status if status.is_success() && reply.body.contains(id) => Ok(true),
             // A gateway can say "not found" of a path; only Consul says it of the session.
             StatusCode::NOT_FOUND if reply.body.contains(&format!("Session id '{id}' not found")) => Ok(false),
             _ => Err(self.foreign()),
@@ -244,49 +126,21 @@ impl Api {
 
     /// Destroys a session, if it is there.
     pub async fn destroy_session(&self, id: &str) -> Outcome<()> {
-        self.put_session(vec!["session", "destroy", id], "").await.map(drop)
+        let reply = self.put_session(vec!["session", "destroy", id], "").await?;
+        if reply.status.is_success() { Ok(()) } else { Err(self.foreign()) }
     }
 
     /// Does all of the operations or none.
-    pub async fn txn(&self, mut ops: Vec<Op>) -> Outcome<Txn> {
-        #[derive(Serialize)]
-        struct Entry {
-            #[serde(rename = "KV")]
-            kv: Op,
-        }
-        #[derive(Deserialize)]
-        struct Applied {
-            #[serde(rename = "KV")]
-            kv: Pair,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Refused {
-            what: String,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Answer {
-            results: Option<Vec<Applied>>,
-            errors: Option<Vec<Refused>>,
-        }
-        for op in &mut ops {
-            op.namespace.clone_from(&self.namespace);
-            op.partition.clone_from(&self.partition);
-        }
-        let body = json(&ops.into_iter().map(|kv| Entry { kv }).collect::<Vec<_>>());
+    pub async fn txn(&self, ops: Vec<Op>) -> Outcome<Txn> {
+        let body = txn::body(ops, self.namespace.as_deref(), self.partition.as_deref());
         let reply = self.put(vec!["txn"], &[("consistent", String::new())], &body).await;
         let reply = reply.map_err(|trouble| self.name_right(trouble, &self.key_right))?;
-        let answer: Answer = self.parse(&reply)?;
-        if reply.status.is_success() {
-            return Ok(Txn::Applied(answer.results.unwrap_or_default().into_iter().map(|entry| entry.kv).collect()));
-        }
-        let errors = answer.errors.unwrap_or_default().into_iter();
-        let refusal = Refusal(errors.map(|error| error.what).collect());
-        match refusal.trouble(&self.http.endpoint().to_string()) {
-            Some(trouble) => Err(self.name_right(trouble, &self.key_right)),
-            None => Ok(Txn::Refused(refusal)),
-        }
+        let answer = txn::read(reply.status, &reply.body).ok_or_else(|| self.foreign())?;
+        let trouble = match &answer {
+            Txn::Refused(refusal) => refusal.trouble(&self.http.endpoint().to_string()),
+            Txn::Applied(_) => None,
+        };
+        trouble.map_or(Ok(answer), |trouble| Err(self.name_right(trouble, &self.key_right)))
     }
 
     /// Waits until a key (or with `recurse` one with this prefix) changes beyond `index`, for `wait` at most, and reads
@@ -355,9 +209,10 @@ impl Api {
         }
     }
 
-    /// Reads an answer's JSON.
-    pub fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
-        serde_json::from_str(&reply.body).map_err(|_| self.foreign())
+    /// Reads the JSON of an answer that grants what was asked.
+    fn parse<'a, T: Deserialize<'a>>(&self, reply: &'a Reply) -> Outcome<T> {
+        let granted = reply.status.is_success().then(|| serde_json::from_str(&reply.body).ok()).flatten();
+        granted.ok_or_else(|| self.foreign())
     }
 
     /// Somebody has answered, but not Consul, and knows nothing of the lock: another endpoint may.
@@ -368,8 +223,20 @@ impl Api {
     }
 }
 
+/// A session belongs to the agent's node, which no other datacenter knows: waiting does not change that.
+fn elsewhere(trouble: Trouble, datacenter: Option<&str>) -> Trouble {
+    match (trouble, datacenter) {
+        (Trouble::Uncertain { cause, .. }, Some(datacenter)) if cause.contains(NO_NODE) => Trouble::Fatal(
+            Failure::usage(format!("the datacenter {datacenter} does not know the agent's node"))
+                .because(cause)
+                .hint("a session belongs to the agent's node: name agents of that datacenter with --endpoints"),
+        ),
+        (trouble, _) => trouble,
+    }
+}
+
 /// Plain structs of strings and numbers: nothing in them can fail to be written.
-fn json<T: Serialize>(value: &T) -> String {
+pub fn json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -386,10 +253,6 @@ pub fn go_duration(duration: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn refusal(errors: &[&str]) -> Refusal {
-        Refusal(errors.iter().map(|what| (*what).to_owned()).collect())
-    }
-
     #[test]
     fn durations_are_go_s() {
         assert_eq!(go_duration(Duration::from_secs(15)), "15s");
@@ -398,17 +261,15 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_apart() {
-        let held = refusal(&["failed to lock key \"a/.lock\", lock is already held"]);
-        assert!(!held.lock_delay() && held.trouble("x").is_none());
-        let delay = refusal(&["failed to lock key \"a/.lock\" due to lock delay", "key \"a\" exists"]);
-        assert!(delay.lock_delay() && delay.trouble("x").is_none());
-        let gone = refusal(&["invalid session \"0000\""]);
-        assert!(gone.ended("0000") && !gone.ended("1111") && gone.trouble("x").is_none());
-        let unheard_of = refusal(&["the moon is full"]);
-        assert!(matches!(unheard_of.trouble("x"), Some(Trouble::Uncertain { answered: true, .. })));
-        let denied = refusal(&["Permission denied"]);
-        assert!(matches!(denied.trouble("x"), Some(Trouble::Fatal(failure)) if failure.kind == Kind::Denied));
+    fn a_session_in_a_datacenter_without_the_agent_will_never_be() {
+        let unknown = |cause: &str| Trouble::Uncertain { answered: true, cause: cause.into() };
+        let refused = elsewhere(unknown("500: Missing node registration"), Some("west"));
+        assert!(matches!(refused, Trouble::Fatal(failure) if failure.kind == Kind::Usage));
+        // An agent that has just started is not known yet.
+        let passing = unknown("500: Missing node registration");
+        assert_eq!(elsewhere(passing.clone(), None), passing);
+        let other = unknown("500: No cluster leader");
+        assert_eq!(elsewhere(other.clone(), Some("west")), other);
     }
 
     #[test]

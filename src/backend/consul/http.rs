@@ -16,6 +16,9 @@ use crate::error::{Failure, Kind};
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a server may take to answer what it can answer at once.
 pub const ANSWER: Duration = Duration::from_secs(3);
+/// How long a connection is kept for the next request. Each contender has a read that waits on one; a second one, for its
+/// renewals, would be kept for nothing most of the time, and a server allows 200 from one address.
+const IDLE: Duration = Duration::from_secs(1);
 /// A peer that vanished without a word is noticed on an idle connection after about a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// No more of an error's text than this is shown.
@@ -208,7 +211,7 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT)
-        .pool_idle_timeout(None)
+        .pool_idle_timeout(IDLE)
         .tcp_keepalive(KEEPALIVE)
         .tcp_keepalive_interval(KEEPALIVE / 3)
         .tcp_keepalive_retries(3);
@@ -230,6 +233,9 @@ fn build(endpoint: &Endpoint, trust: Option<&Trust>) -> Result<Client, Failure> 
 /// What a server says of a datacenter that it has not heard of.
 const NO_DATACENTER: &str = "No path to datacenter";
 
+/// What a server says of namespaces and partitions where it has none.
+const ENTERPRISE: &str = "Consul Enterprise feature";
+
 /// Sorts answers: the ones to go on with, and what the others mean.
 fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
     let text = reply.body.trim();
@@ -248,12 +254,10 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
         StatusCode::BAD_REQUEST if said.contains("HTTP request to an HTTPS server") => {
             Err(Trouble::Fatal(tls::wrong_scheme(endpoint, true)))
         }
-        StatusCode::BAD_REQUEST if said.contains("Enterprise feature") => {
-            let failure = fatal(Kind::Usage, "the server refuses the request");
-            Err(Trouble::Fatal(failure.hint(
-                "leave out --namespace and --partition, and CONSUL_NAMESPACE and CONSUL_PARTITION: this server knows neither",
-            )))
-        }
+        StatusCode::BAD_REQUEST if said.contains(ENTERPRISE) => Err(Trouble::Fatal(
+            fatal(Kind::Usage, "the server refuses the request")
+                .hint("leave out --namespace and --partition, CONSUL_NAMESPACE and CONSUL_PARTITION included"),
+        )),
         StatusCode::INTERNAL_SERVER_ERROR if permanent(&said) => {
             let failure = fatal(Kind::Usage, "the server refuses the request");
             Err(Trouble::Fatal(if said.contains(NO_DATACENTER) {
@@ -273,8 +277,8 @@ fn judge(endpoint: &Endpoint, reply: Reply) -> Outcome<Reply> {
 
 /// Whether the next answer may be another one. Who has not implemented what was asked never will have.
 fn passing(status: StatusCode) -> bool {
-    let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-    busy && status != StatusCode::NOT_IMPLEMENTED
+    let busy = [StatusCode::TOO_MANY_REQUESTS, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY].contains(&status);
+    busy || (status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED)
 }
 
 /// Consul answers 500 to most of what it refuses for good.
@@ -283,6 +287,9 @@ fn permanent(said: &str) -> bool {
         .iter()
         .any(|refusal| said.contains(refusal))
 }
+
+/// What the client says of a connection that the server closed without an answer.
+const CLOSED: &str = "connection closed before message completed";
 
 /// The innermost cause in a few words, without the address, which is shown already.
 fn reason(error: &reqwest::Error) -> String {
@@ -298,6 +305,11 @@ fn reason(error: &reqwest::Error) -> String {
         None => innermost.to_string(),
     };
     let text = text.split(" (os error").next().unwrap_or_default();
+    if text == CLOSED {
+        return format!(
+            "{text} (a server that has too many from one address does so: limits.http_max_conns_per_client)"
+        );
+    }
     let mut chars = text.chars();
     chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
@@ -321,7 +333,8 @@ mod tests {
 
     #[test]
     fn a_server_without_a_leader_says_nothing_of_the_lock() {
-        for (status, body) in [(500, "No cluster leader"), (429, ""), (503, ""), (502, "<html>")] {
+        for (status, body) in [(500, "No cluster leader"), (429, ""), (408, ""), (425, ""), (503, ""), (502, "<html>")]
+        {
             assert!(matches!(judged(status, body), Err(Trouble::Uncertain { answered: true, .. })), "{status}");
         }
     }
@@ -339,6 +352,10 @@ mod tests {
         assert_eq!(kind(judged(401, "")), Some(Kind::Denied));
         assert_eq!(kind(judged(500, "Invalid Session TTL '5', must be between …")), Some(Kind::Usage));
         assert_eq!(kind(judged(501, "Unsupported method ('PUT')")), Some(Kind::Usage));
+        let namespace = judged(400, "Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature");
+        assert!(
+            matches!(namespace, Err(Trouble::Fatal(Failure { hint: Some(hint), .. })) if hint.contains("CONSUL_NAMESPACE"))
+        );
         let tls = judged(400, "Client sent an HTTP request to an HTTPS server.");
         assert_eq!(kind(tls), Some(Kind::Unreachable));
     }

@@ -3,9 +3,10 @@
 //! | module | what belongs there |
 //! |---|---|
 //! | here | one contender: its session, the trait |
-//! | `turn` | the way to the lock: first try, queue, taking it |
+//! | `turn`, `leave` | the way to the lock: first try, queue, taking it; and the way out |
+//! | `life` | what a contender has on the server |
 //! | `queue` | pure: who is next, from what was read |
-//! | `api` | typed requests and answers |
+//! | `api`, `txn` | typed requests and answers |
 //! | `http`, `tls` | endpoints, connections, what their errors mean |
 //! | `keys`, `info` | names of keys; the holder record |
 //! | `probe` | what `distlock doctor` asks |
@@ -17,10 +18,13 @@ mod api;
 mod http;
 mod info;
 mod keys;
+mod leave;
+mod life;
 pub mod probe;
 mod queue;
 mod tls;
 mod turn;
+mod txn;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -28,12 +32,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::pending::Pending;
-use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
+use super::{Backend, Granted, Note, Outcome, Place, Server, Trouble, Want};
 use crate::clock::Instant;
 use crate::error::Failure;
-use api::{Api, NewSession, Op, Txn, go_duration};
+use api::{Api, NewSession, go_duration};
 use keys::Keys;
-use queue::{Step, View};
+use life::{Life, Session, Stand, Taken};
+use queue::View;
+use txn::{Op, Txn};
 
 /// The server's bounds for a session's TTL.
 const MIN_TTL: Duration = Duration::from_secs(10);
@@ -74,68 +80,6 @@ pub struct Contender {
     creating: Pending<Outcome<Session>>,
     /// A transaction that was to take a key, and was not answered yet.
     taking: Pending<Outcome<Txn>>,
-}
-
-/// What a contender has on the server, from its session's creation to its end.
-#[derive(Default)]
-struct Life {
-    session: Option<Session>,
-    stand: Stand,
-    /// A transaction that takes or frees the lock was sent, and no answer seen.
-    in_doubt: bool,
-    /// The taking of the lock by which those in the queue were passed, and which is being given back.
-    passing: Option<u64>,
-    /// The last try was refused for a lock-delay.
-    lock_delay: bool,
-    /// What was read and not yet acted upon.
-    view: Option<View>,
-    /// What the caller was told last.
-    told: Option<Queue>,
-    /// From where a holder waits for the next change of its lock.
-    seen: Option<u64>,
-    /// Which taking of the lock it was, and its token.
-    taken: Option<(u64, Taken)>,
-    /// Places that others left behind, to be deleted together with the lock.
-    litter: Vec<String>,
-    /// The held lock turned out to be lost.
-    lost: bool,
-}
-
-/// One taking of the lock among all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Taken {
-    /// When the key came to be.
-    create_index: u64,
-    /// How often it was taken since, this time included.
-    lock_index: u64,
-}
-
-impl Taken {
-    /// Nobody took the lock since `before`, but for so many times, this one included.
-    fn follows(self, before: Self, times: usize) -> bool {
-        self.create_index == before.create_index && self.lock_index.checked_sub(before.lock_index) == Some(times as u64)
-    }
-}
-
-#[derive(Clone)]
-struct Session {
-    id: String,
-    s: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stand {
-    /// It has no key.
-    #[default]
-    Outside,
-    /// It tried the lock, and may have a place in the queue.
-    Contending,
-    /// It has the lock.
-    Holding,
-    /// Another process made its session: whether it holds the lock or waits only the server knows.
-    Adopted,
-    /// The lock was given up, or found to be lost.
-    Left { lost: bool },
 }
 
 impl Contender {
@@ -276,73 +220,6 @@ impl Contender {
             Txn::Applied(_) => Ok(()),
             Txn::Refused(_) => Err(Trouble::Lost(format!("{} is no longer held by this session", self.keys.lock))),
         }
-    }
-
-    /// Frees the lock. False: it was not this session's.
-    async fn unlock(&self, session: &str) -> Outcome<bool> {
-        let keys = &self.keys;
-        let mut ops = vec![Op::unlock(&keys.lock, session), Op::delete(&keys.lock), Op::delete(&keys.info)];
-        ops.extend(self.life.borrow().litter.iter().map(|key| Op::delete(key)));
-        let in_doubt = std::mem::replace(&mut self.life.borrow_mut().in_doubt, true);
-        let freed = match self.api.txn(ops).await {
-            Ok(Txn::Applied(_)) => true,
-            // An unlock that was sent before may have been applied. Then the session lives; one that lost the lock
-            // so shortly before has most likely ended.
-            Ok(Txn::Refused(_)) if in_doubt && self.stand() == Stand::Holding => {
-                self.api.renew_session(session).await?
-            }
-            Ok(Txn::Refused(_)) => {
-                self.unlock_record(session).await?;
-                false
-            }
-            Err(trouble) => return Err(trouble),
-        };
-        self.life.borrow_mut().in_doubt = false;
-        Ok(freed)
-    }
-
-    /// Frees the record where only the lock was taken away: one that goes with the session would leave a lock-delay.
-    async fn unlock_record(&self, session: &str) -> Outcome<()> {
-        let info = &self.keys.info;
-        self.api.txn(vec![Op::unlock(info, session), Op::delete(info)]).await.map(drop)
-    }
-
-    /// Gives up a place in the queue, which only ends with its session where that deletes its keys.
-    async fn leave_queue(&self, session: &str) -> Outcome<()> {
-        if self.want.relock {
-            self.api.txn(vec![Op::delete(&self.keys.place(session))]).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives up a place that another process took. False: there is none.
-    async fn leave_if_queued(&self, session: &str) -> Outcome<bool> {
-        let queued = self.look().await?.step(&self.keys, session) != Step::Join;
-        if queued {
-            self.leave_queue(session).await?;
-        }
-        Ok(queued)
-    }
-
-    /// Gives up what the session has. Its end alone would leave a lock-delay.
-    async fn let_go(&self, session: &str) -> Outcome<()> {
-        match self.stand() {
-            Stand::Holding => {
-                let lost = !self.unlock(session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
-            }
-            Stand::Contending => {
-                if !self.life.borrow().in_doubt || !self.unlock(session).await? {
-                    self.leave_queue(session).await?;
-                }
-            }
-            Stand::Adopted => {
-                let lost = !self.unlock(session).await? && !self.leave_if_queued(session).await?;
-                self.life.borrow_mut().stand = Stand::Left { lost };
-            }
-            Stand::Outside | Stand::Left { .. } => {}
-        }
-        Ok(())
     }
 
     fn stand(&self) -> Stand {

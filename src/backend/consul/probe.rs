@@ -5,8 +5,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::api::{Api, NewSession, Op, Txn, go_duration};
+use super::api::{Api, NewSession, go_duration};
 use super::keys::Keys;
+use super::queue::{Step, View};
+use super::turn::not_a_lock;
+use super::txn::{Op, Txn};
 use super::{MAX_TTL, MIN_TTL, Options};
 use crate::backend::probe::{self, Answer, Check, Endpoint, Findings, Inquiry, Role, Verdict};
 use crate::backend::{Note, Outcome, Server, Trouble};
@@ -101,16 +104,22 @@ async fn session(api: &Api, keys: Option<&Keys>, options: &Options, inquiry: &In
     std::iter::once(session).chain(rights).collect()
 }
 
-/// Locks a key that no lock uses, lets go of it and deletes it, all in one transaction: nobody ever sees it.
+/// Takes the very keys that a lock needs, in a transaction that undoes itself, since it demands in the end that nothing
+/// was taken: nobody ever sees it. Whether somebody holds the lock is no matter.
 async fn rights(api: &Api, keys: &Keys, session: &str, inquiry: &Inquiry) -> Result<Verdict, Failure> {
-    let key = format!("{}/.doctor", keys.name);
-    let ops = vec![Op::lock(&key, session, 0, ""), Op::unlock(&key, session), Op::delete(&key)];
-    match probe::within(inquiry.patience, api.txn(ops)).await? {
-        Txn::Applied(_) => Ok(Verdict::Good(format!("may write under {}/", keys.name))),
-        Txn::Refused(refusal) => Err(Failure::usage(format!("the key {key} cannot be locked"))
-            .because(refusal)
-            .hint("it belongs to no lock: delete it if it is not needed")),
+    let place = keys.place(session);
+    let locks = [&place, &keys.lock, &keys.info].map(|key| Op::lock(key, session, 0, ""));
+    let ops = locks.into_iter().chain([Op::check_absent(&place)]).collect();
+    probe::within(inquiry.patience, api.txn(ops)).await?;
+    let read = api.txn(vec![Op::get_tree(&keys.lock)]);
+    let pairs = match probe::within(inquiry.patience, read).await? {
+        Txn::Applied(pairs) => pairs,
+        Txn::Refused(refusal) => return Err(Failure::usage("the lock cannot be read").because(refusal)),
+    };
+    if View::new(keys, pairs).step(keys, session) == Step::NotALock {
+        return Err(not_a_lock(keys));
     }
+    Ok(Verdict::Good(format!("may write under {}/", keys.name)))
 }
 
 /// How far the server's clock is ahead of this host's, which shows `now`, by the `date` of its answer.

@@ -309,4 +309,27 @@ mod tests {
         assert!((1..100).all(|n| patience(n) < patience(n + 1)));
         assert!(patience(6) < Duration::from_secs(4), "{:?}", patience(6));
     }
+
+    proptest::proptest! {
+        /// Whoever came first is first, whatever order they are read in, and each of the others leaves a free lock longer
+        /// to those ahead than all of them do.
+        #[test]
+        fn of_any_queue_one_is_first(indexes in proptest::collection::hash_set(1_u64..1000, 1..40), free: bool) {
+            let places = indexes.iter().map(|index| place(&format!("s{index}"), *index));
+            let view = view(places.chain([lock(Some("x").filter(|_| !free))]).collect());
+            let mut patient = Duration::ZERO;
+            for (n, own) in view.places.iter().enumerate() {
+                match view.step(&keys(), own.holder().unwrap_or_default()) {
+                    Step::Take => assert!(n == 0 && free),
+                    Step::WatchLock => assert!(n == 0 && !free),
+                    Step::Neglected(ahead, patience) | Step::WatchPlace(ahead, patience) => {
+                        assert!(n > 0 && ahead == view.places[n - 1] && ahead.create_index < own.create_index);
+                        assert!(patience > patient);
+                        patient = patience;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
 }

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
-use super::api::{Op, Pair, Refusal, Txn};
-use super::keys::LOCK_FLAGS;
+use super::api::Pair;
+use super::keys::{Keys, LOCK_FLAGS};
+use super::life::{Stand, Taken};
 use super::queue::{Step, View};
-use super::{Contender, LONG_WAIT, Outcome, Place, Stand, Taken, Trouble, info};
+use super::txn::{Op, Refusal, Txn};
+use super::{Contender, LONG_WAIT, Outcome, Place, Trouble, info};
 use crate::clock::Instant;
 use crate::error::Failure;
 
@@ -283,9 +285,7 @@ impl Contender {
                 }
                 Ok(self.hold(&lock, view.litter))
             }
-            Step::NotALock => Err(Trouble::Fatal(
-                Failure::usage(format!("the key {} is not a lock", self.keys.lock)).hint("choose another name"),
-            )),
+            Step::NotALock => Err(Trouble::Fatal(not_a_lock(&self.keys))),
             _ => {
                 let mut life = self.life.borrow_mut();
                 let queue = view.queue(&self.keys, session, life.lock_delay);
@@ -306,6 +306,10 @@ impl Contender {
         life.litter = litter;
         Place::Held { token, key: self.keys.lock.clone() }
     }
+}
+
+pub(super) fn not_a_lock(keys: &Keys) -> Failure {
+    Failure::usage(format!("the key {} is not a lock", keys.lock)).hint("choose another name")
 }
 
 pub(super) fn ended(session: &str) -> Trouble {

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use crate::clock::Instant;
 use crate::config::Leftover;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::keeper::calls::Request;
 use crate::lease::{Deadlines, Lease};
 use crate::link::{FromKeeper, Verdict};

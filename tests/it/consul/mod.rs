@@ -1,9 +1,12 @@
 //! What is Consul's alone.
 
+mod answers;
+mod endpoints;
 mod queue;
 mod relock;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::world::{Running, World, descendants};
 
@@ -17,6 +20,22 @@ fn strike_dead(job: Running) {
         }
     }
     drop(job);
+}
+
+/// Lets neither process of a job do anything.
+fn stop(job: &Running) -> [Pid; 2] {
+    let both = [job.keeper(), job.pid()];
+    for pid in both {
+        kill(pid, Signal::SIGSTOP).expect("a process");
+    }
+    both
+}
+
+/// Undoes [`stop`].
+fn go_on(job: &[Pid]) {
+    for &pid in job {
+        kill(pid, Signal::SIGCONT).expect("a process");
+    }
 }
 
 /// Waits for a lock, and writes who got it when.

@@ -161,6 +161,12 @@ impl Consul {
         self.json("PUT", &path, value);
     }
 
+    /// Takes a key for a session, as its lock.
+    pub fn acquire(&self, key: &str, session: &str) {
+        let path = format!("/v1/kv/{}?acquire={session}", encode_path(key.trim_start_matches('/')));
+        assert_eq!(self.json("PUT", &format!("{path}&flags=3304740253564472344"), ""), true);
+    }
+
     fn request(&self, path: &str) -> std::io::Result<http::Answer> {
         http::request_with(self.http, "GET", path, &self.login, "")
     }

@@ -1,0 +1,48 @@
+//! The agent of the host, and the servers behind it.
+
+use crate::loss::{Lease, await_held, locked};
+use crate::world::{Holder, Proxy, Server, World, consul, enqueue, poll_until, secs, shared};
+
+#[test]
+fn an_agent_that_stands_still_is_passed_by_its_servers() {
+    let servers = consul::cluster(1, 1);
+    let agent = consul::agent(&[&servers[0]]);
+    let world = World::at("consul", &format!("{},{}", agent.url(), servers[0].url()));
+    let name = world.name("jobs/backup");
+    let lease = Lease { ttl: secs(10), grace: secs(1) };
+    let job =
+        locked(&world, lease, &name).args(["sh", "-c", "echo ready; until [ -e done ]; do sleep 0.1; done"]).spawn();
+    crate::loss::await_ready(&job);
+    let held = await_held(&servers[0], &name).lease;
+    agent.pause();
+    // Twice as long as the session lives without renewals.
+    let began = std::time::Instant::now();
+    poll_until("three times the TTL", lease.ttl * 4, || began.elapsed() > lease.ttl * 3);
+    assert_eq!(await_held(&servers[0], &name).lease, held, "the session belongs to the agent's node");
+    std::fs::write(world.path().join("done"), "").expect("a file in the world");
+    job.wait_within(secs(10)).assert_code(0);
+    assert_eq!(servers[0].entries(&name).len(), 0);
+}
+
+/// How many connections to this port this host has open.
+fn connections(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the table of connections");
+    let (remote, established) = (format!(":{port:04X}"), "01");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields[2].ends_with(&remote) && fields[3] == established).count()
+}
+
+#[test]
+fn who_waits_keeps_one_connection() {
+    let consul = shared::consul();
+    let (world, proxy) = (World::on(consul), Proxy::to(consul.address()));
+    let far = World::at("consul", &proxy.url());
+    let name = world.name("queue");
+    let holder = Holder::of(&world, &name);
+    let waiter = enqueue(far.distlock(), &name, &["true"]);
+    // A renewal has one of its own while it lasts.
+    poll_until("a renewal", secs(10), || proxy.connections() > 1);
+    poll_until("its end", secs(4), || connections(proxy.address().port()) == 1);
+    holder.release();
+    waiter.wait_within(secs(10)).assert_code(0);
+}
