@@ -47,7 +47,7 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
             let rounds = match (leads, elects) {
                 (true, _) => vec![(kind.long(), JOB)],
                 (false, false) => vec![(kind.short(), JOB)],
-                (false, true) => vec![(kind.short(), DOWN - secs(2)), (kind.long(), JOB)],
+                (false, true) => vec![(kind.short(), SHORT_JOB), (kind.long(), JOB)],
             };
             for (lease, length) in rounds {
                 let round = Round::start(&cluster, &world, n, lease, length);
@@ -63,6 +63,8 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
 
 /// How long a holder's job takes that sees the member come back.
 const JOB: Duration = Duration::from_secs(30);
+/// And of one that ends while the member is down.
+const SHORT_JOB: Duration = Duration::from_secs(18);
 /// For how long a member is down: longer than any lease here but Consul's long one, which is renewed twice in that time.
 const DOWN: Duration = Duration::from_secs(20);
 
