@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork, getpid, setpgid};
 
@@ -19,6 +20,8 @@ const INHERITABLE: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUI
 pub struct Inherited {
     ignored: Vec<Signal>,
     descriptors: Vec<RawFd>,
+    /// Soft and hard, where the soft one was raised.
+    descriptor_limit: Option<(rlim_t, rlim_t)>,
 }
 
 impl Inherited {
@@ -26,7 +29,7 @@ impl Inherited {
     #[must_use]
     pub fn take() -> Self {
         let ignored = INHERITABLE.into_iter().filter(|signal| is_ignored(*signal)).collect();
-        Self { ignored, descriptors: open_descriptors() }
+        Self { ignored, descriptors: open_descriptors(), descriptor_limit: raise_descriptor_limit() }
     }
 
     /// Whether this signal was to be ignored.
@@ -49,6 +52,12 @@ impl Inherited {
             }
         }
     }
+}
+
+/// Whoever guards a tree must be able to look at it, however few descriptors its command is to have.
+fn raise_descriptor_limit() -> Option<(rlim_t, rlim_t)> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    (soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok()).then_some((soft, hard))
 }
 
 /// The inherited descriptors. One that is close-on-exec cannot have come through an exec, so it is our own.
@@ -126,6 +135,29 @@ pub fn fork_into(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
     }
 }
 
+/// The process group of the command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// One of its own.
+    Own,
+    /// This one, the supervisor's, so that the terminal takes both for one job.
+    Shared(Pid),
+    /// The one that all inherited, and that has no number in this PID namespace: nobody can be moved to it, so nobody
+    /// leaves it, the keeper included.
+    Unnamed,
+}
+
+impl Group {
+    /// Moves a process there; this one, if `pid` is zero.
+    fn take(self, pid: Pid) -> nix::Result<()> {
+        match self {
+            Self::Own => setpgid(pid, pid),
+            Self::Shared(group) => setpgid(pid, group),
+            Self::Unnamed => Ok(()),
+        }
+    }
+}
+
 /// What the command gets.
 #[derive(Debug)]
 pub struct Spawn<'a> {
@@ -133,31 +165,23 @@ pub struct Spawn<'a> {
     pub argv: &'a [OsString],
     /// Variables that are set for it, and override inherited ones.
     pub set: &'a [(&'static str, String)],
-    /// The process group that it joins; `None`: one of its own.
-    pub group: Option<Pid>,
+    /// The process group that it joins.
+    pub group: Group,
     /// A descriptor of ours that it holds open as well.
     pub holds: Option<BorrowedFd<'a>>,
     /// Dispositions to restore.
     pub inherited: &'a Inherited,
 }
 
-/// A command that was forked, and has executed its program or will.
-#[derive(Debug)]
-pub struct Started {
-    /// Its process, a child of this one.
-    pub pid: Pid,
-    /// Ends when the program was executed; before that, it gives the error that kept it from being so. Not blocking.
-    pub outcome: OwnedFd,
-}
-
 impl Spawn<'_> {
-    /// Starts the command, without waiting for its program: on a slow disk that may take longer than a lease. It is killed
-    /// should the calling *thread* end: call it from the main one.
+    /// Forks the command, without waiting for its program: on a slow disk that may take longer than a lease. `report`, a
+    /// close-on-exec pipe, ends when the program was executed, after an [`exec_error`] where it could not be. The command
+    /// is killed should the calling *thread* end: call it from the main one.
     ///
     /// # Errors
     ///
-    /// No process or pipe is to be had, or a word holds a zero byte.
-    pub fn start(&self) -> io::Result<Started> {
+    /// There is no process: none is to be had, or a word holds a zero byte.
+    pub fn start(&self, report: &OwnedFd) -> io::Result<Pid> {
         // All that is allocated is allocated before the fork.
         let words = self.argv.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let environment = self.environment()?;
@@ -165,7 +189,6 @@ impl Spawn<'_> {
         if words.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command"));
         }
-        let (outcome, report) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let parent = getpid();
         let mut before = SigSet::empty();
         // A signal that comes before the program runs is the program's, and this process ignores what it is to heed.
@@ -181,26 +204,30 @@ impl Spawn<'_> {
                 },
                 Err(error) => error,
             };
-            let _ = nix::unistd::write(&report, &(error as i32).to_ne_bytes());
+            let _ = nix::unistd::write(report, &(error as i32).to_ne_bytes());
             // SAFETY: _exit ends this process and touches nothing.
             unsafe { libc::_exit(127) }
         }
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        // Nothing from here on fails: there is a process, and the caller is to know.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
         let ForkResult::Parent { child: pid } = forked? else { return Err(io::ErrorKind::Other.into()) };
         // The child does so too; here it makes sure that its group can be signalled from now on.
-        let _ = setpgid(pid, self.group.unwrap_or(pid));
-        Ok(Started { pid, outcome })
+        let _ = self.group.take(pid);
+        Ok(pid)
     }
 
     /// What the child does before it executes the program.
     fn prepare(&self, parent: Pid) -> nix::Result<()> {
-        setpgid(Pid::from_raw(0), self.group.unwrap_or(Pid::from_raw(0)))?;
+        self.group.take(Pid::from_raw(0))?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if nix::unistd::getppid() != parent {
             return Err(nix::errno::Errno::ESRCH);
         }
         if let Some(fd) = self.holds {
             fcntl(fd, F_SETFD(FdFlag::empty()))?;
+        }
+        if let Some((soft, hard)) = self.inherited.descriptor_limit {
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         }
         restore_signals(&self.inherited.ignored);
         Ok(())
@@ -222,7 +249,16 @@ fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
     words.iter().map(|word| word.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
 }
 
-/// Why the program of a command was not executed, once its [`Started::outcome`] has said so.
+/// A pipe for [`Spawn::start`]: the end to read, and the end for the command.
+///
+/// # Errors
+///
+/// There are too many descriptors.
+pub fn report_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+}
+
+/// Why the program of a command was not executed, as its report says.
 #[must_use]
 pub fn exec_error(report: &[u8]) -> io::Error {
     io::Error::from_raw_os_error(i32::from_ne_bytes(report.try_into().unwrap_or_default()))
@@ -262,15 +298,11 @@ pub fn ignore(signals: &[Signal]) {
 
 /// Closes every descriptor but `keep`, in a process that was forked and owns none of the others.
 pub fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<_> = keep.iter().map(|fd| fd.unsigned_abs()).collect();
-    keep.sort_unstable();
-    let mut from = 0;
-    for fd in keep.into_iter().chain([libc::c_uint::MAX]) {
-        if from < fd {
-            // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
-            unsafe { libc::close_range(from, fd - 1, 0) };
-        }
-        from = fd.saturating_add(1);
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let open: Vec<RawFd> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
+        // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
+        unsafe { libc::close(fd) };
     }
 }
 
@@ -284,7 +316,7 @@ pub fn heed(signals: &[Signal]) {
 /// Dies of `signal`, so that a shell sees it: its loops stop. Returns when that is impossible, as for PID 1.
 pub fn die_of(signal: Signal) {
     // The core file that QUIT would leave would be ours, not the command's.
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     set_handler(signal, SigHandler::SigDfl);
     let _ = nix::sys::signal::kill(getpid(), signal);
     let mut only = SigSet::empty();

@@ -195,8 +195,26 @@ impl Tree {
         }
     }
 
+    /// Whether all children are foreign. Where that cannot be seen, somebody else may be among them.
+    ///
+    /// The kernel's list of children is exact here: only this thread reaps them, so nobody leaves it while it is read, and
+    /// an orphan is in it before the one that it came from can be reaped.
     fn only_foreign(&self) -> bool {
-        Table::read().children(self.me).iter().all(|pid| self.foreign.contains(pid))
+        match self.read_children() {
+            Ok(children) => children.iter().all(|pid| self.foreign.contains(pid)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let table = Table::read();
+                let whole = table.by_pid.contains_key(&self.me.as_raw());
+                whole && table.children(self.me).iter().all(|pid| self.foreign.contains(pid))
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// The children, foreign and dead ones too. Not found where the kernel was built without this list.
+    fn read_children(&self) -> io::Result<Vec<Pid>> {
+        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.me))?;
+        Ok(list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw).collect())
     }
 
     /// Sends `signal` to every descendant but `except` (whose own descendants are not spared), parents before children.
@@ -239,11 +257,10 @@ impl Tree {
         }
     }
 
-    /// The children, dead ones too; none where the kernel was built without this list.
+    /// The children, dead ones too; none where the kernel does not list them.
     fn children(&self) -> Vec<Pid> {
-        let list = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.me)).unwrap_or_default();
-        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
-        pids.filter(|pid| !self.foreign.contains(pid)).collect()
+        let children = self.read_children().unwrap_or_default().into_iter();
+        children.filter(|pid| !self.foreign.contains(pid)).collect()
     }
 
     /// Stops every descendant that is not stopped, once. True when nothing ran in this pass nor in the one before: what
@@ -371,10 +388,18 @@ impl Stat {
     /// start time, which is compared after the descriptor that pins the process is open.
     fn deliver(&self, signal: Signal) {
         let Some(pid) = rustix::process::Pid::from_raw(self.pid) else { return };
-        let Ok(pinned) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return };
-        if Self::read(self.pid).is_some_and(|now| now.started == self.started) {
-            let _ = pidfd_send_signal(pinned, signal);
+        let pinned = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pinned) => Some(pinned),
+            Err(rustix::io::Errno::SRCH) => return,
+            // No descriptor is left. The pid alone is nearly as good, and somebody must be ended.
+            Err(_) => None,
+        };
+        if Self::read(self.pid).is_none_or(|now| now.started != self.started) {
+            return;
+        }
+        match (pinned, rustix::process::Signal::from_named_raw(signal as i32)) {
+            (Some(pinned), Some(signal)) => drop(pidfd_send_signal(pinned, signal)),
+            _ => drop(nix::sys::signal::kill(Pid::from_raw(self.pid), signal)),
         }
     }
 

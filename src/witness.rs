@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 
 use crate::clock::{Alarm, Instant};
 use crate::process;
@@ -63,10 +63,11 @@ impl Witness {
     pub fn call(signals: &SigSet) -> io::Result<(Self, Watched)> {
         let pair = || socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
         let ((ours, theirs), (keepers, watching)) = (pair()?, pair()?);
+        let supervisor = getpid();
         let pid = process::fork_into(|| {
             // Every other descriptor is the supervisor's or the command's: to hold one open would keep readers waiting.
             process::close_all_but(&[theirs.as_raw_fd(), watching.as_raw_fd()]);
-            let _ = Duty { supervisor: Pid::parent(), socket: theirs, keeper: watching }.run(signals);
+            let _ = Duty { supervisor, socket: theirs, keeper: watching }.run(signals);
             crate::exit::OK
         })?;
         Ok((Self { socket: ours, pid }, Watched(keepers)))
@@ -125,6 +126,9 @@ impl Duty {
     fn run(&self, signals: &SigSet) -> nix::Result<()> {
         let _ = nix::sys::prctl::set_name(c"lock-witness");
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if Pid::parent() != self.supervisor {
+            return Ok(());
+        }
         // Nothing ends or stops it: the terminal's keys are for the command.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)?;
         let signals = SignalFd::with_flags(signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;

@@ -161,8 +161,9 @@ pub trait Backend {
     async fn watch(&self) -> Trouble;
 
     /// After [`Trouble::Lost`] and a new [`Backend::enter`] that holds: whether provably nobody else held the lock since
-    /// the last confirmed renewal of the lease that was lost. Where that cannot be known, somebody may have.
-    async fn alone(&self) -> Outcome<bool> {
+    /// it was held with this token and known to be. Where that cannot be known, somebody may have. There may have been
+    /// further leases in between, which were lost too: the token names the one that the command ran under.
+    async fn alone(&self, _since: u64) -> Outcome<bool> {
         Ok(false)
     }
 
@@ -170,9 +171,13 @@ pub trait Backend {
     /// says that it was held and is no longer ours.
     async fn release(&self) -> Outcome<()>;
 
-    /// The caller saw no answer in time: the next request goes to another endpoint, on a new connection. After an error
-    /// that a backend sees itself it goes there by itself. Names the endpoint that is given up.
-    fn next_endpoint(&self) -> String;
+    /// How often an endpoint was given up so far.
+    fn turn(&self) -> usize;
+
+    /// A caller that began in this turn saw no answer in time: the next request goes to another endpoint, on a new
+    /// connection, unless others have left that endpoint already. After an error that a backend sees itself it goes there by
+    /// itself. Names the endpoint that was silent.
+    fn overdue(&self, turn: usize) -> String;
 
     /// Names the lease or session, once there is one (or before it is created, where its id is chosen here), so that
     /// another process can give it up through [`Prepared::adopt`].

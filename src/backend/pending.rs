@@ -1,9 +1,11 @@
-//! A request that outlives the call that sent it.
+//! Requests that outlive the call that sent them.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+
+use super::{Outcome, Trouble};
 
 type Request<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -37,9 +39,63 @@ impl<T> Pending<T> {
         .await
     }
 
+    /// Whether an answer is still to come.
+    pub fn is_under_way(&self) -> bool {
+        self.0.borrow().is_some()
+    }
+
     /// Stops to wait for an answer: it had its time.
     pub fn abandon(&self) {
         self.0.replace(None);
+    }
+}
+
+/// So many run in a race. What comes after that takes the place of the oldest.
+const RUNNERS: usize = 4;
+
+/// Requests for one and the same thing, each sent since those before it were late. The first good answer is as good as any.
+pub struct Race<T>(RefCell<Vec<Request<Outcome<T>>>>);
+
+impl<T> Default for Race<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T> Race<T> {
+    /// Sends one more.
+    pub fn join(&self, request: impl Future<Output = Outcome<T>> + 'static) {
+        let mut runners = self.0.borrow_mut();
+        if runners.len() == RUNNERS {
+            drop(runners.remove(0));
+        }
+        runners.push(Box::pin(request));
+    }
+
+    /// The first answer that says something of the lock. The last request's trouble is told as well, and those before it run
+    /// on. Whoever drops this in the middle may call it again.
+    pub async fn first(&self) -> Outcome<T> {
+        poll_fn(|context| {
+            let mut runners = self.0.borrow_mut();
+            let mut next = 0;
+            while let Some(runner) = runners.get_mut(next) {
+                let Poll::Ready(answer) = runner.as_mut().poll(context) else {
+                    next += 1;
+                    continue;
+                };
+                drop(runners.remove(next));
+                if next == runners.len() || matches!(answer, Ok(_) | Err(Trouble::Lost(_) | Trouble::Broken(_))) {
+                    return Poll::Ready(answer);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Nobody waits for any of them any more.
+    pub fn clear(&self) {
+        self.0.borrow_mut().clear();
     }
 }
 
@@ -72,5 +128,45 @@ mod tests {
         pending.begin(std::future::pending::<()>());
         pending.abandon();
         assert_eq!(now(pending.answer()), Some(None));
+    }
+
+    fn silence() -> Trouble {
+        Trouble::Uncertain { answered: false, cause: "no answer".to_owned() }
+    }
+
+    #[test]
+    fn the_first_good_answer_wins_whoever_sent_it() {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let race = Race::default();
+        race.join(async { receive.await.map_err(|_| silence()) });
+        assert_eq!(now(race.first()), None);
+        race.join(std::future::pending());
+        assert_eq!(now(race.first()), None);
+        send.send(7).expect("the request");
+        assert_eq!(now(race.first()), Some(Ok(7)));
+    }
+
+    #[test]
+    fn the_last_one_s_trouble_is_told_and_the_others_run_on() {
+        let race = Race::default();
+        let (send, receive) = tokio::sync::oneshot::channel();
+        race.join(async { receive.await.map_err(|_| silence()) });
+        race.join(async { Err(silence()) });
+        assert_eq!(now(race.first()), Some(Err(silence())));
+        race.join(std::future::pending());
+        assert_eq!(now(race.first()), None);
+        send.send(7).expect("the request");
+        assert_eq!(now(race.first()), Some(Ok(7)));
+    }
+
+    #[test]
+    fn an_old_trouble_says_nothing_and_a_loss_ends_the_race() {
+        let race: Race<u8> = Race::default();
+        race.join(async { Err(silence()) });
+        race.join(std::future::pending());
+        assert_eq!(now(race.first()), None);
+        race.join(async { Err(Trouble::Lost("gone".to_owned())) });
+        race.join(std::future::pending());
+        assert_eq!(now(race.first()), Some(Err(Trouble::Lost("gone".to_owned()))));
     }
 }

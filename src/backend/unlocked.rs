@@ -32,7 +32,11 @@ impl Backend for Contender {
         Ok(())
     }
 
-    fn next_endpoint(&self) -> String {
+    fn turn(&self) -> usize {
+        0
+    }
+
+    fn overdue(&self, _turn: usize) -> String {
         "no lock".to_owned()
     }
 

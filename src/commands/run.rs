@@ -88,7 +88,7 @@ fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut
         want,
         backend,
         signal: run.signal,
-        group: None,
+        group: process::Group::Own,
         reruns: run.on_lost == OnLost::Restart,
         inherited,
         report,

@@ -25,7 +25,7 @@ use crate::error::{Failure, Kind, chain};
 use crate::handle;
 use crate::lease::MAX_ATTEMPT;
 use crate::link::{Account, FromKeeper, FromSupervisor, Link, Received, Verdict};
-use crate::process::{Inherited, Spawn, exec_error, heed, ignore, register};
+use crate::process::{Group, Inherited, Spawn, exec_error, heed, ignore, register, report_pipe};
 use crate::tree::{Change, Tree, Usage};
 use crate::witness::Watched;
 use calls::{COUNT, Request};
@@ -46,8 +46,8 @@ pub struct Job {
     pub backend: Option<Name>,
     /// The soft signal.
     pub signal: Signal,
-    /// The process group that the command joins; `None`: one of its own.
-    pub group: Option<Pid>,
+    /// The process group that the command joins.
+    pub group: Group,
     /// The command may be run more than once, so its descriptors are kept for the next run.
     pub reruns: bool,
     /// What the command is to find as distlock did.
@@ -59,7 +59,7 @@ pub struct Job {
 /// Runs the keeper in this process, which was forked for it. Returns the process's exit code; the verdict goes by the link.
 #[must_use]
 pub fn run(job: &Job, link: Link<FromKeeper>, watched: Option<Watched>) -> u8 {
-    match prepare().and_then(|tree| live(job, link, watched, tree)) {
+    match prepare(job.group).and_then(|tree| live(job, link, watched, tree)) {
         Ok(()) => crate::exit::OK,
         // Nobody reads this process's stderr: the supervisor tells what happened from the silence.
         Err(_) => crate::exit::code(Kind::Fault),
@@ -67,10 +67,12 @@ pub fn run(job: &Job, link: Link<FromKeeper>, watched: Option<Watched>) -> u8 {
 }
 
 /// Steps out of the way of everything that is meant for the supervisor or the command.
-fn prepare() -> std::io::Result<Tree> {
+fn prepare(group: Group) -> std::io::Result<Tree> {
     // A name of its own: whoever kills by name must not hit both processes at once.
     let _ = nix::sys::prctl::set_name(c"lock-keeper");
-    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    if group != Group::Unnamed {
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    }
     ignore(&[
         Signal::SIGINT,
         Signal::SIGTERM,
@@ -119,6 +121,8 @@ struct Keeper<'a> {
     machine: Machine,
     backend: Rc<dyn Backend>,
     calls: [Option<Call>; COUNT],
+    /// The turn of the endpoints in which each of them began.
+    turns: [usize; COUNT],
     /// Contenders that were given up, and whose leases are still to be ended.
     forsaken: Vec<Pin<Box<dyn Future<Output = ()>>>>,
     link: AsyncFd<Link<FromKeeper>>,
@@ -162,6 +166,7 @@ impl<'a> Keeper<'a> {
             job,
             machine: Machine::new(job.rules.clone(), Instant::now()),
             backend: Rc::from(backend),
+            turns: [0; COUNT],
             calls: [const { None }; COUNT],
             forsaken: Vec::new(),
             link: register(link)?,
@@ -243,7 +248,10 @@ impl<'a> Keeper<'a> {
         match action {
             Action::Begin(request) => self.begin(request),
             Action::Abandon(request) => self.calls[request as usize] = None,
-            Action::NextEndpoint(request) => return Some(Event::Silent(request, self.backend.next_endpoint())),
+            Action::NextEndpoint(request) => {
+                let silent = self.backend.overdue(self.turns[request as usize]);
+                return Some(Event::Silent(request, silent));
+            }
             Action::Tell(message) => self.post(message),
             Action::Start => return self.start(),
             Action::SignalCommand(signal) => {
@@ -281,12 +289,16 @@ impl<'a> Keeper<'a> {
 
     fn begin(&mut self, request: Request) {
         let backend = Rc::clone(&self.backend);
+        self.turns[request as usize] = backend.turn();
         self.calls[request as usize] = Some(match request {
             Request::Enter => Box::pin(async move { Event::Entered(backend.enter().await) }),
             Request::Wait => Box::pin(async move { Event::Moved(backend.wait().await) }),
             Request::Renew => Box::pin(async move { Event::Renewed(backend.renew().await) }),
             Request::Watch => Box::pin(async move { Event::News(backend.watch().await) }),
-            Request::Prove => Box::pin(async move { Event::Proved(backend.alone().await) }),
+            Request::Prove => {
+                let since = self.machine.ran_under();
+                Box::pin(async move { Event::Proved(backend.alone(since).await) })
+            }
             Request::Release => Box::pin(async move { Event::Released(backend.release().await) }),
         });
     }
@@ -303,6 +315,18 @@ impl<'a> Keeper<'a> {
 
     /// Forks the command. Whether its program can be executed is told later.
     fn start(&mut self) -> Option<Event> {
+        let forked = self.fork_command();
+        if !self.job.reruns {
+            self.detach();
+        }
+        let error = forked.err()?;
+        // There is no process, whose end would be told.
+        let empty = self.tree.reap().is_ok_and(|reaped| reaped.empty);
+        self.seen.push_back(Event::Reaped { command: None, empty });
+        Some(Event::NotStarted(Failure::fault("the system gave no process for the command").because(error)))
+    }
+
+    fn fork_command(&mut self) -> std::io::Result<()> {
         let variables = self.variables();
         let holds = match &self.job.prepared {
             Prepared::Local(file) => Some(file.as_fd()),
@@ -315,15 +339,12 @@ impl<'a> Keeper<'a> {
             holds,
             inherited: &self.job.inherited,
         };
-        let started = spawn.start().and_then(|started| {
-            self.command = Some(started.pid);
-            self.starting = Some(pipe::Receiver::from_owned_fd(started.outcome)?);
-            Ok(())
-        });
-        if !self.job.reruns {
-            self.detach();
-        }
-        started.err().map(|error| Event::NotStarted(not_started(&self.job.argv, &error)))
+        let (outcome, report) = report_pipe()?;
+        // All that can fail comes before the fork.
+        let outcome = pipe::Receiver::from_owned_fd(outcome)?;
+        self.command = Some(spawn.start(&report)?);
+        self.starting = Some(outcome);
+        Ok(())
     }
 
     /// What became of the start, if it is known by now.
@@ -331,7 +352,11 @@ impl<'a> Keeper<'a> {
         let mut report = [0; 4];
         let event = match self.starting.as_ref()?.try_read(&mut report) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
-            Ok(length) if length > 0 => Event::NotStarted(not_started(&self.job.argv, &exec_error(&report[..length]))),
+            Ok(length) if length > 0 => {
+                // Its process is about to end, and was never the command.
+                self.command = None;
+                Event::NotStarted(not_started(&self.job.argv, &exec_error(&report[..length])))
+            }
             // A command that was killed before its program was executed has started and ended.
             _ => Event::Started,
         };
@@ -477,13 +502,10 @@ impl<'a> Keeper<'a> {
         if ended.is_some() {
             self.command = None;
             // How it started is told before how it ended.
-            let outcome = self.outcome();
-            if let Some(Event::NotStarted(failure)) = outcome {
-                return Ok(Event::NotStarted(failure));
-            }
-            if let Some(started) = outcome {
+            if let Some(outcome) = self.outcome() {
+                let ended = ended.filter(|_| matches!(outcome, Event::Started));
                 self.seen.push_back(Event::Reaped { command: ended, empty: reaped.empty });
-                return Ok(started);
+                return Ok(outcome);
             }
         }
         Ok(Event::Reaped { command: ended, empty: reaped.empty })
@@ -525,10 +547,11 @@ fn poll_forsaken(
 /// Ends the lease or session of a contender as soon as its servers answer, so that nobody waits for one that is abandoned.
 async fn give_up(backend: Rc<dyn Backend>, until: Instant) {
     while Instant::now() < until {
+        let turn = backend.turn();
         match tokio::time::timeout(MAX_ATTEMPT, backend.release()).await {
             Ok(Ok(()) | Err(Trouble::Lost(_) | Trouble::Broken(_) | Trouble::Fatal(_))) => return,
             Ok(Err(Trouble::Uncertain { .. })) => {}
-            Err(_) => drop(backend.next_endpoint()),
+            Err(_) => drop(backend.overdue(turn)),
         }
         tokio::time::sleep(GIVE_UP_AGAIN).await;
     }

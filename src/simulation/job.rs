@@ -108,6 +108,7 @@ pub struct Job {
     /// Under which contender the command was last known to hold the lock.
     proved: Option<Contender>,
     command: Command,
+    dying: Option<u32>,
     runs: u32,
     /// Nothing that one process sends overtakes what it sent before.
     last: [Micros; 2],
@@ -119,7 +120,7 @@ impl Job {
             number,
             ttl,
             // Two clocks differ by 1 % at most.
-            rate: random.between(9_950, 10_050),
+            rate: random.mostly(9_900, 10_100),
             begun: false,
             keeper: None,
             supervisor: None,
@@ -137,6 +138,7 @@ impl Job {
             revoking: false,
             proved: None,
             command: Command::None,
+            dying: None,
             runs: 0,
             last: [0; 2],
         }
@@ -426,8 +428,12 @@ impl World {
     // ---- the command -----------------------------------------------------------------------------------------------
 
     fn kill_command(&mut self, n: usize) {
-        if let Some(run) = self.jobs[n].command.run() {
-            self.after(0, 60 * MILLI, Event::Die(n, run));
+        let run = self.jobs[n].command.run();
+        // Who was killed dies no sooner for being killed again.
+        if let Some(run) = run.filter(|_| run != self.jobs[n].dying) {
+            self.jobs[n].dying = Some(run);
+            let long = 490 * MILLI - self.random.mostly(0, 490 * MILLI);
+            self.after(long, long + 1, Event::Die(n, run));
         }
     }
 
@@ -477,9 +483,6 @@ impl World {
             supervisor::Action::KillAll => {
                 self.kill_command(n);
                 self.keeper_dies(n);
-                if self.jobs[n].command == Command::None {
-                    self.after(0, MILLI, Event::Die(n, 0));
-                }
             }
             supervisor::Action::KillKeeper => self.keeper_dies(n),
             supervisor::Action::Release => {

@@ -48,7 +48,7 @@ impl Server {
 
     fn renewed(&mut self, who: Contender, now: Micros, random: &mut Random) {
         // Servers look at their leases now and then.
-        self.leases.insert(who, now + self.ttl + random.below(SECOND));
+        self.leases.insert(who, now + self.ttl + random.mostly(0, SECOND));
     }
 
     /// Ends a lease, and says whether it was there.

@@ -149,8 +149,10 @@ pub struct Machine {
     stopped: Option<i32>,
     /// And so is this process to be.
     stopping: bool,
-    /// What the witness told, and has not come here yet.
+    /// What the witness told, and has not come here yet; until when that may be.
     witnessed: Vec<(Signal, Instant)>,
+    /// What came here and needs no witness, who may tell of it all the same; until when.
+    known: Vec<(Signal, Instant)>,
     /// The command may be run again, with the same descriptors.
     reruns: bool,
     phase: Phase,
@@ -193,6 +195,7 @@ impl Machine {
             stopped: None,
             stopping: false,
             witnessed: Vec::new(),
+            known: Vec::new(),
             reruns,
             phase: Phase::Waiting,
             deadlines: None,
@@ -291,6 +294,7 @@ impl Machine {
             FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
             FromKeeper::Started => {
                 self.phase = Phase::Running;
+                self.command_continued();
                 if !self.reruns {
                     self.actions.push(Action::CloseStreams);
                 }

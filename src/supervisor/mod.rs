@@ -77,7 +77,12 @@ pub trait Show {
 /// Must be called while the process has one thread only.
 pub fn run(mut job: Job, show: &mut dyn Show) -> Result<Ending, Failure> {
     let terminal = Terminal::open();
-    job.group = terminal.as_ref().map(|_| getpgrp());
+    job.group = match (&terminal, getpgrp()) {
+        (None, _) => process::Group::Own,
+        // From outside of this PID namespace.
+        (Some(_), group) if group.as_raw() == 0 => process::Group::Unnamed,
+        (Some(_), group) => process::Group::Shared(group),
+    };
     let supervisor = Supervisor::start(&job, terminal).map_err(|error| system(&error))?;
     supervisor.run(show).map_err(|error| system(&error))
 }
@@ -114,11 +119,13 @@ impl<'a> Supervisor<'a> {
         // Blocked before the fork: a signal that comes now is handled once the loop runs.
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
         let mut ends = Some((link::pair()?, watched));
+        let ours_alone: Vec<_> =
+            job.report.into_iter().chain(witness.as_ref().map(|w| w.as_fd().as_raw_fd())).collect();
         let keeper = process::fork_into(|| match ends.take() {
             Some(((ours, theirs), watched)) => {
-                // Closed here, so that the keeper sees the end of this process at once.
+                // Closed here, so that the end of this process is seen at once.
                 drop(ours);
-                job.report.into_iter().for_each(process::close);
+                ours_alone.iter().copied().for_each(process::close);
                 keeper::run(job, theirs, watched)
             }
             None => crate::exit::code(Kind::Fault),
@@ -240,6 +247,10 @@ impl<'a> Supervisor<'a> {
                 events.push(Event::Woken);
                 continue;
             }
+            // The keeper wakes a job whose command goes on, which it has told.
+            if signal == Signal::SIGCONT && is_pid(self.keeper, info.ssi_pid) {
+                continue;
+            }
             let keyboard = info.ssi_code == SI_KERNEL;
             self.keyboard |= keyboard && matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
             events.push(Event::Signal { signal, keyboard });
@@ -281,9 +292,7 @@ impl<'a> Supervisor<'a> {
         match action {
             Action::Post(message) => self.link.post(message),
             // The first process of a namespace cannot be stopped, so its job cannot be suspended either.
-            Action::StopSelf(_) if getpid().as_raw() == 1 => {
-                self.link.post(FromSupervisor::Signal(Signal::SIGCONT as i32));
-            }
+            Action::StopSelf(_) if getpid().as_raw() == 1 => self.tree.signal(Signal::SIGCONT, Some(self.keeper)),
             Action::StopSelf(signal) => {
                 show.pause();
                 process::stop_by(Signal::try_from(signal).unwrap_or(Signal::SIGSTOP));

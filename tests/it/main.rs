@@ -34,7 +34,8 @@
 //!   peers' ([`world::Server::peer_lock`]), then `ledger.assert_exclusive(contenders)`.
 //! - Terminals: [`world::Terminal::open`] is `bash -i` with `send` and `expect`.
 //! - The two processes of a job: `job.pid()` is the supervisor, `job.keeper()` the keeper;
-//!   `world.processes()` are all that were started in this world and still exist.
+//!   `world.processes()` are all that were started in this world and still exist. One that may have ended by the time of
+//!   a blow is struck through [`world::Pinned`].
 //! - Never sleep and hope: [`world::poll_until`] and [`world::poll_for`] with a generous bound. A command that is to
 //!   wait reads from a [`world::Gate`].
 //! - A promise of a second is kept by one run of three ([`world::once_in`], [`world::within`]): other tests and other
@@ -51,7 +52,9 @@ mod cli;
 mod cluster;
 mod command;
 mod consul;
+mod contender;
 mod doctor;
+mod etcd;
 mod guardians;
 mod interop;
 mod leftovers;

@@ -180,7 +180,8 @@ fn relock_stops_the_command_within_a_second_of_a_loss_that_is_known() {
 /// Another one stands behind it, so that it cannot go on at once where there is no lock-delay.
 fn stopped(server: &dyn Server) -> Result<(), String> {
     let world = World::on(server);
-    let lease = Lease { ttl: secs(60), grace: secs(5) };
+    // Its first renewal is due seconds later; on Consul its TTL is the lock-delay too.
+    let lease = Lease { ttl: secs(15), grace: secs(5) };
     let name = world.name("jobs/backup");
     let job = returning(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
     world.wait_for_file("pulse");

@@ -79,7 +79,17 @@ impl Http {
 
     /// The endpoint that the next request goes to.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.server.endpoints[self.rotation.current(self.server.endpoints.len())]
+        self.endpoint_of(self.turn())
+    }
+
+    /// The endpoint that requests went to in this turn.
+    pub fn endpoint_of(&self, turn: usize) -> &Endpoint {
+        &self.server.endpoints[turn % self.server.endpoints.len()]
+    }
+
+    /// How often an endpoint was given up.
+    pub fn turn(&self) -> usize {
+        self.rotation.turn()
     }
 
     /// Gives the present endpoint's connections up and turns to the next; reads that wait there move along.

@@ -22,7 +22,7 @@ mod queue;
 mod tls;
 mod turn;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,8 +68,8 @@ pub struct Contender {
     options: Options,
     note: Note,
     life: RefCell<Life>,
-    /// The taking of the lock that was lost before this one.
-    before: Cell<Option<Taken>>,
+    /// The takings of the lock that were lost before this one, each with its token.
+    before: RefCell<Vec<(u64, Taken)>>,
     /// A session whose creation was not answered yet.
     creating: Pending<Outcome<Session>>,
     /// A transaction that was to take a key, and was not answered yet.
@@ -93,8 +93,8 @@ struct Life {
     told: Option<Queue>,
     /// From where a holder waits for the next change of its lock.
     seen: Option<u64>,
-    /// Which taking of the lock it was.
-    taken: Option<Taken>,
+    /// Which taking of the lock it was, and its token.
+    taken: Option<(u64, Taken)>,
     /// Places that others left behind, to be deleted together with the lock.
     litter: Vec<String>,
     /// The held lock turned out to be lost.
@@ -111,9 +111,9 @@ struct Taken {
 }
 
 impl Taken {
-    /// Nobody else took the lock between the two.
-    fn follows(self, before: Self) -> bool {
-        self.create_index == before.create_index && self.lock_index == before.lock_index + 1
+    /// Nobody took the lock since `before`, but for so many times, this one included.
+    fn follows(self, before: Self, times: usize) -> bool {
+        self.create_index == before.create_index && self.lock_index.checked_sub(before.lock_index) == Some(times as u64)
     }
 }
 
@@ -158,7 +158,7 @@ impl Contender {
             options: options.clone(),
             note,
             life: RefCell::default(),
-            before: Cell::new(None),
+            before: RefCell::default(),
             creating: Pending::default(),
             taking: Pending::default(),
         })
@@ -244,13 +244,11 @@ impl Contender {
         if !self.life.borrow().lost {
             return Ok(());
         }
-        if let Some(taken) = self.life.borrow().taken {
-            self.before.set(Some(taken));
-        }
         let session = self.session_id()?;
         self.unlock_record(&session).await?;
         self.api.destroy_session(&session).await?;
-        *self.life.borrow_mut() = Life::default();
+        let lost = std::mem::take(&mut *self.life.borrow_mut());
+        self.before.borrow_mut().extend(lost.taken);
         Ok(())
     }
 
@@ -397,9 +395,11 @@ impl Backend for Contender {
         }
     }
 
-    async fn alone(&self) -> Outcome<bool> {
-        let taken = self.life.borrow().taken;
-        Ok(taken.zip(self.before.get()).is_some_and(|(taken, before)| taken.follows(before)))
+    async fn alone(&self, since: u64) -> Outcome<bool> {
+        let Some((_, taken)) = self.life.borrow().taken else { return Ok(false) };
+        let before = self.before.borrow();
+        let first = before.iter().position(|(token, _)| *token == since);
+        Ok(first.is_some_and(|first| taken.follows(before[first].1, before.len() - first)))
     }
 
     async fn release(&self) -> Outcome<()> {
@@ -419,8 +419,15 @@ impl Backend for Contender {
         if lost { Err(Trouble::Lost(format!("{} was not held by session {session}", self.keys.lock))) } else { Ok(()) }
     }
 
-    fn next_endpoint(&self) -> String {
-        let silent = self.api.http.endpoint().to_string();
+    fn turn(&self) -> usize {
+        self.api.http.turn()
+    }
+
+    fn overdue(&self, turn: usize) -> String {
+        let silent = self.api.http.endpoint_of(turn).to_string();
+        if turn != self.turn() {
+            return silent;
+        }
         self.api.http.next_endpoint();
         self.creating.abandon();
         self.taking.abandon();

@@ -302,7 +302,7 @@ impl Contender {
         life.stand = Stand::Holding;
         life.in_doubt = false;
         life.seen = Some(token);
-        life.taken = Some(Taken { create_index: lock.create_index, lock_index: lock.lock_index });
+        life.taken = Some((token, Taken { create_index: lock.create_index, lock_index: lock.lock_index }));
         life.litter = litter;
         Place::Held { token, key: self.keys.lock.clone() }
     }

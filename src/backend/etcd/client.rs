@@ -4,22 +4,30 @@
 //! one endpoint, and whatever fails makes the next request go to the next one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::Duration;
 
-use etcd_client::{Channel, ConnectOptions, LeaseGrantOptions, ResponseHeader, StatusResponse, Txn, TxnResponse};
+use etcd_client::{LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
+use futures_util::future::{FutureExt, LocalBoxFuture, Shared};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::dial::Dial;
 use super::discover::Dials;
 use super::fault::Fault;
+use super::link::{Link, connect};
+use super::view::{Odd, Reply};
 use crate::backend::endpoint::{Secret, Server};
 use crate::backend::tls::{self, Distrusted};
 use crate::backend::{Note, Outcome, Trouble};
+use crate::clock::Instant;
 use crate::error::{Failure, Kind};
 
 /// How long a connection may take where there is another endpoint to try.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long the only endpoint is given to come to a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A client of one cluster.
 pub struct Client {
@@ -31,18 +39,20 @@ pub struct Client {
     /// Grows whenever a connection is given up; its remainder is the present endpoint.
     turn: watch::Sender<usize>,
     link: RefCell<Option<Link>>,
+    connecting: RefCell<Option<Connecting>>,
     distrusted: Distrusted,
+    /// The endpoints that denied or refused something.
+    deniers: RefCell<BTreeSet<usize>>,
     /// The member that answered last.
     member: Cell<u64>,
     note: Note,
 }
 
-/// An open connection, and the turn in which it was opened.
-#[derive(Clone)]
-pub struct Link {
-    /// Its requests go to one endpoint.
-    pub client: etcd_client::Client,
+/// A connection that is being made, in the turn that needs it. All who need it wait for the same.
+struct Connecting {
     turn: usize,
+    since: Instant,
+    link: Shared<LocalBoxFuture<'static, Result<Link, Fault>>>,
 }
 
 /// Why a request came back without what it asked for.
@@ -50,8 +60,6 @@ pub struct Link {
 pub enum Refusal {
     /// The server knows no such lease.
     NoLease,
-    /// The server already has a lease with this id.
-    LeaseExists,
     /// Anything else.
     Trouble(Trouble),
 }
@@ -66,7 +74,9 @@ impl Client {
             scope: scope.to_owned(),
             turn: watch::Sender::new(0),
             link: RefCell::new(None),
+            connecting: RefCell::new(None),
             distrusted: Distrusted::default(),
+            deniers: RefCell::default(),
             member: Cell::new(0),
             note,
         })
@@ -82,58 +92,88 @@ impl Client {
         if let Some(link) = &*self.link.borrow() {
             return Ok(link.clone());
         }
-        let turn = *self.turn.borrow();
+        // Boxed, since every request begins here.
+        Box::pin(self.open()).await
+    }
+
+    async fn open(&self) -> Outcome<Link> {
         self.dials.find().await?;
+        let turn = self.turn();
         let Some(dial) = self.dials.at(turn) else {
             return Err(Trouble::Fatal(Failure::fault("there is no server to connect to")));
         };
-        let connecting = Box::pin(self.connect(dial));
-        let connected = if self.dials.count() == 1 {
-            connecting.await
-        } else {
-            let late = || Fault::Passing { answered: false, cause: "no connection in time".to_owned() };
-            timeout(CONNECT_LIMIT, connecting).await.unwrap_or_else(|_| Err(late()))
+        match self.connecting(turn, dial).await {
+            Ok(link) => Ok(link),
+            Err(fault) => {
+                self.connecting.borrow_mut().take_if(|connecting| connecting.turn == turn);
+                Err(self.refusal(turn, fault, true).into())
+            }
+        }
+    }
+
+    /// Connects, unless somebody does so already.
+    async fn connecting(&self, turn: usize, dial: &Dial) -> Result<Link, Fault> {
+        let fresh = || {
+            let login = self.user.clone().map(|user| (user, self.password.clone()));
+            let limit = if self.is_alone() { Duration::MAX } else { CONNECT_LIMIT };
+            let link = connect(dial.clone(), turn, login, limit, Rc::clone(&self.note)).boxed_local().shared();
+            Connecting { turn, since: Instant::now(), link }
         };
-        let client = connected.map_err(|fault| Trouble::from(self.refusal(turn, fault)))?;
-        (self.note)(format!("etcd: connected to {}", dial.url));
-        let link = Link { client, turn };
+        let link = {
+            let mut slot = self.connecting.borrow_mut();
+            let present = slot.take().filter(|connecting| connecting.turn == turn).unwrap_or_else(fresh);
+            slot.insert(present).link.clone()
+        };
+        let link = link.await?;
         // Somebody may have turned away from this endpoint meanwhile.
-        if *self.turn.borrow() == turn {
+        if self.is_current(&link) && self.link.borrow().is_none() {
+            (self.note)(format!("etcd: connected to {}", dial.url));
             self.link.replace(Some(link.clone()));
+            self.connecting.replace(None);
         }
         Ok(link)
     }
 
-    async fn connect(&self, dial: &Dial) -> Result<etcd_client::Client, Fault> {
-        let channel = dial.connect().await?;
-        // A member that lost its cluster says so at once instead of keeping streams open that will never say anything.
-        let options = ConnectOptions::new().with_require_leader(true).with_auto_token_refresh(true);
-        let Some(user) = &self.user else { return open(channel, options).await };
-        let password = self.password.as_ref().map_or("", Secret::reveal);
-        match open(channel.clone(), options.clone().with_user(user, password)).await {
-            Err(Fault::AuthDisabled) => {
-                (self.note)(format!("etcd: {} knows no users", dial.url));
-                open(channel, options).await
-            }
-            opened => opened.map_err(|fault| dial.judge(fault)),
-        }
+    /// How often a connection was given up.
+    pub fn turn(&self) -> usize {
+        *self.turn.borrow()
+    }
+
+    /// Whether there is no other endpoint.
+    pub fn is_alone(&self) -> bool {
+        self.dials.count() == 1
+    }
+
+    /// The endpoint of a turn.
+    pub fn url(&self, turn: usize) -> &str {
+        self.dials.url(turn)
     }
 
     /// The endpoint whose turn it is.
     pub fn endpoint(&self) -> &str {
-        self.dials.url(*self.turn.borrow())
+        self.dials.url(self.turn())
     }
 
-    /// Gives the present connection up: the next request goes to the next endpoint.
-    pub fn next_endpoint(&self) {
-        self.link.replace(None);
-        self.turn.send_modify(|turn| *turn = turn.wrapping_add(1));
+    /// Somebody who began in this turn got no answer in time: the next request goes to the next endpoint. Where there is no
+    /// other one, a connection that is slow and lives is better than a new one, and so is one that is just being made.
+    /// Returns whether it was given up.
+    pub fn overdue(&self, turn: usize) -> bool {
+        let lively = self.link.borrow().as_ref().is_some_and(Link::is_lively);
+        let young = |connecting: &Connecting| Instant::now().since(connecting.since) < CONNECT_PATIENCE;
+        let promising = lively || self.connecting.borrow().as_ref().is_some_and(young);
+        let stay = self.is_alone() && promising;
+        if !stay {
+            self.leave(turn);
+        }
+        !stay
     }
 
-    /// Gives `turn`'s connection up. Several requests on one connection that broke are one reason to go on, not several.
+    /// Gives `turn`'s connection up: the next request goes to the next endpoint. Several requests on one connection that
+    /// broke are one reason to go on, not several.
     fn leave(&self, turn: usize) {
-        if *self.turn.borrow() == turn {
-            self.next_endpoint();
+        if self.turn() == turn {
+            self.link.replace(None);
+            self.turn.send_replace(turn.wrapping_add(1));
         }
     }
 
@@ -145,7 +185,7 @@ impl Client {
 
     /// Whether `link` is still the connection to use.
     pub fn is_current(&self, link: &Link) -> bool {
-        *self.turn.borrow() == link.turn
+        self.turn() == link.turn
     }
 
     /// What an error on `link` means; the next endpoint's turn comes where it may help.
@@ -157,22 +197,24 @@ impl Client {
                 Some(dial) => dial.judge(fault),
                 None => fault,
             },
+            link.is_logged_in(),
         )
     }
 
     /// No verdict, on `link`, for a reason that only the reader of its replies knows.
-    pub fn uncertain(&self, link: &Link, cause: String) -> Trouble {
-        self.refusal(link.turn, Fault::Passing { answered: true, cause }).into()
+    pub fn uncertain(&self, link: &Link, cause: &str) -> Trouble {
+        self.passing(link.turn, true, cause)
     }
 
-    fn refusal(&self, turn: usize, fault: Fault) -> Refusal {
+    fn refusal(&self, turn: usize, fault: Fault, logged_in: bool) -> Refusal {
         let url = self.dials.url(turn);
         Refusal::Trouble(match fault {
             Fault::NoLease => return Refusal::NoLease,
-            Fault::LeaseExists => return Refusal::LeaseExists,
-            Fault::Denied(words) => Trouble::Fatal(self.denied(url, words)),
+            // The server has come to know users since.
+            Fault::Denied(words) if self.user.is_some() && !logged_in => self.passing(turn, true, &words),
+            Fault::Denied(words) => self.no(turn, self.denied(url, words)),
             Fault::Refused(words) => {
-                Trouble::Fatal(Failure::usage(format!("etcd at {url} refused the request")).because(words))
+                self.no(turn, Failure::usage(format!("etcd at {url} refused the request")).because(words))
             }
             Fault::Untrusted(error) => self.distrust(turn, tls::failure(url, &error)),
             Fault::WrongScheme { speaks_tls } => self.distrust(turn, tls::wrong_scheme(url, speaks_tls)),
@@ -184,6 +226,18 @@ impl Client {
     fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
         self.leave(turn);
         Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dials.url(turn)) }
+    }
+
+    /// One endpoint's no. It is the last word where all say so; a new connection is tried in any case, since rights and
+    /// users change under running jobs.
+    fn no(&self, turn: usize, failure: Failure) -> Trouble {
+        let mut deniers = self.deniers.borrow_mut();
+        deniers.insert(turn % self.dials.count());
+        self.leave(turn);
+        if deniers.len() >= self.dials.count() {
+            return Trouble::Fatal(failure);
+        }
+        Trouble::Uncertain { answered: true, cause: Trouble::Fatal(failure).into_cause() }
     }
 
     fn distrust(&self, turn: usize, failure: Failure) -> Trouble {
@@ -213,48 +267,75 @@ impl Client {
         &self,
         request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
     ) -> Result<T, Refusal> {
-        let mut link = self.link().await?;
+        let link = self.link().await?;
+        self.ask_on(&link, request).await
+    }
+
+    async fn ask_on<T>(
+        &self,
+        link: &Link,
+        request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T, Refusal> {
         // Boxed, since the client's futures are large and callers nest.
-        let answer = Box::pin(request(&mut link.client)).await.map_err(|error| self.judge(&link, &error))?;
+        let answer = Box::pin(request(&mut link.client.clone())).await.map_err(|error| self.judge(link, &error))?;
+        link.hear();
         self.distrusted.end();
         Ok(answer)
     }
 
-    /// Grants a lease under an id of our own. Returns the TTL in seconds, or None where the server has that lease already.
-    pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<Option<i64>> {
+    /// Grants a lease under an id of our own, which is asked for only once. Returns the TTL in seconds.
+    pub async fn grant(&self, lease: i64, ttl: i64) -> Outcome<i64> {
         let options = LeaseGrantOptions::new().with_id(lease);
-        match self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await {
-            Ok(reply) => Ok(Some(reply.ttl())),
-            Err(Refusal::LeaseExists) => Ok(None),
-            Err(refusal) => Err(refusal.into()),
+        let reply = self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await?;
+        match reply.ttl() {
+            ttl @ 1.. if reply.id() == lease => Ok(ttl),
+            _ => Err(self.odd("another lease was granted than was asked for")),
         }
     }
 
-    /// The TTL in seconds with which a lease was granted, or None when it is gone.
-    pub async fn granted_ttl(&self, lease: i64) -> Outcome<Option<i64>> {
-        let reply = self.ask(async |client| client.lease_time_to_live(lease, None).await).await?;
-        Ok((reply.ttl() > 0).then_some(reply.granted_ttl()))
-    }
-
-    /// Ends a lease and with it its key. Returns whether there was one.
-    pub async fn revoke(&self, lease: i64) -> Outcome<bool> {
+    /// Ends a lease, if there is such a one, and with it what is bound to it.
+    pub async fn revoke(&self, lease: i64) -> Outcome<()> {
         match self.ask(async |client| client.lease_revoke(lease).await).await {
-            Ok(_) => Ok(true),
-            Err(Refusal::NoLease) => Ok(false),
+            Ok(_) | Err(Refusal::NoLease) => Ok(()),
             Err(refusal) => Err(refusal.into()),
         }
     }
 
     /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
-    pub async fn txn(&self, txn: Txn) -> Outcome<Option<TxnResponse>> {
-        match self.ask(async |client| client.txn(txn).await).await {
+    pub async fn txn(&self, txn: Txn) -> Outcome<Option<Reply>> {
+        let link = self.link().await?;
+        self.txn_on(&link, txn).await
+    }
+
+    async fn txn_on(&self, link: &Link, txn: Txn) -> Outcome<Option<Reply>> {
+        match self.ask_on(link, async |client| client.txn(txn).await).await {
             Ok(reply) => {
                 reply.header().inspect(|header| self.introduce(header));
-                Ok(Some(reply))
+                self.understood(Reply::of(reply.0)).map(Some)
             }
             Err(Refusal::NoLease) => Ok(None),
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// A transaction that names no lease.
+    pub async fn read(&self, txn: Txn) -> Outcome<Reply> {
+        let link = self.link().await?;
+        self.read_on(&link, txn).await
+    }
+
+    /// The same, on this connection.
+    pub async fn read_on(&self, link: &Link, txn: Txn) -> Outcome<Reply> {
+        self.txn_on(link, txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
+    }
+
+    /// What was read of a reply. One that is none to what was asked says nothing of the lock.
+    pub fn understood<T>(&self, read: Result<T, Odd>) -> Outcome<T> {
+        read.map_err(|Odd(why)| self.odd(why))
+    }
+
+    fn odd(&self, why: &str) -> Trouble {
+        self.passing(self.turn(), true, why)
     }
 
     /// The value of one key, where it exists; linearizable.
@@ -276,10 +357,6 @@ impl Client {
     }
 }
 
-async fn open(channel: tonic::transport::Channel, options: ConnectOptions) -> Result<etcd_client::Client, Fault> {
-    etcd_client::Client::from_channel(Channel::Tonic(channel), Some(options)).await.map_err(|error| Fault::of(&error))
-}
-
 impl From<Trouble> for Refusal {
     fn from(trouble: Trouble) -> Self {
         Self::Trouble(trouble)
@@ -289,8 +366,7 @@ impl From<Trouble> for Refusal {
 impl From<Refusal> for Trouble {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::NoLease => Self::Lost("the lease expired or was revoked".to_owned()),
-            Refusal::LeaseExists => Self::Lost("somebody else has the lease".to_owned()),
+            Refusal::NoLease => super::gone(),
             Refusal::Trouble(trouble) => trouble,
         }
     }

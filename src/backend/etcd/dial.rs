@@ -4,16 +4,19 @@
 //! client's certificate comes after the handshake, when the client believes itself connected.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tonic::transport::Channel;
 
@@ -24,6 +27,9 @@ use crate::error::{Failure, chain};
 
 /// How long a server may take to show what it speaks.
 const PROBE: Duration = Duration::from_secs(1);
+
+/// How long one address of a host is tried before the next is tried as well.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// One server's address with everything that a connection to it takes.
 #[derive(Clone, Debug)]
@@ -72,6 +78,11 @@ impl Dial {
         Ok(Self { url, route, endpoint, fate: Arc::default() })
     }
 
+    /// Whether a connection has been answered by the server itself once it is open.
+    pub fn is_secure(&self) -> bool {
+        self.route.tls.is_some()
+    }
+
     /// Connects. Where the last connection was closed without a word, it finds out first whether the scheme is wrong.
     pub async fn connect(&self) -> Result<Channel, Fault> {
         let fate = std::mem::take(&mut *self.fate());
@@ -116,7 +127,7 @@ impl Route {
     }
 
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
-        let tcp = TcpStream::connect(&self.authority).await?;
+        let tcp = first_to_connect(tokio::net::lookup_host(&self.authority).await?).await?;
         tcp.set_nodelay(true)?;
         Ok(match &self.tls {
             None => Box::new(tcp),
@@ -144,6 +155,27 @@ impl Route {
             }
         };
         tokio::time::timeout(PROBE, answer).await.is_ok_and(|answer: io::Result<bool>| answer.unwrap_or(false))
+    }
+}
+
+/// A connection to whichever of a host's addresses answers first. One that is silent does not keep the others waiting for
+/// longer than [`STAGGER`], and one that refuses not at all.
+async fn first_to_connect(addresses: impl IntoIterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    let (mut addresses, mut running) = (addresses.into_iter(), FuturesUnordered::new());
+    let mut failure = io::Error::new(ErrorKind::NotFound, "the host has no address");
+    loop {
+        match addresses.next() {
+            Some(address) => running.push(TcpStream::connect(address)),
+            None if running.is_empty() => return Err(failure),
+            None => {}
+        }
+        let patience = if addresses.size_hint().1 == Some(0) { Duration::MAX } else { STAGGER };
+        match timeout(patience, running.next()).await {
+            Ok(Some(Ok(connected))) => return Ok(connected),
+            Ok(Some(Err(error))) => failure = error,
+            // It is the next one's turn.
+            Ok(None) | Err(_) => {}
+        }
     }
 }
 
@@ -216,5 +248,45 @@ impl AsyncWrite for Witness {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// An address that answers nothing: its queue of connections is full.
+    async fn silent() -> (tokio::net::TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+        let listener = socket.listen(0).expect("a listener");
+        let address = listener.local_addr().expect("its address");
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(100), TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        (listener, waiting)
+    }
+
+    #[test]
+    fn a_silent_address_keeps_no_other_waiting() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (mute, _waiting) = silent().await;
+            let sound = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+            let refusing = {
+                let gone = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+                gone.local_addr().expect("its address")
+            };
+            let [mute, sound] = [&mute, &sound].map(|listener| listener.local_addr().expect("its address"));
+            let connected = timeout(Duration::from_secs(5), first_to_connect([refusing, mute, sound])).await;
+            let connected = connected.expect("in time").expect("a connection");
+            assert_eq!(connected.peer_addr().expect("its address"), sound);
+            let refused = first_to_connect([refusing, refusing]).await.map(drop).map_err(|error| error.kind());
+            assert_eq!(refused, Err(ErrorKind::ConnectionRefused));
+            assert_eq!(first_to_connect([]).await.map(drop).map_err(|error| error.kind()), Err(ErrorKind::NotFound));
+        });
     }
 }

@@ -12,8 +12,6 @@ use crate::backend::tls;
 pub enum Fault {
     /// The server knows no such lease.
     NoLease,
-    /// The server already has a lease with this id.
-    LeaseExists,
     /// The server knows no users, so there is nobody to be.
     AuthDisabled,
     /// The credentials or the rights do not suffice; the server's words.
@@ -42,8 +40,6 @@ impl Fault {
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::of_status(status),
             etcd_client::Error::TransportError(error) => Self::of_transport(error),
-            // The client's words for a first reply with a TTL of zero.
-            etcd_client::Error::LeaseKeepAliveError(words) if words == "lease not found" => Self::NoLease,
             other => Self::Passing { answered: false, cause: other.to_string() },
         }
     }
@@ -78,7 +74,6 @@ impl Fault {
         }
         match status.code() {
             Code::NotFound if words == "requested lease not found" => Self::NoLease,
-            Code::FailedPrecondition if words == "lease already exists" => Self::LeaseExists,
             Code::FailedPrecondition if words == "authentication is not enabled" => Self::AuthDisabled,
             Code::PermissionDenied => Self::Denied(words),
             // The rights changed while the request was under way.
@@ -88,7 +83,7 @@ impl Fault {
             Code::InvalidArgument if words.contains("authentication failed") || words == "user name is empty" => {
                 Self::Denied(words)
             }
-            Code::InvalidArgument | Code::OutOfRange => Self::Refused(words),
+            Code::InvalidArgument if status.message().starts_with("etcdserver: ") => Self::Refused(words),
             _ if words.is_empty() => Self::Passing { answered: true, cause: format!("{:?}", status.code()) },
             // An expired token is among these: a new connection brings a new one.
             _ => Self::Passing { answered: true, cause: words },
@@ -118,7 +113,6 @@ mod tests {
     #[test]
     fn a_server_s_words_decide() {
         assert_eq!(status(Code::NotFound, "etcdserver: requested lease not found"), Fault::NoLease);
-        assert_eq!(status(Code::FailedPrecondition, "etcdserver: lease already exists"), Fault::LeaseExists);
         assert_eq!(
             status(Code::PermissionDenied, "etcdserver: permission denied"),
             Fault::Denied("permission denied".into())
@@ -133,10 +127,24 @@ mod tests {
             (Code::ResourceExhausted, "too many requests"),
             (Code::Unauthenticated, "invalid auth token"),
             (Code::InvalidArgument, "revision of auth store is old"),
+            (Code::OutOfRange, "mvcc: required revision has been compacted"),
         ] {
             let expected = Fault::Passing { answered: true, cause: words.into() };
             assert_eq!(status(code, &format!("etcdserver: {words}")), expected);
         }
+    }
+
+    #[test]
+    fn what_the_client_s_library_says_is_no_word_of_the_server_s() {
+        let words = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        for code in [Code::OutOfRange, Code::InvalidArgument] {
+            let fault = Fault::of(&etcd_client::Error::GRpcStatus(Status::new(code, words)));
+            assert_eq!(fault, Fault::Passing { answered: true, cause: words.into() });
+        }
+        assert_eq!(
+            status(Code::InvalidArgument, "etcdserver: key is not provided"),
+            Fault::Refused("key is not provided".into())
+        );
     }
 
     #[test]

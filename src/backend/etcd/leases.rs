@@ -5,13 +5,10 @@
 //! that were granted after its time. So once another leader is seen, the key is bound to a fresh lease: its place in the
 //! queue and its token stay, and the old lease may end as it likes.
 
-use super::client::Client;
-use super::queue::Own;
 use super::view::{self, Rebound};
 use super::{Contender, random_lease};
 use crate::backend::{Outcome, Trouble};
 use crate::clock::Instant;
-use crate::error::Failure;
 
 /// How often the key may be written by others during one change.
 const WRITES: usize = 3;
@@ -33,7 +30,7 @@ impl Leases {
         Self { first: lease, bound: lease, others: Vec::new(), changing: false }
     }
 
-    /// The lease that the key is named after, for good.
+    /// The lease that the key is named after.
     pub fn first(&self) -> i64 {
         self.first
     }
@@ -53,6 +50,17 @@ impl Leases {
         self.bound == lease || self.others.contains(&lease)
     }
 
+    /// Nothing is known of what became of the first, and of its key: another one takes its place.
+    pub fn start_anew(&mut self, lease: i64) {
+        self.remember(self.bound);
+        (self.first, self.bound) = (lease, lease);
+    }
+
+    /// Those that the key is not known to be bound to.
+    pub fn others(&self) -> &[i64] {
+        &self.others
+    }
+
     /// All of them, the bound one first.
     pub fn all(&self) -> impl Iterator<Item = i64> {
         std::iter::once(self.bound).chain(self.others.iter().copied())
@@ -66,6 +74,10 @@ impl Leases {
     /// A lease that the key may be bound to from now on.
     pub fn try_another(&mut self, lease: i64) {
         self.changing = true;
+        self.remember(lease);
+    }
+
+    fn remember(&mut self, lease: i64) {
         if self.others.len() == REMEMBERED {
             self.others.remove(0);
         }
@@ -81,55 +93,53 @@ impl Leases {
 }
 
 impl Contender {
-    /// Binds the key, which is `own`, to a fresh lease. Returns the `s` of that lease: no renewal is needed, since what a
-    /// majority has granted and bound no replaced leader can have made up.
+    /// Binds the key to a fresh lease. Returns the `s` of that lease: no renewal is needed, since what a majority has granted
+    /// and bound no replaced leader can have made up.
     ///
     /// A request whose reply is missed may be applied at any time later. So it demands that the key was not written
     /// since it was read, and only one that succeeded ends the change: it is a write, so it voids all before it.
-    pub(super) async fn change_lease(&self, mut own: Own) -> Outcome<Instant> {
+    pub(super) async fn change_lease(&self) -> Outcome<Instant> {
+        // Those of the old lease prove nothing any more.
+        self.renewing.clear();
+        let lease = random_lease().map_err(Trouble::Fatal)?;
+        self.entry.borrow_mut().leases.try_another(lease);
+        let s = Instant::now();
+        let ((mut own, _), ()) = tokio::try_join!(self.confirm(), self.grant_no_less(lease))?;
         for _ in 0..WRITES {
-            let lease = random_lease().map_err(Trouble::Fatal)?;
-            self.entry.borrow_mut().leases.try_another(lease);
-            let s = Instant::now();
-            self.grant_no_less(lease).await?;
             let rebind = view::rebind(&self.key(), own.created, own.modified, lease);
-            let Some(reply) = self.client.txn(rebind).await? else { return Err(uncertain(&self.client)) };
-            match Rebound::of(&reply) {
+            let Some(reply) = self.client.txn(rebind).await? else { break };
+            match self.client.understood(Rebound::of(reply, &self.key()))? {
                 Rebound::Done { revision, term } => {
-                    let mut entry = self.entry.borrow_mut();
-                    entry.leases.changed_to(lease);
-                    entry.term = term;
-                    if entry.held {
-                        entry.held_at = Some(revision);
-                    }
-                    self.client.note("etcd: another leader: the key has a fresh lease".to_owned());
+                    self.changed(lease, revision, term);
                     return Ok(s);
                 }
                 Rebound::Written(now) => own = self.checked(now)?,
             }
         }
-        Err(uncertain(&self.client))
+        let cause = format!("{}: the key could not be bound to a fresh lease", self.client.endpoint());
+        Err(Trouble::Uncertain { answered: true, cause })
+    }
+
+    fn changed(&self, lease: i64, revision: i64, term: u64) {
+        let mut entry = self.entry.borrow_mut();
+        entry.leases.changed_to(lease);
+        entry.term = term;
+        if entry.held {
+            entry.held_at = Some(revision);
+        }
+        self.client.note("etcd: another leader: the key has a fresh lease".to_owned());
     }
 
     /// The deadlines are those of the first lease, so another must not be shorter.
     async fn grant_no_less(&self, lease: i64) -> Outcome<()> {
         let before = self.entry.borrow().granted.and_then(|granted| granted.cover);
-        let ttl = self.client.grant(lease, self.ttl).await?;
-        match ttl.map(|ttl| std::time::Duration::from_secs(ttl.unsigned_abs())) {
-            Some(ttl) if before.is_none_or(|before| ttl >= before) => Ok(()),
-            Some(ttl) => Err(Trouble::Uncertain {
-                answered: true,
-                cause: format!("{}: granted a TTL of {ttl:?} only", self.client.endpoint()),
-            }),
-            // An id of 63 random bits that is somebody else's.
-            None => Err(Trouble::Fatal(Failure::fault("a fresh lease was there already"))),
+        let ttl = std::time::Duration::from_secs(self.client.grant(lease, self.ttl).await?.unsigned_abs());
+        if before.is_none_or(|before| ttl >= before) {
+            return Ok(());
         }
+        let cause = format!("{}: granted a TTL of {ttl:?} only", self.client.endpoint());
+        Err(Trouble::Uncertain { answered: true, cause })
     }
-}
-
-fn uncertain(client: &Client) -> Trouble {
-    let cause = format!("{}: the key could not be bound to a fresh lease", client.endpoint());
-    Trouble::Uncertain { answered: true, cause }
 }
 
 #[cfg(test)]
@@ -148,6 +158,14 @@ mod tests {
         assert!(!leases.changing());
         assert_eq!((leases.first(), leases.bound()), (1, 3));
         assert_eq!(leases.all().collect::<Vec<_>>(), [3, 2, 1]);
+    }
+
+    #[test]
+    fn one_that_may_have_been_granted_is_remembered() {
+        let mut leases = Leases::new(1);
+        leases.start_anew(2);
+        assert_eq!((leases.first(), leases.bound(), leases.others()), (2, 2, &[1][..]));
+        assert!(!leases.changing());
     }
 
     #[test]

@@ -6,10 +6,13 @@ mod client;
 mod dial;
 mod discover;
 mod dns;
+mod entry;
 mod fault;
 mod leases;
+mod link;
 pub mod probe;
 mod queue;
+mod release;
 mod renew;
 mod view;
 mod watch;
@@ -21,27 +24,21 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::pending::Pending;
+use super::pending::{Pending, Race};
 use super::{Backend, Granted, Note, Outcome, Place, Queue, Server, Trouble, Want};
 use crate::clock::Instant;
 use crate::error::Failure;
 use crate::holder::Record;
 use client::Client;
-use leases::Leases;
+use entry::{Entry, Past};
 pub use queue::check_name;
-use queue::{Line, Own, Prefix};
-use renew::KeepAlive;
-use view::View;
+use queue::{Own, Prefix};
+use renew::{Attempt, KeepAlive};
+use view::{Confirmed, View};
 
 /// How long the grant runs ahead of the transaction that needs it, on the same connection: enough to be applied first,
 /// and less than waiting for its reply.
 const HEAD_START: Duration = Duration::from_millis(2);
-
-/// How long the release waits to be told whether the key was there to the end.
-const LAST_LOOK: Duration = Duration::from_secs(1);
-
-/// How long a release waits for the answer to a grant that it finds under way.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// One contender for one lock on etcd.
 pub struct Contender {
@@ -52,57 +49,15 @@ pub struct Contender {
     value: String,
     entry: RefCell<Entry>,
     /// A lease whose grant was not answered yet.
-    granting: Pending<Outcome<Option<i64>>>,
+    granting: Pending<Outcome<(Instant, i64)>>,
+    /// Renewals that were not confirmed yet.
+    renewing: Race<Attempt>,
+    /// A stream for the next renewal.
     keep_alive: RefCell<Option<KeepAlive>>,
-    /// The key of the lease before this one, and up to which revision it is known to have held the lock.
-    before: RefCell<Option<(String, i64)>>,
+    /// The keys before this one.
+    past: RefCell<Past>,
     /// A renewal saw that somebody before us is gone; the watch may have died without a word.
     moved: Notify,
-}
-
-/// One key of this contender, and what is known of it.
-#[derive(Clone, Debug)]
-struct Entry {
-    leases: Leases,
-    /// Sampled before the first grant was sent: the lease, if a reply was missed, is no older.
-    sent: Option<Instant>,
-    granted: Option<Granted>,
-    /// The revision that created our key, once it is known.
-    created: Option<i64>,
-    /// The last revision at which our key was seen; watching goes on from there.
-    seen: Option<i64>,
-    /// The last revision at which this contender was seen to hold the lock.
-    held_at: Option<i64>,
-    /// The Raft term of the last confirmed read.
-    term: u64,
-    line: Option<Line>,
-    held: bool,
-    /// How the lease or the key was lost.
-    lost: Option<String>,
-    /// A revocation was sent, and its reply missed.
-    revoking: bool,
-}
-
-impl Entry {
-    fn new() -> Result<Self, Failure> {
-        random_lease().map(Self::with_lease)
-    }
-
-    fn with_lease(lease: i64) -> Self {
-        Self {
-            leases: Leases::new(lease),
-            sent: None,
-            granted: None,
-            created: None,
-            seen: None,
-            held_at: None,
-            term: 0,
-            line: None,
-            held: false,
-            lost: None,
-            revoking: false,
-        }
-    }
 }
 
 impl Contender {
@@ -115,7 +70,7 @@ impl Contender {
     pub fn adopt(server: &Server, want: Want, lease_id: &str, note: Note) -> Result<Self, Failure> {
         let lease = i64::from_str_radix(lease_id, 16).ok().filter(|lease| *lease > 0);
         let lease = lease.ok_or_else(|| Failure::usage(format!("{lease_id:?} is not an etcd lease")))?;
-        let entry = Entry { sent: Some(Instant::now()), held: true, ..Entry::with_lease(lease) };
+        let entry = Entry { asked: true, held: true, ..Entry::with_lease(lease) };
         Self::with_entry(server, want, note, entry)
     }
 
@@ -130,8 +85,9 @@ impl Contender {
             value: record.to_json(),
             entry: RefCell::new(entry),
             granting: Pending::default(),
+            renewing: Race::default(),
             keep_alive: RefCell::new(None),
-            before: RefCell::new(None),
+            past: RefCell::default(),
             moved: Notify::new(),
         })
     }
@@ -145,41 +101,60 @@ impl Contender {
         self.prefix.key(self.entry.borrow().leases.first())
     }
 
-    /// Creates the lease, and enters the queue without waiting for the reply.
+    /// Creates the lease, and enters the queue, where it may without waiting for the reply.
     async fn grant_and_enter(&self) -> Outcome<(Granted, View)> {
-        // The head start is worth something only on a connection that is open already.
-        self.client.link().await?;
-        let lease = self.lease();
-        let s = Instant::now();
-        let first = *self.entry.borrow_mut().sent.get_or_insert(s);
-        let (client, ttl) = (Rc::clone(&self.client), self.ttl);
-        self.granting.begin(async move { client.grant(lease, ttl).await });
-        let (ttl, early) = if let Ok(ttl) = timeout(HEAD_START, self.grant_answer()).await {
-            (ttl?, None)
-        } else {
-            let (ttl, view) = tokio::join!(self.grant_answer(), self.put_key());
-            (ttl?, Some(view))
+        let link = self.client.link().await?;
+        if !self.granting.is_under_way() {
+            self.ask_for_lease()?;
+        }
+        // On another connection than one that lives both could be held up, and applied when everything was given up.
+        let head_start = if link.is_lively() { HEAD_START } else { Duration::MAX };
+        let enter = async {
+            if let Ok(ttl) = timeout(head_start, self.grant_answer()).await {
+                return (ttl, Ok(None));
+            }
+            tokio::join!(self.grant_answer(), self.put_key())
         };
-        let granted = match ttl {
-            Some(ttl) => self.granted(s, ttl),
-            // A grant whose reply was missed made it, no earlier than the first was sent.
-            None => self.granted(first, self.granted_ttl().await?),
-        };
+        let ((ttl, early), ()) = tokio::join!(enter, self.end_strays());
+        let granted = self.granted(ttl?);
         self.entry.borrow_mut().granted = Some(granted);
-        let view = match early.transpose()?.flatten() {
+        let view = match early? {
             Some(view) => view,
             None => self.put_key_under_lease().await?,
         };
         Ok((granted, view))
     }
 
-    async fn grant_answer(&self) -> Outcome<Option<i64>> {
+    /// Asks for a lease under an id of our own. One that may have been granted before is not asked for again: a request for it
+    /// that is held up somewhere could be applied after we gave everything up, and a key with it.
+    fn ask_for_lease(&self) -> Outcome<()> {
+        let mut entry = self.entry.borrow_mut();
+        if std::mem::replace(&mut entry.asked, true) {
+            entry.leases.start_anew(random_lease().map_err(Trouble::Fatal)?);
+        }
+        let (client, lease, ttl) = (Rc::clone(&self.client), entry.leases.bound(), self.ttl);
+        let s = Instant::now();
+        self.granting.begin(async move { Ok((s, client.grant(lease, ttl).await?)) });
+        Ok(())
+    }
+
+    /// Ends earlier leases, if they were granted after all, so that we do not stand in line behind a key of our own. The
+    /// release does it once more.
+    async fn end_strays(&self) {
+        let strays = self.entry.borrow().leases.others().to_vec();
+        for lease in strays {
+            // One trouble on the way to the server is the grant's too.
+            let _ = self.client.revoke(lease).await;
+        }
+    }
+
+    async fn grant_answer(&self) -> Outcome<(Instant, i64)> {
         let lost = || Err(Trouble::Uncertain { answered: false, cause: "the grant's answer was missed".to_owned() });
         self.granting.answer().await.unwrap_or_else(lost)
     }
 
     /// What counts is what the server granted.
-    fn granted(&self, s: Instant, ttl: i64) -> Granted {
+    fn granted(&self, (s, ttl): (Instant, i64)) -> Granted {
         if ttl > self.ttl {
             self.client
                 .note(format!("etcd: granted a TTL of {ttl}s, the least of the server, instead of {}s", self.ttl));
@@ -187,42 +162,44 @@ impl Contender {
         Granted { s, cover: Some(Duration::from_secs(ttl.unsigned_abs())) }
     }
 
-    async fn granted_ttl(&self) -> Outcome<i64> {
-        self.client.granted_ttl(self.lease()).await?.ok_or_else(|| Trouble::Lost("the lease expired".to_owned()))
-    }
-
     /// Enters the queue. None where the lease is unknown: this overtook the grant, or the lease is gone.
     async fn put_key(&self) -> Outcome<Option<View>> {
         let lease = self.lease();
-        let reply = self.client.txn(view::enter(&self.prefix, &self.key(), lease, &self.value)).await?;
-        Ok(reply.map(|reply| View::of_queue(&reply, &self.prefix, lease, &self.value)))
+        let (key, value) = (self.key(), &self.value);
+        let Some(reply) = self.client.txn(view::enter(&self.prefix, &key, lease, value)).await? else {
+            return Ok(None);
+        };
+        self.client.understood(View::entered(reply, &self.prefix, &key, lease, value)).map(Some)
     }
 
     async fn put_key_under_lease(&self) -> Outcome<View> {
-        self.put_key().await?.ok_or_else(|| Trouble::Lost("the lease expired or was revoked".to_owned()))
+        self.put_key().await?.ok_or_else(gone)
     }
 
     /// Reads the queue.
     async fn look(&self) -> Outcome<Place> {
-        let lease = self.lease();
-        let Some(reply) = self.client.txn(view::look(&self.prefix, &self.key())).await? else {
-            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
-        };
-        self.place(View::of_queue(&reply, &self.prefix, lease, &self.value)).await
+        let key = self.key();
+        let reply = self.client.read(view::look(&self.prefix, &key)).await?;
+        self.place(self.client.understood(View::looked(reply, &self.prefix, &key))?).await
     }
 
     /// What a view of the queue makes of us.
-    async fn place(&self, view: View) -> Outcome<Place> {
-        let own = self.checked(view.own)?;
+    async fn place(&self, mut view: View) -> Outcome<Place> {
+        let own = self.checked(view.own.take())?;
+        while let Some(rest) = view.rest() {
+            let page = self.client.read(view::page(&self.prefix, rest, view.revision)).await?;
+            self.client.understood(view.read_on(page, &self.prefix))?;
+        }
+        let line = view.line(own.created);
         {
             let mut entry = self.entry.borrow_mut();
             entry.created = Some(own.created);
             entry.seen = Some(view.revision);
-            entry.line.clone_from(&view.line);
-            entry.held = view.line.is_none();
+            entry.line.clone_from(&line);
+            entry.held = line.is_none();
             entry.held_at = entry.held.then_some(view.revision);
         }
-        let Some(line) = view.line else {
+        let Some(line) = line else {
             // Revisions are positive.
             return Ok(Place::Held { token: own.created.unsigned_abs(), key: self.key() });
         };
@@ -238,56 +215,50 @@ impl Contender {
         Own::check(own, &self.key(), &entry.leases, entry.created)
     }
 
-    /// Reads our key, and whether those before us are still there. Returns the key and the Raft term of the read.
-    async fn confirm(&self) -> Outcome<(Own, u64)> {
+    /// The keys of those before us of whom we must know whether they are still there.
+    fn ahead(&self) -> Vec<Vec<u8>> {
         let line = self.entry.borrow().line.clone();
-        let others = line.as_ref().map_or(Vec::new(), |line| vec![line.before.as_slice(), line.first.as_slice()]);
-        let Some(reply) = self.client.txn(view::confirm(&self.key(), &others)).await? else {
-            return Err(Trouble::Lost("the lease expired or was revoked".to_owned()));
-        };
-        let (view, complete) = View::of_keys(&reply);
-        let own = self.checked(view.own)?;
-        // What the watch may have missed must be read, even by a wait that starts later.
-        let mut entry = self.entry.borrow_mut();
-        entry.seen = complete.then_some(view.revision);
-        if entry.held {
-            entry.held_at = Some(view.revision);
-        }
-        drop(entry);
-        if !complete {
-            self.moved.notify_one();
-        }
-        Ok((own, view.term))
+        line.map_or(Vec::new(), |line| vec![line.before, line.first])
     }
 
-    async fn renew_once(&self) -> Outcome<renew::Renewal> {
-        let lease = self.lease();
-        // Out of its place while in use: one that is dropped half-way is not used again.
-        let idle = self.keep_alive.borrow_mut().take().filter(|stream| stream.serves(&self.client, lease));
-        let mut stream = match idle {
-            Some(stream) => stream,
-            None => KeepAlive::open(&self.client, lease).await?,
-        };
-        let renewal = stream.renew(&self.client).await?;
-        self.keep_alive.replace(Some(stream));
-        Ok(renewal)
+    /// Reads our key, and whether those before us are still there. Returns the key and the Raft term of the read.
+    async fn confirm(&self) -> Outcome<(Own, u64)> {
+        let (key, ahead) = (self.key(), self.ahead());
+        let others: Vec<_> = ahead.iter().map(Vec::as_slice).collect();
+        let reply = self.client.read(view::confirm(&key, &others)).await?;
+        let read = self.client.understood(Confirmed::of(reply, &key, &others))?;
+        let term = read.term;
+        Ok((self.confirmed(read)?, term))
+    }
+
+    /// What such a read shows.
+    fn confirmed(&self, read: Confirmed) -> Outcome<Own> {
+        let own = self.checked(read.own)?;
+        // What the watch may have missed must be read, even by a wait that starts later.
+        let mut entry = self.entry.borrow_mut();
+        entry.seen = read.complete.then_some(read.revision);
+        if entry.held {
+            entry.held_at = Some(read.revision);
+        }
+        drop(entry);
+        if !read.complete {
+            self.moved.notify_one();
+        }
+        Ok(own)
     }
 
     async fn try_enter(&self) -> Outcome<(Granted, Place)> {
         if self.entry.borrow().lost.is_some() {
-            let held_at = self.entry.borrow().held_at;
-            if let Some(held_at) = held_at {
-                self.before.replace(Some((self.key(), held_at)));
-            }
+            let (key, left) = (self.key(), self.entry.borrow().clone());
             match self.try_release().await {
-                Ok(()) | Err(Trouble::Lost(_)) => {}
+                Ok(()) | Err(Trouble::Lost(_)) => self.past.borrow_mut().add(key, &left),
                 Err(trouble) => return Err(trouble),
             }
         }
         let granted = self.entry.borrow().granted;
         let (granted, view) = match granted {
             Some(granted) => (granted, self.put_key_under_lease().await?),
-            None => self.grant_and_enter().await?,
+            None => Box::pin(self.grant_and_enter()).await?,
         };
         self.entry.borrow_mut().term = view.term;
         Ok((granted, self.place(view).await?))
@@ -307,23 +278,6 @@ impl Contender {
         self.look().await
     }
 
-    async fn try_renew(&self) -> Outcome<Instant> {
-        if self.entry.borrow().leases.changing() {
-            return self.change_lease(self.confirm().await?.0).await;
-        }
-        let renewal = self.renew_once().await?;
-        let (own, term) = self.confirm().await?;
-        {
-            let mut entry = self.entry.borrow_mut();
-            let before = std::mem::replace(&mut entry.term, term);
-            if renew::believable(before, renewal.term, term) && own.lease == entry.leases.bound() {
-                return Ok(renewal.s);
-            }
-            entry.leases.change();
-        }
-        self.change_lease(own).await
-    }
-
     /// The next revision from which to watch our key, once something happened that is no trouble.
     async fn watch_on(&self) -> Outcome<()> {
         let seen = self.entry.borrow().seen;
@@ -334,66 +288,11 @@ impl Contender {
         Ok(())
     }
 
-    /// Whether the history between the two leases shows no other contender. What was compacted may have held one.
-    async fn try_alone(&self) -> Outcome<bool> {
-        let (before, created) = (self.before.borrow().clone(), self.entry.borrow().created);
-        let (Some((key, held_at)), Some(created)) = (before, created) else { return Ok(false) };
-        watch::nobody_between(&self.client, &self.prefix, (&key, held_at), created).await
-    }
-
-    async fn try_release(&self) -> Outcome<()> {
-        // A grant that is applied after the revocation would leave its lease behind.
-        let _ = timeout(SETTLE, self.granting.answer()).await;
-        let Entry { sent, created, held, lost, revoking, .. } = self.entry.borrow().clone();
-        if sent.is_none() {
-            return Ok(());
-        }
-        if held && lost.is_none() && !revoking {
-            match created {
-                Some(_) => self.check_held().await,
-                None => self.find_lease().await?,
-            }
-        }
-        self.client.link().await?;
-        self.entry.borrow_mut().revoking = true;
-        let found = self.revoke_all().await?;
-        self.keep_alive.replace(None);
-        // Its successor needs another lease, so that nothing that is still under way can touch it.
-        let entry = self.entry.replace(Entry::new().map_err(Trouble::Fatal)?);
-        match entry.lost {
-            Some(cause) if held => Err(Trouble::Lost(cause)),
-            None if held && !found && !revoking => Err(Trouble::Lost("the lease was gone at the release".to_owned())),
-            _ => Ok(()),
-        }
-    }
-
-    /// Ends all leases, and the key with the one that it is bound to. Whether there was one that it can have been bound to.
-    async fn revoke_all(&self) -> Outcome<bool> {
-        let leases = self.entry.borrow().leases.clone();
-        let mut found = false;
-        for lease in leases.all() {
-            let there = self.client.revoke(lease).await?;
-            found |= there && (lease == leases.bound() || leases.changing());
-        }
-        Ok(found)
-    }
-
-    /// Finds out which lease the key of another process's contender is bound to.
-    async fn find_lease(&self) -> Outcome<()> {
-        let reply = self.client.txn(view::confirm(&self.key(), &[])).await?;
-        let own = reply.and_then(|reply| View::of_keys(&reply).0.own);
-        if let Some(own) = own.filter(|own| own.lease != self.lease()) {
-            self.entry.borrow_mut().leases.changed_to(own.lease);
-        }
-        Ok(())
-    }
-
-    /// Looks once more at the key that was held: the revocation that follows tells whether the lease was there, but a key
-    /// that somebody deleted leaves its lease alive. No answer is no reason to keep the lease.
-    async fn check_held(&self) {
-        if let Ok(Err(trouble)) = timeout(LAST_LOOK, self.confirm()).await {
-            self.note(&trouble);
-        }
+    /// Whether the history since our key of that token shows no other contender. What was compacted may have held one.
+    async fn try_alone(&self, token: u64) -> Outcome<bool> {
+        let (since, created) = (self.past.borrow().since(token), self.entry.borrow().created);
+        let (Some((held_at, keys)), Some(created)) = (since, created) else { return Ok(false) };
+        watch::nobody_between(&self.client, &self.prefix, held_at, &keys, created).await
     }
 
     /// Remembers what a trouble means for the next call.
@@ -404,6 +303,10 @@ impl Contender {
             entry.lost.get_or_insert_with(|| cause.clone());
         }
     }
+}
+
+fn gone() -> Trouble {
+    Trouble::Lost("the lease expired or was revoked".to_owned())
 }
 
 /// An id of our own for a lease: positive, since etcd prints ids as signed numbers in places; zero would let the server
@@ -436,18 +339,23 @@ impl Backend for Contender {
         }
     }
 
-    async fn alone(&self) -> Outcome<bool> {
-        self.try_alone().await.inspect_err(|trouble| self.note(trouble))
+    async fn alone(&self, since: u64) -> Outcome<bool> {
+        self.try_alone(since).await.inspect_err(|trouble| self.note(trouble))
     }
 
     async fn release(&self) -> Outcome<()> {
-        self.try_release().await
+        self.give_up().await
     }
 
-    fn next_endpoint(&self) -> String {
-        let silent = self.client.endpoint().to_owned();
-        self.client.next_endpoint();
-        self.granting.abandon();
+    fn turn(&self) -> usize {
+        self.client.turn()
+    }
+
+    fn overdue(&self, turn: usize) -> String {
+        let silent = self.client.url(turn).to_owned();
+        if self.client.overdue(turn) {
+            self.granting.abandon();
+        }
         silent
     }
 

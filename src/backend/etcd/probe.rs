@@ -7,7 +7,7 @@ use etcd_client::{Compare, CompareOp, GetOptions, StatusResponse, Txn, TxnOp};
 use super::client::Client;
 use super::discover;
 use super::queue::{Prefix, check_name};
-use super::random_lease;
+use super::{random_lease, renew};
 use crate::backend::probe::{self, Answer, Check, Findings, Inquiry, Role, Verdict};
 use crate::backend::{Note, Outcome, Server, Trouble};
 use crate::error::{Failure, Kind};
@@ -16,6 +16,8 @@ use crate::error::{Failure, Kind};
 const OLDEST: (u32, u32) = (3, 4);
 /// Less than any server grants by default, so that the shortest TTL shows, in seconds.
 const SHORTEST_TTL: i64 = 1;
+/// Longer than any proxy waits with a renewal of its own, in seconds.
+const LONG_TTL: i64 = 60;
 /// Where a look shows whether the server asks for a login, when no lock is named.
 const NOBODYS: &str = "distlock-doctor";
 
@@ -35,7 +37,7 @@ pub async fn probe(server: &Server, inquiry: &Inquiry, note: Note) -> Result<Fin
     if let Some(usable) = probe::usable(server, &endpoints) {
         let client = Client::new(&usable, prefix.as_str(), note)?;
         checks.push(probe::one_cluster(&endpoints));
-        checks.push(Check::new("lease", lease(&client, inquiry).await));
+        checks.push(Check::new("lease", Box::pin(lease(&client, inquiry)).await));
         checks.push(match inquiry.name {
             Some(_) => Check::new("rights", rights(&client, &prefix, inquiry).await),
             None => Check::new("login", login(&client, &usable, &prefix, inquiry).await),
@@ -94,10 +96,28 @@ async fn lease(client: &Client, inquiry: &Inquiry) -> Result<Verdict, Failure> {
     let shortest = probe::within(inquiry.patience, async {
         let shortest = client.grant(id, SHORTEST_TTL).await?;
         client.revoke(id).await?;
-        Ok(shortest.unwrap_or(SHORTEST_TTL))
+        Ok(shortest)
     });
     let shortest = shortest.await?.unsigned_abs();
+    renewable(client, inquiry).await?;
     Ok(granted(shortest, inquiry.ttl.as_secs_f64()))
+}
+
+/// Renews a lease twice in a row.
+async fn renewable(client: &Client, inquiry: &Inquiry) -> Result<(), Failure> {
+    let id = random_lease()?;
+    let renewals = Box::pin(probe::within(inquiry.patience, async {
+        client.grant(id, LONG_TTL).await?;
+        let answered = renew::each_is_answered(client, id).await?;
+        client.revoke(id).await?;
+        Ok(answered)
+    }));
+    if renewals.await? {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Unreachable, "renewals are answered by somebody else than the server")
+        .because("a second renewal of a lease was not answered at once")
+        .hint("etcd's grpc-proxy does that: give the members' own addresses to --endpoints"))
 }
 
 fn granted(shortest: u64, asked: f64) -> Verdict {

@@ -57,6 +57,16 @@ impl Prefix {
         (format!("{}0", self.0).into_bytes(), format!("{}g", self.0).into_bytes())
     }
 
+    /// The least key after this one that may be a contender's: nested names are left out together.
+    pub fn after(&self, key: &[u8]) -> Vec<u8> {
+        let nested = key.get(self.0.len()..).and_then(|rest| rest.iter().position(|byte| *byte == b'/'));
+        match nested {
+            // '0' follows the slash.
+            Some(slash) => [&key[..self.0.len() + slash], b"0"].concat(),
+            None => [key, b"\0"].concat(),
+        }
+    }
+
     /// Whether `key` is a contender's for this very lock, and not for one whose name goes on after the slash.
     pub fn owns(&self, key: &[u8]) -> bool {
         key.strip_prefix(self.0.as_bytes()).is_some_and(|id| {
@@ -81,9 +91,8 @@ pub struct Line {
 
 impl Line {
     /// Who stands before the contender whose key was created at `created`; None when it is first.
-    pub fn before<'a>(prefix: &Prefix, created: i64, keys: impl IntoIterator<Item = Created<'a>>) -> Option<Self> {
-        let mut ahead: Vec<Created> =
-            keys.into_iter().filter(|(key, revision)| *revision < created && prefix.owns(key)).collect();
+    pub fn before<'a>(created: i64, contenders: impl IntoIterator<Item = Created<'a>>) -> Option<Self> {
+        let mut ahead: Vec<Created> = contenders.into_iter().filter(|(_, revision)| *revision < created).collect();
         ahead.sort_by_key(|(_, revision)| *revision);
         let (first, before) = (ahead.first()?.0.to_vec(), ahead.last()?.0.to_vec());
         Some(Self { first, before, ahead: u32::try_from(ahead.len()).unwrap_or(u32::MAX) })
@@ -126,7 +135,7 @@ mod tests {
     use super::*;
 
     fn line(created: i64, keys: &[(&str, i64)]) -> Option<Line> {
-        Line::before(&Prefix::new("/jobs"), created, keys.iter().map(|(key, revision)| (key.as_bytes(), *revision)))
+        Line::before(created, keys.iter().map(|(key, revision)| (key.as_bytes(), *revision)))
     }
 
     #[test]
@@ -179,8 +188,13 @@ mod tests {
     }
 
     #[test]
-    fn nested_locks_stand_in_no_line() {
-        assert_eq!(line(7, &[("/jobs/a", 7), ("/jobs/b/1", 3), ("/jobs/readme", 2)]), None);
+    fn what_is_nested_is_passed_at_one_step() {
+        let prefix = Prefix::new("/jobs");
+        assert_eq!(prefix.after(b"/jobs/5"), b"/jobs/5\0");
+        assert_eq!(prefix.after(b"/jobs/a/5/x"), b"/jobs/a0");
+        assert!(
+            prefix.after(b"/jobs/a/5") > b"/jobs/a/zzz".to_vec() && prefix.after(b"/jobs/a/5") < b"/jobs/a00".to_vec()
+        );
     }
 
     #[test]

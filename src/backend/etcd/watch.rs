@@ -1,10 +1,16 @@
 //! Watching a few keys, across connections, without missing a change.
 
-use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::proto::PbEvent;
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 
-use super::client::{Client, Link};
+use super::client::Client;
+use super::link::Link;
 use super::queue::{Own, Prefix};
 use crate::backend::{Outcome, Trouble};
+
+const PUT: i32 = EventType::Put as i32;
+const DELETE: i32 = EventType::Delete as i32;
+const STRANGE: &str = "an event of no known kind";
 
 /// What happened to a watched key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +44,14 @@ async fn change_on(client: &Client, link: &mut Link, keys: &[&[u8]], after: i64)
     loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(client.uncertain(link, "the watch ended".to_owned())),
+            Ok(None) => return Err(client.uncertain(link, "the watch ended")),
             Err(error) => return Err(client.judge(link, &error).into()),
         };
         if message.canceled() {
             return Err(canceled(client, link, &message));
         }
-        if let Some(change) = first(&message) {
-            return Ok(change);
+        if let Some(event) = message.0.events.into_iter().next() {
+            return change_of(event).ok_or_else(|| client.uncertain(link, STRANGE));
         }
     }
 }
@@ -60,12 +66,19 @@ async fn open(link: &mut Link, keys: &[&[u8]], after: i64) -> Result<WatchStream
     Ok(stream)
 }
 
-/// Reads the history of a lock from the revision at which `before` held it to the creation of our next key at `created`:
-/// whether no other contender's key came or went. False where the history is compacted: somebody may have been there.
-pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64), created: i64) -> Outcome<bool> {
+/// Reads the history of a lock from the revision `held_at`, at which we held it, to the creation of our present key at
+/// `created`: whether no contender's key came or went but those of ours. False where the history is compacted: somebody may
+/// have been there.
+pub async fn nobody_between(
+    client: &Client,
+    prefix: &Prefix,
+    held_at: i64,
+    ours: &[String],
+    created: i64,
+) -> Outcome<bool> {
     let mut link = client.link().await?;
     let (from, to) = prefix.range();
-    let options = WatchOptions::new().with_range(to).with_start_revision(before.1 + 1);
+    let options = WatchOptions::new().with_range(to).with_start_revision(held_at + 1);
     let mut stream = match link.client.watch(from, Some(options)).await {
         Ok(stream) => stream,
         Err(error) => return Err(client.judge(&link, &error).into()),
@@ -73,7 +86,7 @@ pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64
     loop {
         let message = match stream.message().await {
             Ok(Some(message)) => message,
-            Ok(None) => return Err(client.uncertain(&link, "the watch ended".to_owned())),
+            Ok(None) => return Err(client.uncertain(&link, "the watch ended")),
             Err(error) => return Err(client.judge(&link, &error).into()),
         };
         match message.canceled() {
@@ -81,11 +94,12 @@ pub async fn nobody_between(client: &Client, prefix: &Prefix, before: (&str, i64
             true => return Err(canceled(client, &link, &message)),
             false => {}
         }
-        let changes = message.events().iter().filter_map(|event| event.kv());
-        let mut others = changes.filter(|kv| prefix.owns(kv.key()) && kv.key() != before.0.as_bytes());
-        // Our next key's creation comes in the end, so this waits for nothing that does not come.
-        if let Some(kv) = others.next() {
-            return Ok(kv.mod_revision() == created);
+        for event in message.0.events {
+            let Some(kv) = event.kv else { return Err(client.uncertain(&link, STRANGE)) };
+            // Our present key's creation comes in the end, so this waits for nothing that does not come.
+            if prefix.owns(&kv.key) && !ours.iter().any(|key| key.as_bytes() == kv.key) {
+                return Ok(kv.mod_revision == created);
+            }
         }
     }
 }
@@ -96,23 +110,33 @@ fn canceled(client: &Client, link: &Link, message: &WatchResponse) -> Trouble {
         let cause = format!("what happened before revision {} is compacted", message.compact_revision());
         return Trouble::Uncertain { answered: true, cause };
     }
-    client.uncertain(link, format!("the watch was canceled: {}", message.cancel_reason()))
+    client.uncertain(link, &format!("the watch was canceled: {}", message.cancel_reason()))
 }
 
-fn first(message: &WatchResponse) -> Option<Change> {
-    let event = message.events().first()?;
-    let kv = event.kv()?;
-    let now = (event.event_type() == EventType::Put).then(|| Own::from(kv));
-    Some(Change { revision: kv.mod_revision(), now })
+/// None where it is of no kind that is known.
+fn change_of(event: PbEvent) -> Option<Change> {
+    let kv = event.kv?;
+    let revision = kv.mod_revision;
+    match event.r#type {
+        PUT => Some(Change { revision, now: Some(Own::from(kv)) }),
+        DELETE => Some(Change { revision, now: None }),
+        _ => None,
+    }
 }
 
-impl From<&KeyValue> for Own {
-    fn from(kv: &KeyValue) -> Self {
-        Self {
-            created: kv.create_revision(),
-            modified: kv.mod_revision(),
-            lease: kv.lease(),
-            value: kv.value().to_vec(),
-        }
+#[cfg(test)]
+mod tests {
+    use etcd_client::proto::PbKeyValue;
+
+    use super::*;
+
+    #[test]
+    fn an_event_of_an_unknown_kind_is_no_change() {
+        let event = |kind, kv| PbEvent { r#type: kind, kv, prev_kv: None };
+        let kv = || Some(PbKeyValue { create_revision: 3, mod_revision: 4, ..PbKeyValue::default() });
+        assert!(change_of(event(PUT, kv())).is_some_and(|change| change.revision == 4 && change.now.is_some()));
+        assert_eq!(change_of(event(DELETE, kv())), Some(Change { revision: 4, now: None }));
+        assert_eq!(change_of(event(2, kv())), None);
+        assert_eq!(change_of(event(PUT, None)), None);
     }
 }

@@ -231,7 +231,11 @@ impl Backend for Contender {
         }
     }
 
-    fn next_endpoint(&self) -> String {
+    fn turn(&self) -> usize {
+        0
+    }
+
+    fn overdue(&self, _turn: usize) -> String {
         self.path.display().to_string()
     }
 

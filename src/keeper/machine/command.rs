@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 
 use crate::clock::Instant;
 use crate::config::Leftover;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::keeper::calls::Request;
 use crate::lease::{Deadlines, Lease};
 use crate::link::{FromKeeper, Verdict};
@@ -62,6 +62,9 @@ impl Machine {
         self.signaled |= ends(signal);
         if self.seeking() || matches!(self.phase, Phase::Clearing(_)) {
             self.signal(signal, now);
+        } else if self.phase == Phase::Starting {
+            // It may not have been in the group yet; if it was, the two are one to it until its program runs.
+            self.actions.push(Action::SignalCommand(signal));
         }
     }
 
@@ -85,11 +88,10 @@ impl Machine {
         }
     }
 
-    /// Its program could not be executed; why it was to be ended meanwhile weighs more.
-    pub(super) fn not_started(&mut self, failure: Failure, now: Instant) {
+    /// Its program could not be executed; why it was to be ended meanwhile weighs more. Its process ends by itself.
+    pub(super) fn not_started(&mut self, failure: Failure) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Clearing(Verdict::Failed(failure));
-            self.cleared(now);
         }
     }
 
@@ -174,10 +176,7 @@ impl Machine {
     pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
         match self.stop.as_ref().map(|stop| &stop.reason) {
             Some(Reason::Lost(cause)) => self.lost(cause),
-            Some(Reason::Broken(by)) => Verdict::Failed(
-                Failure::new(Kind::Broken, format!("the lock {} was broken and the command ended", self.rules.name))
-                    .because(format!("asked to stop by {by}")),
-            ),
+            Some(Reason::Broken(by)) => self.broken(by),
             _ if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
             _ => verdict,
         }

@@ -22,15 +22,25 @@ impl Machine {
         } else if let Some(queue) = &self.queue {
             busy(name, queue, self.rules.wait)
         } else {
-            let waited = now.since(self.started);
-            let mut failure = Failure::new(Kind::Unreachable, format!("no server could be reached in {waited:.1?}"));
-            failure.causes.clone_from(&self.causes);
-            failure.hint(format!(
-                "check the addresses from {}, and that the servers have a leader; distlock doctor asks each of them",
-                self.rules.source
-            ))
+            self.not_served(now)
         };
         self.conclude(Verdict::Failed(failure), now);
+    }
+
+    /// Nobody could grant a lock, or even answer.
+    fn not_served(&self, now: Instant) -> Failure {
+        let what = if self.answered { "grant a lock" } else { "be reached" };
+        let waited = now.since(self.started);
+        let mut failure = Failure::new(Kind::Unreachable, format!("no server could {what} in {waited:.1?}"));
+        failure.causes.clone_from(&self.causes);
+        failure.hint(way_out(&self.causes, &self.rules.source))
+    }
+
+    /// Somebody asked for the end of it.
+    pub(super) fn broken(&self, by: &str) -> Verdict {
+        let end = if self.alive() { "and the command ended" } else { "before the command ran" };
+        let message = format!("the lock {} was broken {end}", self.rules.name);
+        Verdict::Failed(Failure::new(Kind::Broken, message).because(format!("asked to stop by {by}")))
     }
 
     /// The command is over or never will be: give up what stands on the server, then finish.
@@ -45,7 +55,7 @@ impl Machine {
         if self.alive() || matches!(self.phase, Phase::Held { offered: true, .. }) {
             self.tell(FromKeeper::Ended(verdict.clone()));
         }
-        if !self.entered || self.nothing_there(&verdict) {
+        if !self.entered {
             return self.finish(verdict);
         }
         self.phase = Phase::Releasing(verdict);
@@ -64,14 +74,11 @@ impl Machine {
         }
     }
 
-    /// Nobody ever answered, so nothing stands anywhere, and nobody would answer now.
-    pub(super) fn nothing_there(&self, verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Failed(Failure { kind: Kind::Unreachable, .. })) && !self.answered
-    }
-
+    /// Where nobody ever answered, somebody may have heard all the same: one short try.
     pub(super) fn release_limit(&self, now: Instant) -> Instant {
         let hard = self.lease.as_ref().map_or(now + MAX_RELEASE, |lease| lease.deadlines().hard);
-        hard.min(now + MAX_RELEASE).max(now + MIN_RELEASE)
+        let most = if self.answered { MAX_RELEASE } else { MIN_RELEASE };
+        hard.min(now + most).max(now + MIN_RELEASE)
     }
 
     pub(super) fn release_until(&self, now: Instant) -> Instant {
@@ -84,7 +91,7 @@ impl Machine {
         let verdict = verdict.clone();
         match outcome {
             Err(Trouble::Uncertain { cause, .. }) if self.answered && now < self.release_until(now) => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(Request::Release, now);
             }
             Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
@@ -131,13 +138,30 @@ impl Machine {
         }
     }
 
-    /// Keeps the last few causes, for the message that ends it all.
-    pub(super) fn remember(&mut self, cause: String) {
+    /// Keeps the last few causes, for the message that ends it all. Whether this is a new one.
+    pub(super) fn remember(&mut self, cause: String) -> bool {
+        let known = self.causes.len();
         self.causes.retain(|known| *known != cause);
+        let new = self.causes.len() == known;
         self.causes.push(cause);
         if self.causes.len() > 4 {
             self.causes.remove(0);
         }
+        new
+    }
+}
+
+/// What a user can do about servers that grant nothing.
+fn way_out(causes: &[String], source: &str) -> String {
+    let says = |words: &str| causes.iter().any(|cause| cause.to_lowercase().contains(words));
+    if says("database space exceeded") {
+        "etcd's store is full: compact it, defragment each member, then `etcdctl alarm disarm`".to_owned()
+    } else if says("no leader") || says("no cluster leader") || says("request timed out") {
+        "the servers have no leader: most of them are down, or do not reach each other".to_owned()
+    } else {
+        format!(
+            "check the addresses from {source}, and that the servers have a leader; distlock doctor asks each of them"
+        )
     }
 }
 

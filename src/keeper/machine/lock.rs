@@ -54,12 +54,13 @@ impl Machine {
     }
 
     pub(super) fn placed(&mut self, place: Place, now: Instant) {
-        self.answered = true;
+        (self.answered, self.served) = (true, true);
         match place {
             Place::Held { token, .. } => {
                 if let Some(lease) = &self.lease {
                     self.restarts.held(lease.terms().cover, now);
                 }
+                self.token = token;
                 self.phase = Phase::Held { offered: false, acknowledged: false };
                 self.token = token;
                 self.tell(FromKeeper::Held { token });
@@ -83,10 +84,13 @@ impl Machine {
         match trouble {
             Trouble::Uncertain { answered, cause } => {
                 self.answered |= answered;
-                self.remember(cause);
+                if self.remember(cause.clone()) {
+                    self.tell(FromKeeper::Note(format!("no lock yet: {cause}")));
+                }
                 self.calls.retry(request, now);
             }
-            Trouble::Lost(cause) | Trouble::Broken(cause) => self.rejoin(&cause, now),
+            Trouble::Lost(cause) => self.rejoin(&cause, now),
+            Trouble::Broken(by) => self.conclude(self.broken(&by), now),
             Trouble::Fatal(failure) => {
                 self.answered |= failure.kind != Kind::Unreachable;
                 self.conclude(Verdict::Failed(failure), now);
@@ -133,7 +137,7 @@ impl Machine {
                 if first {
                     self.tell(FromKeeper::Relock(Step::Uncertain(cause.clone())));
                 }
-                self.remember(cause);
+                let _ = self.remember(cause);
             }
         }
     }
@@ -157,9 +161,8 @@ impl Machine {
     pub(super) fn bad_news(&mut self, trouble: Trouble, now: Instant) {
         let deadline = self.lease.as_ref().map(|lease| lease.deadlines().kill);
         match (&self.phase, trouble) {
-            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause) | Trouble::Broken(cause)) => {
-                self.rejoin(&cause, now);
-            }
+            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause)) => self.rejoin(&cause, now),
+            (Phase::Seeking | Phase::Held { .. }, Trouble::Broken(by)) => self.conclude(self.broken(&by), now),
             (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) if self.relocks() => {
                 self.reacquire(cause, now);
             }

@@ -41,7 +41,7 @@ pub struct Rules {
     pub grace: Duration,
     /// The longest wait; `None`: forever; zero: one try.
     pub wait: Option<Duration>,
-    /// Give up when no server answered for this long.
+    /// Give up when no server could let us into the queue for this long.
     pub connect_timeout: Duration,
     /// What becomes of processes that outlive the command.
     pub leftover: Leftover,
@@ -196,7 +196,10 @@ pub struct Machine {
     token: u64,
     /// Something may stand on the server.
     entered: bool,
+    /// A server answered, if only with an error.
     answered: bool,
+    /// A server let us into the queue once: it can grant locks, and will again.
+    served: bool,
     queue: Option<Queue>,
     causes: Vec<String>,
     actions: Vec<Action>,
@@ -224,6 +227,7 @@ impl Machine {
             token: 0,
             entered: false,
             answered: false,
+            served: false,
             queue: None,
             causes: Vec::new(),
             actions: Vec::new(),
@@ -251,7 +255,7 @@ impl Machine {
                 self.phase = Phase::Running;
                 self.tell(FromKeeper::Started);
             }
-            Event::NotStarted(failure) => self.not_started(failure, now),
+            Event::NotStarted(failure) => self.not_started(failure),
             Event::Reaped { command, empty } => self.reaped(command, empty, now),
             Event::Silent(request, endpoint) => self.silent(request, &endpoint, now),
             Event::Started | Event::Tick => {}
@@ -300,7 +304,7 @@ impl Machine {
 
     /// One try takes as long as a connection may take, since there is no other bound.
     fn connect_until(&self) -> Option<Instant> {
-        let bounded = !self.answered || (self.rules.wait == Some(Duration::ZERO) && self.queue.is_none());
+        let bounded = !self.served || (self.rules.wait == Some(Duration::ZERO) && self.queue.is_none());
         bounded.then(|| self.started + self.rules.connect_timeout)
     }
 

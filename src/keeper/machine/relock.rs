@@ -63,6 +63,8 @@ pub(super) struct Frozen {
     /// The lease that the command ran under is gone for good. No other counts before it is proved that nobody else held
     /// the lock in between.
     regaining: bool,
+    /// The token of the lock that it ran under. Those of locks that were had since, and not proved, count for nothing.
+    ran_under: u64,
     cause: String,
 }
 
@@ -115,8 +117,10 @@ impl Machine {
 
     pub(super) fn freeze(&mut self, cause: String, kill_at: Instant, now: Instant) {
         if self.frozen.is_none() {
+            let stage = Stage::Stopping;
+            let ran_under = self.token;
             self.frozen =
-                Some(Frozen { since: now, kill_at, next_pass: now, stage: Stage::Stopping, regaining: false, cause });
+                Some(Frozen { since: now, kill_at, next_pass: now, stage, regaining: false, ran_under, cause });
             self.check_frozen(now);
         }
     }
@@ -209,6 +213,12 @@ impl Machine {
         self.calls.schedule(Request::Enter, now);
     }
 
+    /// The token of the lock that the frozen command ran under: since then nobody else may have held it.
+    #[must_use]
+    pub fn ran_under(&self) -> u64 {
+        self.frozen.as_ref().map_or(self.token, |frozen| frozen.ran_under)
+    }
+
     /// Where the new contender stands. Behind somebody is too late: that one holds the lock, or will.
     pub(super) fn replaced(&mut self, place: &Place, now: Instant) {
         match place {
@@ -235,14 +245,14 @@ impl Machine {
                 self.calls.succeeded(Request::Prove);
                 let token = self.token;
                 if let Some(frozen) = &mut self.frozen {
-                    frozen.regaining = false;
+                    (frozen.regaining, frozen.ran_under) = (false, token);
                 }
                 self.tell(FromKeeper::Relock(Step::Relocked { token }));
                 self.offer_thaw(now);
             }
             Ok(false) => self.end(Reason::Lost("somebody else may have held the lock in between".into()), now, now),
             Err(Trouble::Uncertain { cause, .. }) => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(Request::Prove, now);
             }
             Err(trouble) => self.end(Reason::Lost(trouble.into_cause()), now, now),
@@ -253,7 +263,7 @@ impl Machine {
     pub(super) fn not_yet_back(&mut self, request: Request, trouble: Trouble, now: Instant) {
         match trouble {
             Trouble::Uncertain { cause, .. } => {
-                self.remember(cause);
+                let _ = self.remember(cause);
                 self.calls.retry(request, now);
             }
             Trouble::Lost(_) => {

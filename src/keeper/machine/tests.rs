@@ -175,7 +175,8 @@ fn the_supervisor_is_told_to_watch_no_deadline_of_a_command_that_will_not_run() 
     let _ = machine.on(held(0), at(5));
     let _ = machine.on(Event::Acknowledged(newest()), at(6));
     let failure = Failure::new(Kind::NotExecutable, "gone");
-    assert!(told(&machine.on(Event::NotStarted(failure), at(7))), "not started");
+    assert!(!told(&machine.on(Event::NotStarted(failure), at(7))), "its process has not ended yet");
+    assert!(told(&machine.on(Event::Reaped { command: None, empty: true }, at(8))), "not started");
 }
 
 #[test]
@@ -268,15 +269,18 @@ fn a_silent_server_is_left_and_named() {
         now += 100;
         assert!(now < 20_000);
         let mut actions = machine.on(Event::Tick, at(now));
-        if actions.contains(&Action::NextEndpoint(Request::Enter)) {
-            assert_eq!(actions[0], Action::Abandon(Request::Enter));
-            actions = machine.on(Event::Silent(Request::Enter, "http://server".into()), at(now));
+        for request in [Request::Enter, Request::Release] {
+            if actions.contains(&Action::NextEndpoint(request)) {
+                assert_eq!(actions[0], Action::Abandon(request));
+                actions = machine.on(Event::Silent(request, "http://server".into()), at(now));
+            }
         }
         if let Some(Verdict::Failed(failure)) = verdict(&actions) {
             break failure.clone();
         }
     };
-    assert_eq!((failure.kind, now), (Kind::Unreachable, 10_000));
+    // Ten seconds to connect, and one to give up what may stand there all the same.
+    assert_eq!((failure.kind, now), (Kind::Unreachable, 11_000));
     assert_eq!(failure.causes, ["http://server: no answer in time"]);
 }
 
@@ -299,6 +303,65 @@ fn a_waiter_that_pauses_when_its_endpoint_is_left_goes_on_waiting() {
     assert!(!waits, "it pauses");
     let actions = machine.on(Event::Silent(Request::Renew, "http://server".into()), at(now));
     assert!(actions.contains(&Action::Begin(Request::Wait)), "{actions:?}");
+}
+
+#[test]
+fn servers_that_answer_and_grant_nothing_are_given_up_like_silent_ones() {
+    let full = Trouble::Uncertain { answered: true, cause: "http://a: mvcc: database space exceeded".into() };
+    let mut machine = Machine::new(rules(), at(0));
+    let mut actions = machine.on(Event::Tick, at(0));
+    let (mut now, mut notes) = (0, 0);
+    let failure = loop {
+        now += 50;
+        assert!(now < 16_000);
+        notes += actions.iter().filter(|action| matches!(action, Action::Tell(FromKeeper::Note(_)))).count();
+        let event = match &*actions {
+            actions if actions.contains(&Action::Begin(Request::Enter)) => Event::Entered(Err(full.clone())),
+            actions if actions.contains(&Action::Begin(Request::Release)) => Event::Released(Ok(())),
+            _ => Event::Tick,
+        };
+        actions = machine.on(event, at(now));
+        if let Some(Verdict::Failed(failure)) = verdict(&actions) {
+            break failure.clone();
+        }
+    };
+    assert_eq!((failure.kind, &*failure.message), (Kind::Unreachable, "no server could grant a lock in 10.0s"));
+    assert!(failure.hint.is_some_and(|hint| hint.contains("alarm disarm")));
+    assert_eq!(notes, 1, "each cause is told once");
+}
+
+#[test]
+fn one_that_stood_in_line_waits_on_whatever_the_servers_answer() {
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(queued(0), at(5));
+    let _ = machine.on(Event::Moved(Err(Trouble::Lost("lease expired".into()))), at(50));
+    let mut actions = vec![Action::Begin(Request::Enter)];
+    for now in 1..600 {
+        let begun = actions.contains(&Action::Begin(Request::Enter));
+        let event = if begun { Event::Entered(Err(silence())) } else { Event::Tick };
+        actions = machine.on(event, at(50 + now * 100));
+        assert_eq!(verdict(&actions), None);
+    }
+}
+
+#[test]
+fn a_break_before_the_command_runs_is_the_end_of_it() {
+    let broken = || Trouble::Broken("op".into());
+    for event in [Event::Moved(Err(broken())), Event::Renewed(Err(broken()))] {
+        let mut machine = Machine::new(rules(), at(0));
+        let _ = machine.on(Event::Tick, at(0));
+        let _ = machine.on(queued(0), at(5));
+        let actions = machine.on(event, at(50));
+        assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+        assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(60))), Some(Kind::Broken));
+    }
+    let mut machine = Machine::new(rules(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(held(0), at(5));
+    let actions = machine.on(Event::News(broken()), at(6));
+    assert!(actions.contains(&Action::Begin(Request::Release)) && !actions.contains(&Action::Start), "{actions:?}");
+    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(7))), Some(Kind::Broken));
 }
 
 #[test]
@@ -415,6 +478,7 @@ fn a_command_that_could_not_be_executed_while_the_lock_was_lost_was_lost() {
     let actions = machine.on(Event::News(Trouble::Lost("gone".into())), at(7));
     assert!(actions.contains(&Action::KillTree { overdue: false }), "what is to be the command is killed: {actions:?}");
     let _ = machine.on(Event::NotStarted(Failure::new(Kind::NotFound, "no such file")), at(8));
+    let _ = machine.on(Event::Reaped { command: None, empty: true }, at(8));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(9))), Some(Kind::Lost));
 }
 
@@ -435,8 +499,13 @@ fn one_try_and_a_bounded_wait_end_busy_and_an_unreachable_server_does_not() {
     let mut now = 0;
     while verdict(&actions).is_none() {
         now += 50;
-        let begun = actions.contains(&Action::Begin(Request::Enter));
-        actions = machine.on(if begun { Event::Entered(Err(silence())) } else { Event::Tick }, at(now));
+        let event = match &*actions {
+            actions if actions.contains(&Action::Begin(Request::Enter)) => Event::Entered(Err(silence())),
+            // Somebody may have heard.
+            actions if actions.contains(&Action::Begin(Request::Release)) => Event::Released(Err(silence())),
+            _ => Event::Tick,
+        };
+        actions = machine.on(event, at(now));
         assert!(now < 11_000);
     }
     assert_eq!(kind(&actions), Some(Kind::Unreachable));

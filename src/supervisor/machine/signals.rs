@@ -13,6 +13,8 @@ use crate::link::{FromSupervisor, Verdict};
 /// A signal to the whole group reaches all its members within microseconds. Then the witness is asked whether it got it
 /// too.
 const SAME_MOMENT: Duration = Duration::from_millis(5);
+/// The two of a group get a signal within this time, even where the processors are busy.
+const SAME_SIGNAL_TO_BOTH: Duration = Duration::from_millis(100);
 /// A witness that does not answer for so long is stopped.
 const TESTIMONY: Duration = Duration::from_secs(1);
 
@@ -57,6 +59,14 @@ impl Machine {
     }
 
     pub(super) fn signal(&mut self, signal: Signal, keyboard: bool, now: Instant) {
+        let runs = matches!(self.phase, Phase::Armed | Phase::Running | Phase::Frozen);
+        // Of a terminal that hangs up only the leader of the session hears.
+        let by_driver = keyboard && !matches!(signal, Signal::SIGHUP | Signal::SIGCONT);
+        let group = take(&mut self.witnessed, signal);
+        let undecided = runs && self.group == Group::Witnessed && !by_driver && !group;
+        if !group && !undecided {
+            self.known.push((signal, now + SAME_SIGNAL_TO_BOTH));
+        }
         match (self.phase, signal) {
             (Phase::Waiting, Signal::SIGTSTP) => self.actions.push(Action::StopSelf(signal as i32)),
             // Whose end comes already needs no other.
@@ -68,21 +78,11 @@ impl Machine {
                 self.forward(signal, now);
             }
             (_, Signal::SIGTTIN | Signal::SIGTTOU) | (Phase::Waiting | Phase::Over, _) => {}
-            // The terminal's driver has sent it to the command as well, if that runs. But of a terminal that hangs up only
-            // the leader of the session hears.
-            (Phase::Armed | Phase::Running | Phase::Frozen, _)
-                if keyboard && self.group != Group::Own && !matches!(signal, Signal::SIGHUP | Signal::SIGCONT) =>
-            {
-                self.typed(signal);
-            }
-            (Phase::Running | Phase::Frozen, _) if self.group == Group::Witnessed => {
-                if take(&mut self.witnessed, signal) {
-                    self.got_without_us(signal, now);
-                } else {
-                    self.undecided.push(Undecided { signal, came: now, asked: false });
-                }
-            }
-            (Phase::Armed | Phase::Running | Phase::Frozen, _) => self.forward(signal, now),
+            // The terminal's driver has sent it to the command as well, if that runs.
+            _ if by_driver && self.group != Group::Own => self.typed(signal),
+            _ if group => self.got_without_us(signal, now),
+            _ if undecided => self.undecided.push(Undecided { signal, came: now, asked: false }),
+            _ => self.forward(signal, now),
         }
     }
 
@@ -102,8 +102,8 @@ impl Machine {
         if let Some(index) = self.undecided.iter().position(|known| known.signal == signal) {
             self.undecided.remove(index);
             self.got_without_us(signal, now);
-        } else {
-            self.witnessed.push((signal, now + TESTIMONY));
+        } else if !take(&mut self.known, signal) {
+            self.witnessed.push((signal, now + SAME_SIGNAL_TO_BOTH));
         }
     }
 
@@ -117,6 +117,7 @@ impl Machine {
     /// What the witness does not speak of was sent to this process alone.
     pub(super) fn decide(&mut self, now: Instant) {
         self.witnessed.retain(|(_, until)| now < *until);
+        self.known.retain(|(_, until)| now < *until);
         let mut ask = false;
         for known in &mut self.undecided {
             if !known.asked && now >= known.due() {

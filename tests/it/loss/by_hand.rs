@@ -1,12 +1,10 @@
 //! Somebody ends the lease or deletes the key.
 
-use std::fs;
-
 use distlock::clock::Instant;
 use nix::sys::signal::{Signal, kill};
 
 use super::{Lease, assert_error, assert_told, await_held, await_nothing_left, await_ready, locked, on_each};
-use crate::world::{Entry, Server, World, children, once_in, poll_for, poll_until, secs, shared, state, within};
+use crate::world::{Entry, Gate, Server, World, children, once_in, poll_for, poll_until, secs, shared, state, within};
 
 /// Everything that a shell can leave below itself, and none of it minds TERM.
 const FAMILY: &str = r#"
@@ -84,14 +82,14 @@ fn a_key_that_was_deleted_just_before_the_end_of_the_command_is_found_at_the_rel
 fn lost_before_the_end(server: &dyn Server, harm: impl FnOnce(&Entry)) {
     let world = World::on(server);
     let name = world.name("jobs/backup");
-    let lease = Lease { ttl: secs(60), grace: secs(5) };
-    let job = locked(&world, lease, &name).args(["sh", "-c", "until [ -e done ]; do sleep 0.01; done"]).spawn();
+    let (lease, gate) = (Lease { ttl: secs(60), grace: secs(5) }, Gate::new(&world));
+    let job = locked(&world, lease, &name).args(["sh", "-c", r#"read -r x <"$1""#, "sh"]).args([gate.path()]).spawn();
     let held = await_held(server, &name);
     let keeper = job.keeper();
     let command = poll_for("the command", secs(30), || children(keeper).pop());
     kill(keeper, Signal::SIGSTOP).expect("the keeper takes a signal");
     harm(&held);
-    fs::write(world.path().join("done"), "").expect("a file in the world");
+    gate.open();
     poll_until("the end of the command", secs(30), || state(command) == Some('Z'));
     kill(keeper, Signal::SIGCONT).expect("the keeper takes a signal");
     let job = job.wait().assert_code(76);

@@ -205,3 +205,19 @@ fn a_wait_after_a_loss_that_runs_out_is_a_loss() {
     let _ = machine.on(Event::Tick, at(1_210));
     assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(1_211))), Some(Kind::Lost));
 }
+
+#[test]
+fn a_lock_that_was_had_again_and_not_proved_is_not_the_one_that_the_command_ran_under() {
+    let mut machine = frozen();
+    let again = |token, s| {
+        let granted = Granted { s: at(s), cover: Some(TTL) };
+        Event::Entered(Ok((granted, Place::Held { token, key: String::new() })))
+    };
+    let _ = machine.on(again(9, 106), at(110));
+    assert_eq!(machine.ran_under(), 7);
+    let _ = machine.on(Event::News(Trouble::Lost("revoked".into())), at(120));
+    let _ = machine.on(again(11, 126), at(130));
+    assert_eq!(machine.ran_under(), 7);
+    let _ = machine.on(Event::Proved(Ok(true)), at(140));
+    assert_eq!(machine.ran_under(), 11);
+}

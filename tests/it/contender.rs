@@ -1,0 +1,82 @@
+//! A contender of the library itself, where the order of its requests matters.
+
+use std::rc::Rc;
+
+use distlock::backend::endpoint::{Endpoint, Identity, Server as Settings, Tls};
+use distlock::backend::{Backend, Outcome, Place, Prepared, Trouble, Want, consul};
+use distlock::holder::Record;
+
+use crate::loss::on_each;
+use crate::world::{Server, World, secs};
+
+/// Runs a test with a runtime like the keeper's.
+fn run<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
+}
+
+/// A contender for a lock that may be acquired again.
+fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
+    let endpoints = vec![Endpoint::Http { authority: server.address().to_string() }];
+    let settings = Settings { endpoints, tls: Tls::default(), identity: Identity::default() };
+    let prepared = match server.backend() {
+        "consul" => Prepared::Consul(settings, consul::Options { lock_delay: secs(1), health_checks: Vec::new() }),
+        _ => Prepared::Etcd(settings),
+    };
+    let want = Want { name: name.to_owned(), ttl: secs(10), relock: true, record: Record::default() };
+    prepared.contender(want, Rc::new(|_| ())).expect("a contender")
+}
+
+/// Enters the queue and waits for the lock; returns the token.
+async fn acquire(contender: &dyn Backend) -> u64 {
+    let mut place: Outcome<Place> = contender.enter().await.map(|(_, place)| place);
+    loop {
+        match place {
+            Ok(Place::Held { token, .. }) => return token,
+            Ok(Place::Queued(_)) => place = contender.wait().await,
+            Err(trouble) => panic!("{trouble:?}"),
+        }
+    }
+}
+
+/// Ends the contender's lease or session by hand, and lets it find out.
+async fn lose(server: &dyn Server, contender: &dyn Backend) {
+    server.end_lease(&contender.lease_id().expect("a lease"));
+    assert!(matches!(contender.renew().await, Err(Trouble::Lost(_))));
+}
+
+#[test]
+fn nobody_was_there_between_several_leases_of_one_contender() {
+    on_each(|server| {
+        let name = World::new().name("x");
+        run(async {
+            let ours = contender(server, &name);
+            let first = acquire(&*ours).await;
+            for _ in 0..3 {
+                lose(server, &*ours).await;
+                acquire(&*ours).await;
+                assert_eq!(ours.alone(first).await, Ok(true));
+            }
+            ours.release().await.expect("held to the end");
+        });
+    });
+}
+
+#[test]
+fn who_held_the_lock_before_an_unproved_lease_is_not_forgotten_with_it() {
+    on_each(|server| {
+        let name = World::new().name("x");
+        run(async {
+            let (ours, other) = (contender(server, &name), contender(server, &name));
+            let first = acquire(&*ours).await;
+            lose(server, &*ours).await;
+            acquire(&*other).await;
+            other.release().await.expect("held to the end");
+            // Held again, and nothing proved: that one is lost too.
+            acquire(&*ours).await;
+            lose(server, &*ours).await;
+            acquire(&*ours).await;
+            assert_eq!(ours.alone(first).await, Ok(false));
+            ours.release().await.expect("held to the end");
+        });
+    });
+}

@@ -1,0 +1,23 @@
+//! Many keys under the name of a lock, most of them of other locks.
+
+use crate::world::{Etcd, Holder, Server, Version, World, enqueue};
+
+#[test]
+fn a_lock_with_more_nested_names_than_fit_a_reply_works_as_any_other() {
+    let server = Etcd::start(Version::V35);
+    let world = World::on(&server);
+    let name = world.name("x");
+    // More than four MiB of keys, between those that a contender may have.
+    let long = "n".repeat(4000);
+    for n in 0..1200 {
+        server.put(&format!("{name}/{n:x}/{long}"), "");
+    }
+    let holder = Holder::of(&world, &name);
+    let waiter = enqueue(world.distlock(), &name, &["true"]);
+    let third = enqueue(world.distlock().args(["--log-format", "json"]), &name, &["true"]);
+    assert!(third.stderr().contains(r#""ahead":2"#), "{}", third.stderr());
+    holder.release();
+    waiter.wait().assert_code(0);
+    third.wait().assert_code(0);
+    assert!(server.leases().is_empty());
+}

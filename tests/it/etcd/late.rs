@@ -1,0 +1,35 @@
+//! Requests that are held up on their way, and arrive when nobody wants them any more.
+
+use std::time::Instant;
+
+use crate::world::{Etcd, Mode, Proxy, Server, Version, World, millis, poll_until, secs};
+
+#[test]
+fn what_arrives_after_the_release_takes_no_lock() {
+    let server = Etcd::start(Version::V35);
+    let (slow, sound) = (Proxy::to(server.address()), Proxy::to(server.address()));
+    let world = World::at("etcd", &format!("{},{}", slow.url(), sound.url()));
+    let name = world.name("x");
+    slow.set(Mode::Delay(millis(3500)));
+    world.distlock().args(["run", &name, "--", "true"]).run().assert_code(0);
+    assert_eq!((server.entries(&name).len(), server.leases().len()), (0, 0));
+    poll_until("the grant that was held up", secs(10), || server.leases().len() == 1);
+    let granted = Instant::now();
+    poll_until("whatever was sent right after it", secs(1), || {
+        assert_eq!(server.entries(&name).len(), 0, "a lock that nobody holds");
+        granted.elapsed() > millis(300)
+    });
+}
+
+#[test]
+fn a_search_that_ends_takes_back_what_it_asked_for() {
+    let server = Etcd::start(Version::V35);
+    let proxy = Proxy::to(server.address());
+    let world = World::at("etcd", &proxy.url());
+    let name = world.name("x");
+    // The server grants, and nobody learns of it in time.
+    proxy.set(Mode::Delay(millis(1100)));
+    let job = world.distlock().args(["--connect-timeout", "2s", "run", &name, "--", "true"]).run().assert_code(69);
+    // Long before it would end by itself.
+    poll_until(&format!("the end of the lease: {}", job.describe()), secs(3), || server.leases().is_empty());
+}

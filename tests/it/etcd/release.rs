@@ -1,0 +1,47 @@
+//! How fast a lock and a place in the queue are given up.
+
+use std::fs;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::loss::await_ready;
+use crate::world::{Holder, Mode, Proxy, Server, World, enqueue, millis, poll_until, secs, shared};
+
+const UNTIL_DONE: &str = "echo ready; until [ -e done ]; do sleep 0.05; done";
+
+#[test]
+fn an_endpoint_that_is_silent_at_the_end_delays_it_by_a_second() {
+    let server = shared::etcd35();
+    let [first, second] = [(); 2].map(|()| Proxy::to(server.address()));
+    let world = World::at("etcd", &format!("{},{}", first.url(), second.url()));
+    let name = world.name("x");
+    let job = world.distlock().args(["run", &name, "--", "sh", "-c", UNTIL_DONE]).spawn();
+    await_ready(&job);
+    let waiter = enqueue(world.distlock(), &name, &["true"]);
+    first.set(Mode::Freeze);
+    let frozen = Instant::now();
+    waiter.signal(Signal::SIGTERM);
+    fs::write(world.path().join("done"), "").expect("a file in the world");
+    waiter.wait_within(secs(10)).assert_code(143);
+    job.wait_within(secs(10)).assert_code(0);
+    assert!(frozen.elapsed() < millis(2200), "{:?}", frozen.elapsed());
+    assert_eq!(server.entries(&name).len(), 0);
+}
+
+#[test]
+fn the_next_one_starts_as_soon_as_one_request_has_reached_the_server() {
+    let server = shared::etcd35();
+    let proxy = Proxy::to(server.address());
+    let (far, near) = (World::at("etcd", &proxy.url()), World::on(server));
+    let name = far.name("x");
+    let holder = Holder::of(&far, &name);
+    let next = enqueue(near.distlock(), &name, &["date", "+%s%N"]);
+    proxy.set(Mode::Delay(millis(700)));
+    let ended = holder.release();
+    let next = next.wait().assert_code(0);
+    let moment = |stdout: &str| stdout.lines().last().and_then(|line| line.parse::<u64>().ok()).expect("nanoseconds");
+    let handover = std::time::Duration::from_nanos(moment(&next.stdout) - moment(&ended.stdout));
+    assert!(handover > millis(600) && handover < millis(1300), "{handover:?}");
+    poll_until("the end of the leases", secs(3), || server.entries(&name).is_empty());
+}

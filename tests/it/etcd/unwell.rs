@@ -1,0 +1,30 @@
+//! Servers that answer, and grant nothing.
+
+use crate::world::{Etcd, Server, Version, World, etcd, poll_until, secs};
+
+#[test]
+fn a_cluster_without_most_of_its_members_is_given_up_after_the_connect_timeout() {
+    let members = etcd::cluster(Version::V35, 3);
+    let world = World::on(&members[0]);
+    members[1].kill();
+    members[2].kill();
+    poll_until("the loss of the leader", secs(30), || !members[0].is_ready());
+    for wait in [&["--connect-timeout", "6s"][..], &["--connect-timeout", "6s", "-n"], &["-w", "6s"]] {
+        let job = world.distlock().args(["-v"]).args(wait).args(["run", &world.name("x"), "--", "true"]).run();
+        let job = job.assert_code(69);
+        assert!(job.stderr.contains("could grant a lock in 6.0s"), "{}", job.describe());
+        assert!(job.stderr.contains("no lock yet: ") && job.stderr.contains("have no leader"), "{}", job.describe());
+    }
+}
+
+#[test]
+fn a_store_that_is_full_is_told_with_the_way_out() {
+    let server = Etcd::start_with(Version::V35, &["--quota-backend-bytes=1000000"]);
+    let world = World::on(&server);
+    let fill = || server.etcdctl(&world, &server.url()).args(["put", "/full", &"x".repeat(100_000)]).run();
+    poll_until("a full store", secs(60), || fill().code() != Some(0));
+    let job = world.distlock().args(["--connect-timeout", "2s", "run", &world.name("x"), "--", "true"]).run();
+    let job = job.assert_code(69);
+    assert!(job.stderr.contains("could grant a lock in 2.0s"), "{}", job.describe());
+    assert!(job.stderr.contains("space exceeded") && job.stderr.contains("alarm disarm"), "{}", job.describe());
+}
