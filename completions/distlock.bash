@@ -35,7 +35,7 @@ _distlock() {
 
     case "${cmd}" in
         distlock)
-            opts="-t -w -n -E -m -c -b -e -v -q -h -V --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --report --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --help --version run doctor completions man"
+            opts="-h -t -w -n -E -m -c -b -e -v -q -V --help --ttl --wait --try --busy-exit --message --shell --signal --grace --on-lost --restarts --leftover --no-lock --report --backend --endpoints --connect-timeout --config --cacert --cert --key --tls-server-name --insecure-skip-tls-verify --user --password-file --token-file --namespace --partition --datacenter --log-format --verbose --quiet --version run doctor completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_distlock_global_optspecs
-    string join \n t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= restarts= leftover= no-lock report= b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet h/help V/version
+    string join \n h help t/ttl= w/wait= n/try E/busy-exit= m/message= c/shell signal= grace= on-lost= restarts= leftover= no-lock report= b/backend= e/endpoints= connect-timeout= config= cacert= cert= key= tls-server-name= insecure-skip-tls-verify user= password-file= token-file= namespace= partition= datacenter= log-format= v/verbose q/quiet V/version
 end
 
 function __fish_distlock_needs_command
@@ -56,13 +56,14 @@ complete -c distlock -n "__fish_distlock_needs_command" -l partition -d 'Use thi
 complete -c distlock -n "__fish_distlock_needs_command" -l datacenter -d 'Use this datacenter (Consul)' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
 json\t''"
+complete -c distlock -n "__fish_distlock_needs_command" -s h -d 'Print help on what most need'
+complete -c distlock -n "__fish_distlock_needs_command" -l help -d 'Print all of the help'
 complete -c distlock -n "__fish_distlock_needs_command" -s n -l try -d 'Do not wait for the lock'
 complete -c distlock -n "__fish_distlock_needs_command" -s c -l shell -d 'Run COMMAND, a single word, with /bin/sh -c'
 complete -c distlock -n "__fish_distlock_needs_command" -l no-lock -d 'Run COMMAND without a lock, with a warning'
 complete -c distlock -n "__fish_distlock_needs_command" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
 complete -c distlock -n "__fish_distlock_needs_command" -s v -l verbose -d 'Tell each step on stderr'
 complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
-complete -c distlock -n "__fish_distlock_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c distlock -n "__fish_distlock_needs_command" -s V -l version -d 'Print version'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (the above, in full)'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "doctor" -d 'Tell whether a lock can be had, and what is wrong if not'
@@ -106,7 +107,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -l no-lock -d 'Ru
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Tell each step on stderr'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
@@ -129,6 +130,6 @@ complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l insecure-sk
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s v -l verbose -d 'Tell each step on stderr'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l json -d 'Answer in JSON'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand man" -s h -l help -d 'Print help'

@@ -1,6 +1,6 @@
 //! The words of the help. `--help` and the man page share them.
 
-use super::options::Opt;
+use super::options::{Group, OPTIONS, Opt};
 
 /// The first line of the help.
 pub const ABOUT: &str = "Run a command while holding a distributed lock, and never while not";
@@ -21,9 +21,10 @@ pub const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock doctor [OPTIONS] [NAME] | completions SHELL | man";
 
 /// The end of the short help.
-pub const SHORT_END: &str = "\
+const SHORT_END: &str = "\
 Example: distlock -b etcd -e https://etcd1:2379 /jobs/backup backup.sh
-TLS and login options, variables, files, exit codes: distlock --help";
+The other options, variables, files, exit codes: distlock --help
+";
 
 /// The lines of the long help are no longer than this.
 pub const WIDTH: usize = 100;
@@ -135,6 +136,27 @@ pub fn line(option: &Opt) -> String {
         (None, Some(choices)) => format!("{}: {choices}", option.help),
         (None, None) => option.help.to_owned(),
     }
+}
+
+/// The short help: what most need, on one screen of 24 lines with the prompt below it.
+#[must_use]
+pub fn short() -> String {
+    let mut parts = vec![ABOUT.to_owned(), format!("Usage: {USAGE}")];
+    for group in [Group::Lock, Group::Connection, Group::Output] {
+        let options = || OPTIONS.iter().filter(move |option| option.group == group && !option.rare);
+        let widest = options().map(|option| term(option).len()).max().unwrap_or_default();
+        let lines = options().map(|option| format!("  {:<widest$}  {}", term(option), line(option)));
+        parts.push(lines.collect::<Vec<_>>().join("\n"));
+    }
+    parts.push(SHORT_END.to_owned());
+    parts.join("\n\n")
+}
+
+/// An option as it is typed.
+fn term(option: &Opt) -> String {
+    let short = option.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+    let value = option.value.map(|value| format!(" {value}")).unwrap_or_default();
+    format!("{short}--{}{value}", option.id)
 }
 
 /// All that `--help` says of an option.

@@ -27,6 +27,8 @@ pub(crate) use refusal::similar;
 pub enum Request {
     /// `--help` or `--version`: print it and exit 0.
     Help(clap::Error),
+    /// `-h`: print what most need.
+    ShortHelp,
     /// Run a command under a lock.
     Run(Flags, Words),
     /// Find out whether a lock, perhaps one of a given name, could be had.
@@ -87,6 +89,9 @@ pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failur
         }
         Err(error) => return Err(refusal::usage(&error)),
     };
+    if matches.get_flag("short-help") {
+        return Ok(Request::ShortHelp);
+    }
     match matches.subcommand() {
         None => Err(grammar::nothing_to_run()),
         Some(("run", run)) => {
@@ -135,7 +140,6 @@ pub fn command() -> Command {
         .about(help::ABOUT)
         .long_about(help::LONG_ABOUT)
         .override_usage(help::USAGE)
-        .after_help(help::SHORT_END)
         .after_long_help(help::long_end())
         .max_term_width(help::WIDTH)
         .disable_help_subcommand(true)
@@ -143,15 +147,24 @@ pub fn command() -> Command {
         .allow_external_subcommands(true)
         .external_subcommand_value_parser(ValueParser::os_string())
         .subcommand_value_name("NAME")
+        .disable_help_flag(true)
+        .arg(Arg::new("short-help").short('h').action(ArgAction::SetTrue).help("Print help on what most need"))
+        .arg(Arg::new("help").long("help").action(ArgAction::HelpLong).help("Print all of the help"))
         .args(OPTIONS.iter().map(argument))
-        .subcommand(run_command())
-        .subcommand(doctor_command())
+        .subcommand(run_command().arg(help_flag()))
+        .subcommand(doctor_command().arg(help_flag()))
         .subcommand(
             Command::new("completions")
                 .about("Print the completion script of a shell")
-                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shell)),
+                .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shell))
+                .arg(help_flag()),
         )
-        .subcommand(Command::new("man").about("Print the man page, for man -l -"))
+        .subcommand(Command::new("man").about("Print the man page, for man -l -").arg(help_flag()))
+}
+
+/// For subcommands; the program's own `-h` is made by hand, to fit one screen.
+fn help_flag() -> Arg {
+    Arg::new("help").short('h').long("help").action(ArgAction::Help).help("Print help")
 }
 
 fn run_command() -> Command {

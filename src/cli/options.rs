@@ -214,10 +214,10 @@ pub const OPTIONS: &[Opt] = &[
          job's name stands in for it, and its address is shown too.",
     ),
     Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').reach(Reach::Flag),
-    Opt::valued(Lock, "signal", "NAME", "End the command with this signal").default("TERM").details(
+    Opt::valued(Lock, "signal", "NAME", "End the command with this signal").default("TERM").rare().details(
         "It is sent when the lock is lost, and to whatever the command leaves behind.",
     ),
-    Opt::valued(Lock, "grace", "DUR", "Send KILL this much later").default("TTL/3, max 5s").details(
+    Opt::valued(Lock, "grace", "DUR", "Send KILL this much later").default("TTL/3, max 5s").rare().details(
         "It is taken from the lease: the signal comes this much earlier than KILL, which comes before the lock could be another's.",
     ),
     Opt::valued(Lock, "on-lost", "ACTION", "Choose what follows a lost lock")
@@ -272,7 +272,7 @@ pub const OPTIONS: &[Opt] = &[
          the variables of etcdctl and consul mean what they mean there. \
          Default on Consul: its agent at 127.0.0.1:8500; on local: /run/lock/distlock; on etcd: none.",
     ),
-    Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s"),
+    Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s").rare(),
     Opt::file(Connection, "config", "Read settings from this file").reach(Reach::Variable).details(
         "Without it, /etc/distlock/config.toml is read where it exists; a file that is named has to exist.",
     ),
@@ -290,7 +290,7 @@ pub const OPTIONS: &[Opt] = &[
     Opt::valued(Identity, "namespace", "NAME", "Use this namespace (Consul Enterprise)"),
     Opt::valued(Identity, "partition", "NAME", "Use this admin partition (Consul Enterprise)"),
     Opt::valued(Identity, "datacenter", "NAME", "Use this datacenter (Consul)"),
-    Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this form").default("text").choices(&["text", "json"]),
+    Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this form").default("text").choices(&["text", "json"]).rare(),
     Opt::switch(Output, "verbose", "Tell each step on stderr").short('v'),
     Opt::switch(Output, "quiet", "Tell errors only, not of a busy lock or a signal").short('q'),
 ];

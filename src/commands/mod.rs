@@ -16,10 +16,10 @@ use crate::cli::options::variable;
 use crate::cli::salvage::{Salvaged, salvage};
 use crate::config::{self, Format, Invocation, Output, Surroundings, Target};
 use crate::error::Failure;
-use crate::exit;
 use crate::link::Verdict;
 use crate::report::{Report, Reporter};
 use crate::supervisor::tally::Facts;
+use crate::{cli, exit};
 
 /// An end before anything ran.
 #[derive(Debug)]
@@ -91,6 +91,7 @@ fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {
         Invocation::Run(run) => Ok(run::run(*run)),
         Invocation::Doctor(doctor) => doctor::doctor(*doctor),
         Invocation::Completions(shell) => print(&completions::script(shell)),
+        Invocation::ShortHelp => print(cli::help::short().as_bytes()),
         Invocation::Man => print(&man::page().map_err(|error| cannot_write(&error))?),
         Invocation::Help(text) => text.print().map(|()| ExitCode::SUCCESS).or_else(|error| unless_closed(&error)),
     }

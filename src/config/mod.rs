@@ -44,6 +44,8 @@ pub enum Invocation {
     Completions(Shell),
     /// Print the man page.
     Man,
+    /// Print help on what most need.
+    ShortHelp,
     /// Print help or version, as clap has rendered it.
     Help(clap::Error),
 }
@@ -182,6 +184,7 @@ impl Surroundings<'static> {
 /// A usage failure that names the flag, variable or key, and the way out.
 pub fn resolve(line: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Result<Invocation, Failure> {
     Ok(match cli::parse(line)? {
+        Request::ShortHelp => Invocation::ShortHelp,
         Request::Help(text) => Invocation::Help(text),
         Request::Completions(shell) => Invocation::Completions(shell),
         Request::Man => Invocation::Man,
