@@ -41,8 +41,9 @@ fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
         }
         let jobs: Vec<_> = jobs.into_iter().map(|job| job.wait_within(secs(240)).assert_code(0)).collect();
         for job in &jobs {
-            let troubled = job.stderr.contains("warning: ") || job.stderr.contains("error: ");
-            assert!(!troubled, "{}", job.describe());
+            let troubled =
+                |line: &str| ["distlock: warning: ", "distlock: error: "].iter().any(|sign| line.starts_with(sign));
+            assert!(!job.stderr.lines().any(troubled), "{}", job.describe());
         }
         ledger.assert_exclusive(11);
         let order = fs::read_to_string(order).expect("the order");
