@@ -42,7 +42,7 @@ complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choo
 consul\t''
 local\t''"
 complete -c distlock -n "__fish_distlock_needs_command" -s e -l endpoints -d 'Reach the servers at these addresses' -r
-complete -c distlock -n "__fish_distlock_needs_command" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_needs_command" -l connect-timeout -d 'Limit the wait for a sound server [default: 10s]' -r
 complete -c distlock -n "__fish_distlock_needs_command" -l config -d 'Read settings from this file' -r -F
 complete -c distlock -n "__fish_distlock_needs_command" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
 complete -c distlock -n "__fish_distlock_needs_command" -l cert -d 'Show the server the certificate in this PEM file' -r -F
@@ -86,7 +86,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -
 consul\t''
 local\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s e -l endpoints -d 'Reach the servers at these addresses' -r
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l connect-timeout -d 'Limit the wait for a sound server [default: 10s]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l config -d 'Read settings from this file' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l cert -d 'Show the server the certificate in this PEM file' -r -F
@@ -111,7 +111,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backen
 consul\t''
 local\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s e -l endpoints -d 'Reach the servers at these addresses' -r
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l connect-timeout -d 'Limit the wait for a sound server [default: 10s]' -r
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l config -d 'Read settings from this file' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cert -d 'Show the server the certificate in this PEM file' -r -F

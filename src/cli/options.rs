@@ -226,7 +226,7 @@ pub const OPTIONS: &[Opt] = &[
          unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. \
          Default on Consul: its agent at 127.0.0.1:8500; on local: /run/lock/distlock; on etcd: none.",
     ),
-    Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s"),
+    Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a sound server").default("10s"),
     Opt::file(Connection, "config", "Read settings from this file").reach(Reach::Variable).details(
         "Without it, /etc/distlock/config.toml is read where it exists; a file that is named has to exist.",
     ),
