@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the command's | it ran and ended by itself; 128+N when signal N killed it |
 //! | 64 | usage, or a configuration refused |
-//! | 69 | no server could be reached or trusted |
+//! | 69 | no server could be reached or trusted, or none could grant a lock |
 //! | 70 | a fault in distlock |
 //! | 75 | busy: not acquired within `--wait` (`--busy-exit` changes it) |
 //! | 76 | the lock was lost or broken, and the command killed |

@@ -34,6 +34,8 @@ pub enum FromKeeper {
     Waiting(Queue),
     /// The place in the queue is gone, and why. Deadlines told before are void: the command does not run.
     Rejoining(String),
+    /// Servers answer and grant nothing, and why.
+    NotServed(String),
     /// The lock is held.
     Held {
         /// The fencing token.

@@ -98,7 +98,7 @@ pub const SECTIONS: &[Section] = &[
         intro: "The command's own, 128+N when signal N killed it, or one of these, each with a line `distlock: error: ...` (Ctrl-C without; -q does without it for 75 and 128+N):",
         entries: &[
             ("64", "usage, or a configuration that is refused"),
-            ("69", "no server could be reached or trusted"),
+            ("69", "no server could be reached or trusted, or none could grant a lock"),
             ("70", "a fault in distlock"),
             ("75", "busy: the lock was not had within --wait (-E changes it)"),
             ("76", "the lock was lost and the command killed"),

@@ -178,6 +178,10 @@ impl Show for Reporter {
             Notice::Rejoining(cause) => {
                 self.line(Level::Info, "rejoining", &format!("joining the queue again: {cause}"), json!({}));
             }
+            Notice::NotServed(cause) => {
+                let text = format!("no server grants a lock yet, and it is tried on: {cause}");
+                self.line(Level::Warning, "not-served", &text, json!({ "cause": cause }));
+            }
             // Nothing was, with `--no-lock`: tokens begin at 1.
             Notice::Acquired(0) => {}
             Notice::Acquired(token) => {

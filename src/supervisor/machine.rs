@@ -96,6 +96,8 @@ pub enum Notice {
     Waiting(Queue),
     /// The place in the queue is gone, and why; it is being taken anew.
     Rejoining(String),
+    /// Servers answer and grant nothing, and why.
+    NotServed(String),
     /// The lock is held, with this token.
     Acquired(u64),
     /// The command runs.
@@ -291,6 +293,7 @@ impl Machine {
                 self.deadlines = None;
                 self.show(Notice::Rejoining(cause));
             }
+            FromKeeper::NotServed(cause) => self.show(Notice::NotServed(cause)),
             FromKeeper::Held { token } => self.show(Notice::Acquired(token)),
             FromKeeper::Started => {
                 self.phase = Phase::Running;

@@ -198,8 +198,10 @@ pub struct Machine {
     entered: bool,
     /// A server answered, if only with an error.
     answered: bool,
-    /// A server let us into the queue once: it can grant locks, and will again.
+    /// A server let us into the queue once.
     served: bool,
+    /// The user was told that none does.
+    warned: bool,
     queue: Option<Queue>,
     causes: Vec<String>,
     actions: Vec<Action>,
@@ -228,6 +230,7 @@ impl Machine {
             entered: false,
             answered: false,
             served: false,
+            warned: false,
             queue: None,
             causes: Vec::new(),
             actions: Vec::new(),
@@ -272,7 +275,8 @@ impl Machine {
         let soft = self.lease.as_ref().filter(|_| running).map(|lease| lease.deadlines().soft);
         let frozen = self.wake_frozen().filter(|_| self.alive() && self.stop.is_none());
         let stop = self.stop.as_ref().filter(|_| self.alive()).map(|stop| stop.kill_at.max(stop.next_pass));
-        seeking.into_iter().chain(soft).chain(frozen).chain(stop).chain(self.calls.wake()).min()
+        let waits = seeking.into_iter().chain(self.warn_at());
+        waits.chain(soft).chain(frozen).chain(stop).chain(self.calls.wake()).min()
     }
 
     /// The command or something that it left may run.
@@ -304,8 +308,14 @@ impl Machine {
 
     /// One try takes as long as a connection may take, since there is no other bound.
     fn connect_until(&self) -> Option<Instant> {
-        let bounded = !self.served || (self.rules.wait == Some(Duration::ZERO) && self.queue.is_none());
+        let bounded = !self.answered || (self.rules.wait == Some(Duration::ZERO) && self.queue.is_none());
         bounded.then(|| self.started + self.rules.connect_timeout)
+    }
+
+    /// When to say that servers answer, and grant nothing: one that waits for ever is to know what for.
+    fn warn_at(&self) -> Option<Instant> {
+        let unserved = self.seeking() && self.answered && !self.served && !self.warned;
+        unserved.then(|| self.started + self.rules.connect_timeout)
     }
 
     fn tell(&mut self, message: FromKeeper) {
@@ -321,6 +331,9 @@ impl Machine {
         let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
         if self.seeking() && over(self.seek_until()) {
             self.give_up(now);
+        } else if over(self.warn_at()) {
+            self.warned = true;
+            self.tell(FromKeeper::NotServed(self.causes.last().cloned().unwrap_or_default()));
         }
     }
 

@@ -1,7 +1,9 @@
-//! Transitions one by one; the ways back from a loss, and the promise under any order of events, have files of their own.
+//! Transitions one by one; the search for a lock, the ways back from a loss, and the promise under any order of events have
+//! files of their own.
 
 mod promise;
 mod relock;
+mod seeking;
 
 use std::time::Duration;
 
@@ -303,65 +305,6 @@ fn a_waiter_that_pauses_when_its_endpoint_is_left_goes_on_waiting() {
     assert!(!waits, "it pauses");
     let actions = machine.on(Event::Silent(Request::Renew, "http://server".into()), at(now));
     assert!(actions.contains(&Action::Begin(Request::Wait)), "{actions:?}");
-}
-
-#[test]
-fn servers_that_answer_and_grant_nothing_are_given_up_like_silent_ones() {
-    let full = Trouble::Uncertain { answered: true, cause: "http://a: mvcc: database space exceeded".into() };
-    let mut machine = Machine::new(rules(), at(0));
-    let mut actions = machine.on(Event::Tick, at(0));
-    let (mut now, mut notes) = (0, 0);
-    let failure = loop {
-        now += 50;
-        assert!(now < 16_000);
-        notes += actions.iter().filter(|action| matches!(action, Action::Tell(FromKeeper::Note(_)))).count();
-        let event = match &*actions {
-            actions if actions.contains(&Action::Begin(Request::Enter)) => Event::Entered(Err(full.clone())),
-            actions if actions.contains(&Action::Begin(Request::Release)) => Event::Released(Ok(())),
-            _ => Event::Tick,
-        };
-        actions = machine.on(event, at(now));
-        if let Some(Verdict::Failed(failure)) = verdict(&actions) {
-            break failure.clone();
-        }
-    };
-    assert_eq!((failure.kind, &*failure.message), (Kind::Unreachable, "no server could grant a lock in 10.0s"));
-    assert!(failure.hint.is_some_and(|hint| hint.contains("alarm disarm")));
-    assert_eq!(notes, 1, "each cause is told once");
-}
-
-#[test]
-fn one_that_stood_in_line_waits_on_whatever_the_servers_answer() {
-    let mut machine = Machine::new(rules(), at(0));
-    let _ = machine.on(Event::Tick, at(0));
-    let _ = machine.on(queued(0), at(5));
-    let _ = machine.on(Event::Moved(Err(Trouble::Lost("lease expired".into()))), at(50));
-    let mut actions = vec![Action::Begin(Request::Enter)];
-    for now in 1..600 {
-        let begun = actions.contains(&Action::Begin(Request::Enter));
-        let event = if begun { Event::Entered(Err(silence())) } else { Event::Tick };
-        actions = machine.on(event, at(50 + now * 100));
-        assert_eq!(verdict(&actions), None);
-    }
-}
-
-#[test]
-fn a_break_before_the_command_runs_is_the_end_of_it() {
-    let broken = || Trouble::Broken("op".into());
-    for event in [Event::Moved(Err(broken())), Event::Renewed(Err(broken()))] {
-        let mut machine = Machine::new(rules(), at(0));
-        let _ = machine.on(Event::Tick, at(0));
-        let _ = machine.on(queued(0), at(5));
-        let actions = machine.on(event, at(50));
-        assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
-        assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(60))), Some(Kind::Broken));
-    }
-    let mut machine = Machine::new(rules(), at(0));
-    let _ = machine.on(Event::Tick, at(0));
-    let _ = machine.on(held(0), at(5));
-    let actions = machine.on(Event::News(broken()), at(6));
-    assert!(actions.contains(&Action::Begin(Request::Release)) && !actions.contains(&Action::Start), "{actions:?}");
-    assert_eq!(kind(&machine.on(Event::Released(Ok(())), at(7))), Some(Kind::Broken));
 }
 
 #[test]

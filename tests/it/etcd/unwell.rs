@@ -3,18 +3,23 @@
 use crate::world::{Etcd, Server, Version, World, etcd, poll_until, secs};
 
 #[test]
-fn a_cluster_without_most_of_its_members_is_given_up_after_the_connect_timeout() {
+fn a_cluster_without_most_of_its_members_is_waited_for_and_named() {
     let members = etcd::cluster(Version::V35, 3);
     let world = World::on(&members[0]);
     members[1].kill();
     members[2].kill();
     poll_until("the loss of the leader", secs(30), || !members[0].is_ready());
-    for wait in [&["--connect-timeout", "6s"][..], &["--connect-timeout", "6s", "-n"], &["-w", "6s"]] {
+    for wait in [&["--connect-timeout", "6s", "-n"][..], &["-w", "6s"]] {
         let job = world.distlock().args(["-v"]).args(wait).args(["run", &world.name("x"), "--", "true"]).run();
         let job = job.assert_code(69);
         assert!(job.stderr.contains("could grant a lock in 6.0s"), "{}", job.describe());
         assert!(job.stderr.contains("no lock yet: ") && job.stderr.contains("have no leader"), "{}", job.describe());
     }
+    // It was reached, so the connect timeout is no bound; but that it grants nothing is told.
+    let job = world.distlock().args(["--connect-timeout", "3s", "run", &world.name("x"), "--", "echo", "ran"]).spawn();
+    poll_until("a warning", secs(30), || job.stderr().contains("warning: no server grants a lock yet"));
+    members[1].restart();
+    assert_eq!(job.wait().assert_code(0).stdout, "ran\n");
 }
 
 #[test]
@@ -23,8 +28,7 @@ fn a_store_that_is_full_is_told_with_the_way_out() {
     let world = World::on(&server);
     let fill = || server.etcdctl(&world, &server.url()).args(["put", "/full", &"x".repeat(100_000)]).run();
     poll_until("a full store", secs(60), || fill().code() != Some(0));
-    let job = world.distlock().args(["--connect-timeout", "2s", "run", &world.name("x"), "--", "true"]).run();
-    let job = job.assert_code(69);
+    let job = world.distlock().args(["-w", "2s", "run", &world.name("x"), "--", "true"]).run().assert_code(69);
     assert!(job.stderr.contains("could grant a lock in 2.0s"), "{}", job.describe());
     assert!(job.stderr.contains("space exceeded") && job.stderr.contains("alarm disarm"), "{}", job.describe());
 }
