@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::server::Contender;
 use super::{Event, MILLI, Micros, Random, SECOND, World};
-use crate::backend::{Granted, Outcome, Place, Queue, Trouble};
+use crate::backend::Granted;
 use crate::clock::Instant;
 use crate::config::{Leftover, OnLost};
-use crate::keeper::calls::{COUNT, Request};
+use crate::keeper::calls::COUNT;
 use crate::keeper::machine::{self as keeper, Action, Rules};
 use crate::link::{FromKeeper, FromSupervisor, Verdict};
 use crate::supervisor::machine::{self as supervisor, Group};
@@ -17,51 +17,6 @@ use crate::supervisor::machine::{self as supervisor, Group};
 pub enum Process {
     Keeper,
     Supervisor,
-}
-
-/// What the backend answers.
-#[derive(Debug)]
-pub enum Answer {
-    Entered(Outcome<(Granted, Place)>),
-    Moved(Outcome<Place>),
-    Renewed(Outcome<Instant>),
-    News(Trouble),
-    Proved(Outcome<bool>),
-    Released(Outcome<()>),
-}
-
-impl Answer {
-    fn request(&self) -> Request {
-        match self {
-            Self::Entered(_) => Request::Enter,
-            Self::Moved(_) => Request::Wait,
-            Self::Renewed(_) => Request::Renew,
-            Self::News(_) => Request::Watch,
-            Self::Proved(_) => Request::Prove,
-            Self::Released(_) => Request::Release,
-        }
-    }
-
-    fn event(self) -> keeper::Event {
-        match self {
-            Self::Entered(outcome) => keeper::Event::Entered(outcome),
-            Self::Moved(outcome) => keeper::Event::Moved(outcome),
-            Self::Renewed(outcome) => keeper::Event::Renewed(outcome),
-            Self::News(trouble) => keeper::Event::News(trouble),
-            Self::Proved(outcome) => keeper::Event::Proved(outcome),
-            Self::Released(outcome) => keeper::Event::Released(outcome),
-        }
-    }
-
-    fn is_lost(&self) -> bool {
-        matches!(
-            self,
-            Self::Entered(Err(Trouble::Lost(_)))
-                | Self::Moved(Err(Trouble::Lost(_)))
-                | Self::Renewed(Err(Trouble::Lost(_)))
-                | Self::News(Trouble::Lost(_))
-        )
-    }
 }
 
 /// The command.
@@ -83,35 +38,35 @@ impl Command {
 
 /// One job, and the next ones in its place.
 pub struct Job {
-    pub number: usize,
-    ttl: Micros,
+    pub(super) number: usize,
+    pub(super) ttl: Micros,
     /// How fast its clock runs, in parts of ten thousand.
-    rate: u64,
-    begun: bool,
-    keeper: Option<keeper::Machine>,
-    supervisor: Option<supervisor::Machine>,
+    pub(super) rate: u64,
+    pub(super) begun: bool,
+    pub(super) keeper: Option<keeper::Machine>,
+    pub(super) supervisor: Option<supervisor::Machine>,
     /// Only one of the two may be struck in the life of a job.
-    victim: Option<Process>,
-    stopped: Option<Process>,
+    pub(super) victim: Option<Process>,
+    pub(super) stopped: Option<Process>,
     /// What a stopped process finds when it goes on.
-    keepers_news: Vec<keeper::Event>,
-    supervisors_news: Vec<supervisor::Event>,
+    pub(super) keepers_news: Vec<keeper::Event>,
+    pub(super) supervisors_news: Vec<supervisor::Event>,
     /// The number of the call of each request that is under way.
-    calls: [u64; COUNT],
-    call: u64,
-    who: Contender,
-    sent: Option<Instant>,
-    granted: Option<Granted>,
-    held: bool,
-    lost: bool,
-    revoking: bool,
+    pub(super) calls: [u64; COUNT],
+    pub(super) call: u64,
+    pub(super) who: Contender,
+    pub(super) sent: Option<Instant>,
+    pub(super) granted: Option<Granted>,
+    pub(super) held: bool,
+    pub(super) lost: bool,
+    pub(super) revoking: bool,
     /// Under which contender the command was last known to hold the lock.
-    proved: Option<Contender>,
+    pub(super) proved: Option<Contender>,
     command: Command,
-    dying: Option<u32>,
-    runs: u32,
+    pub(super) dying: Option<u32>,
+    pub(super) runs: u32,
     /// Nothing that one process sends overtakes what it sent before.
-    last: [Micros; 2],
+    pub(super) last: [Micros; 2],
 }
 
 impl Job {
@@ -161,7 +116,7 @@ impl Job {
     }
 
     /// What its clock shows.
-    fn local(&self, now: Micros) -> Instant {
+    pub(super) fn local(&self, now: Micros) -> Instant {
         Instant::from_boot(Duration::from_micros(1_000 * SECOND + now * self.rate / 10_000))
     }
 
@@ -171,18 +126,6 @@ impl Job {
         let local = local.saturating_sub(1_000 * SECOND);
         (local.min(u64::MAX / 20_000) * 10_000).div_ceil(self.rate)
     }
-}
-
-fn place(token: Option<u64>, head: bool) -> Outcome<Place> {
-    match token {
-        None => Err(Trouble::Lost("the lease expired".into())),
-        Some(token) if head => Ok(Place::Held { token, key: "/x/1".into() }),
-        Some(_) => Ok(Place::Queued(Queue { ahead: Some(1), ..Queue::default() })),
-    }
-}
-
-fn uncertain() -> Trouble {
-    Trouble::Uncertain { answered: true, cause: "no leader".into() }
 }
 
 impl World {
@@ -208,7 +151,7 @@ impl World {
     // ---- the keeper ------------------------------------------------------------------------------------------------
 
     /// Gives the keeper an event, or leaves it for when it goes on.
-    fn keeper(&mut self, n: usize, event: keeper::Event) {
+    pub(super) fn keeper(&mut self, n: usize, event: keeper::Event) {
         if self.jobs[n].stopped == Some(Process::Keeper) {
             self.jobs[n].keepers_news.push(event);
             return;
@@ -279,150 +222,6 @@ impl World {
             }
         }
         None
-    }
-
-    /// The contender is left to itself, and there is a new one.
-    fn forsake(&mut self, n: usize) {
-        let who = self.jobs[n].who;
-        self.after(MILLI, SECOND, Event::Revoke(who));
-        let new = self.new_contender();
-        let job = &mut self.jobs[n];
-        (job.who, job.sent, job.granted) = (new, None, None);
-        (job.held, job.lost, job.revoking) = (false, false, false);
-        self.post(n, FromKeeper::Lease(new.to_string()));
-    }
-
-    fn call(&mut self, n: usize, request: Request) {
-        if request == Request::Enter && self.jobs[n].lost {
-            self.forsake(n);
-        }
-        let local = self.jobs[n].local(self.now);
-        let job = &mut self.jobs[n];
-        job.call += 1;
-        job.calls[request as usize] = job.call;
-        if request == Request::Enter {
-            job.sent.get_or_insert(local);
-        }
-        let (call, who) = (job.call, job.who);
-        match request {
-            // They are told when there is something to tell.
-            Request::Wait | Request::Watch => {}
-            _ => {
-                if request == Request::Renew {
-                    // The moment before it was sent is what its answer will bring.
-                    self.renewals.insert((n, call), local);
-                }
-                if let Some(passage) = self.passage(n) {
-                    self.after(passage, passage + 1, Event::Arrive { job: n, call, request, who });
-                }
-            }
-        }
-    }
-
-    pub(super) fn arrive(&mut self, n: usize, call: u64, request: Request, who: Contender) {
-        let down = self.now < self.server.down_until;
-        let there = self.server.has(who);
-        let answer = match request {
-            Request::Enter if down => Answer::Entered(Err(uncertain())),
-            Request::Enter => {
-                let job = &self.jobs[n];
-                // A lease that was had and is gone is not granted again: its id is another's business now.
-                if job.who != who || (job.granted.is_some() && !there) {
-                    Answer::Entered(Err(Trouble::Lost("the lease expired".into())))
-                } else {
-                    self.server.enter(who, self.now, &mut self.random);
-                    Answer::Entered(self.entered(n, who))
-                }
-            }
-            Request::Renew if down => Answer::Renewed(Err(uncertain())),
-            Request::Renew => {
-                let s = self.renewals.get(&(n, call)).copied().unwrap_or(Instant::from_boot(Duration::ZERO));
-                let renewed = self.server.renew(who, self.now, &mut self.random);
-                Answer::Renewed(if renewed { Ok(s) } else { Err(Trouble::Lost("the lease expired".into())) })
-            }
-            Request::Prove if down => Answer::Proved(Err(uncertain())),
-            Request::Prove => {
-                let before = self.jobs[n].proved;
-                Answer::Proved(Ok(before.is_some_and(|before| self.server.nobody_between(before, who))))
-            }
-            Request::Release if down => Answer::Released(Err(uncertain())),
-            Request::Release => {
-                let found = self.server.end(who);
-                let job = &mut self.jobs[n];
-                let again = std::mem::replace(&mut job.revoking, true);
-                let lost = job.held && !found && !again;
-                Answer::Released(if lost { Err(Trouble::Lost("the lease was gone".into())) } else { Ok(()) })
-            }
-            Request::Wait | Request::Watch => return,
-        };
-        if let Some(passage) = self.passage(n) {
-            self.after(passage, passage + 1, Event::Answer { job: n, call, answer });
-        }
-    }
-
-    fn entered(&self, n: usize, who: Contender) -> Outcome<(Granted, Place)> {
-        let job = &self.jobs[n];
-        let granted = job.granted.unwrap_or(Granted {
-            s: job.sent.unwrap_or(Instant::from_boot(Duration::ZERO)),
-            cover: Some(Duration::from_micros(job.ttl)),
-        });
-        let place = place(self.server.token(who), self.server.head() == Some(who))?;
-        Ok((granted, place))
-    }
-
-    pub(super) fn answer(&mut self, n: usize, call: u64, answer: Answer) {
-        let job = &mut self.jobs[n];
-        let request = answer.request();
-        if job.calls[request as usize] != call {
-            return;
-        }
-        job.calls[request as usize] = 0;
-        job.lost |= answer.is_lost();
-        match &answer {
-            Answer::Entered(Ok((granted, place))) => {
-                job.granted = Some(*granted);
-                job.held |= matches!(place, Place::Held { .. });
-            }
-            Answer::Moved(Ok(Place::Held { .. })) => job.held = true,
-            Answer::Proved(Ok(true)) => job.proved = Some(job.who),
-            _ => {}
-        }
-        self.keeper(n, answer.event());
-    }
-
-    /// Whoever waits for news of the server gets it, some time after it can pass.
-    pub(super) fn tell_news(&mut self) {
-        if self.now < self.server.down_until {
-            return;
-        }
-        for n in 0..self.jobs.len() {
-            let job = &self.jobs[n];
-            let there = self.server.has(job.who);
-            for request in [Request::Wait, Request::Watch] {
-                let call = self.jobs[n].calls[request as usize];
-                let told = !there || (request == Request::Wait && self.server.head() == Some(self.jobs[n].who));
-                if call != 0 && told && self.told.insert((n, call)) {
-                    let at = self.now.max(self.cut[n]) + self.random.between(MILLI, SECOND);
-                    self.at(at, Event::News { job: n, call, request });
-                }
-            }
-        }
-    }
-
-    /// What is read then.
-    pub(super) fn news(&mut self, n: usize, call: u64, request: Request) {
-        if self.now < self.cut[n] || self.now < self.server.down_until {
-            let at = self.cut[n].max(self.server.down_until) + MILLI;
-            return self.at(at, Event::News { job: n, call, request });
-        }
-        let job = &self.jobs[n];
-        let (token, head) = (self.server.token(job.who), self.server.head() == Some(job.who));
-        let answer = match (request, place(token, head)) {
-            (Request::Wait, place) => Answer::Moved(place),
-            (_, Err(lost)) => Answer::News(lost),
-            (_, Ok(_)) => return,
-        };
-        self.answer(n, call, answer);
     }
 
     // ---- the command -----------------------------------------------------------------------------------------------
@@ -505,7 +304,7 @@ impl World {
         }
     }
 
-    fn post(&mut self, n: usize, message: FromKeeper) {
+    pub(super) fn post(&mut self, n: usize, message: FromKeeper) {
         let at = self.jobs[n].last[0].max(self.now + self.random.below(MILLI));
         self.jobs[n].last[0] = at;
         self.at(at, Event::ToSupervisor(n, message));

@@ -5,6 +5,7 @@
 //! `DISTLOCK_TEST_SEED` replays a seed that failed.
 
 mod job;
+mod network;
 mod server;
 
 use std::cmp::Reverse;
@@ -73,7 +74,7 @@ enum Event {
     Answer {
         job: usize,
         call: u64,
-        answer: job::Answer,
+        answer: network::Answer,
     },
     /// What waits for news is told of it.
     News {

@@ -112,7 +112,6 @@ impl<'a> Supervisor<'a> {
     fn start(job: &'a Job, terminal: Option<Terminal>) -> io::Result<Self> {
         process::await_children();
         let set = wanted(&job.inherited);
-        process::ignore(&[Signal::SIGXFSZ]);
         // Before the tree is adopted: the witness is no part of the job.
         let (witness, watched) = terminal.as_ref().map(|_| Witness::call(&set)).transpose()?.unzip();
         let tree = Tree::adopt()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use crate::loss::await_ready;
-use crate::world::{Holder, Mode, Proxy, Server, World, enqueue, millis, poll_until, secs, shared};
+use crate::world::{Holder, Mode, Proxy, Server, World, enqueue, millis, moment, poll_until, secs, shared};
 
 const UNTIL_DONE: &str = "echo ready; until [ -e done ]; do sleep 0.05; done";
 
@@ -36,12 +36,12 @@ fn the_next_one_starts_as_soon_as_one_request_has_reached_the_server() {
     let (far, near) = (World::at("etcd", &proxy.url()), World::on(server));
     let name = far.name("x");
     let holder = Holder::of(&far, &name);
-    let next = enqueue(near.distlock(), &name, &["date", "+%s%N"]);
+    let next = enqueue(near.distlock(), &name, &["sh", "-c", r#"read -r now idle </proc/uptime; echo "$now""#]);
     proxy.set(Mode::Delay(millis(700)));
     let ended = holder.release();
     let next = next.wait().assert_code(0);
-    let moment = |stdout: &str| stdout.lines().last().and_then(|line| line.parse::<u64>().ok()).expect("nanoseconds");
-    let handover = std::time::Duration::from_nanos(moment(&next.stdout) - moment(&ended.stdout));
+    let printed = |stdout: &str| moment(stdout.lines().last().unwrap_or_default());
+    let handover = printed(&next.stdout).since(printed(&ended.stdout));
     assert!(handover > millis(600) && handover < millis(1300), "{handover:?}");
     poll_until("the end of the leases", secs(3), || server.entries(&name).is_empty());
 }

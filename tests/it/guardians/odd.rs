@@ -3,10 +3,14 @@
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::program;
-use crate::loss::{Lease, await_held, await_ready, locked};
-use crate::world::{Server, World, children, millis, on_servers, poll_for, poll_until, secs, shared, wait_gone};
+use crate::loss::{Lease, await_held, await_ready};
+use crate::world::{
+    Holder, Running, Server, World, children, enqueue, millis, on_servers, poll_for, poll_until, secs, shared,
+    wait_gone,
+};
 
 /// A number from 34 up has no name.
 #[test]
@@ -58,23 +62,34 @@ int main(int count, char **words) {
 }
 "#;
 
+/// A job that finds its program on a disk which does not answer once it holds the lock; its keeper, and what is to become
+/// the command. The disk answered before, when the program was looked up.
+fn stalled(world: &World, name: &str, seconds: &str) -> (Running, Pid, Pid, Running) {
+    let slow = world.path().join(format!("slow-{seconds}"));
+    fs::copy("/bin/sleep", &slow).expect("a copy of a program");
+    let slow = slow.display().to_string();
+    let holder = Holder::of(world, name);
+    let lease = Lease { ttl: secs(10), grace: secs(1) };
+    let job = enqueue(world.distlock().args(lease.options()), name, &[&slow, seconds]);
+    let disk = world.command(world.path().join("lease")).args([&slow]).spawn();
+    poll_until("the lease", secs(30), || disk.stdout() == "leased\n");
+    holder.release();
+    let keeper = job.keeper();
+    let command = poll_for("what is to be the command", secs(30), || children(keeper).pop());
+    (job, keeper, command, disk)
+}
+
 /// On a slow disk the command's program is not executed at once. Until then there is no command, but what is to become one.
 #[test]
 fn a_command_that_does_not_get_to_run_is_guarded_all_the_same() {
     on_servers(|world, server| {
+        program(world, "lease", LEASE);
         let name = world.name("slow");
-        let slow = world.path().join("slow");
-        fs::copy("/bin/sleep", &slow).expect("a copy of a program");
-        let disk = world.command(program(world, "lease", LEASE)).args([&slow]).spawn();
-        poll_until("the lease", secs(30), || disk.stdout() == "leased\n");
-        let lease = Lease { ttl: secs(10), grace: secs(1) };
 
         // Renewed all the while, and killed with the supervisor.
-        let job = locked(world, lease, &name).args([&slow.display().to_string(), "300"]).spawn();
+        let (job, keeper, command, _disk) = stalled(world, &name, "301");
         let held = await_held(server, &name);
-        let keeper = job.keeper();
-        let command = poll_for("the command to be", secs(10), || children(keeper).pop());
-        std::thread::sleep(lease.soft() + secs(1));
+        std::thread::sleep(secs(10));
         assert_eq!(await_held(server, &name).lease, held.lease, "the lock is held");
         assert_eq!(children(keeper), [command]);
         job.signal(Signal::SIGKILL);
@@ -83,16 +98,12 @@ fn a_command_that_does_not_get_to_run_is_guarded_all_the_same() {
         job.wait_within(secs(5)).assert_signal(Signal::SIGKILL);
 
         // A signal that comes before the command runs ends it.
-        let job = locked(world, lease, &name).args([&slow.display().to_string(), "300"]).spawn();
-        let keeper = job.keeper();
-        poll_until("the command to be", secs(30), || !children(keeper).is_empty());
+        let (job, _, _, _disk) = stalled(world, &name, "302");
         job.signal(Signal::SIGTERM);
         job.wait_within(secs(10)).assert_signal(Signal::SIGTERM);
 
         // The disk answers: the command runs, and its own end is told.
-        let job = locked(world, lease, &name).args([&slow.display().to_string(), "0.2"]).spawn();
-        let keeper = job.keeper();
-        poll_until("the command to be", secs(30), || !children(keeper).is_empty());
+        let (job, _, _, disk) = stalled(world, &name, "0.2");
         disk.signal(Signal::SIGKILL);
         job.wait_within(secs(30)).assert_code(0);
     });

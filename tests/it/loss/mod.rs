@@ -129,7 +129,7 @@ pub(crate) fn from_boot(nanos: u64) -> Instant {
     Instant::from_boot(Duration::from_nanos(nanos))
 }
 
-/// Panics unless exactly one error was reported, which names the lock, and what follows are its causes.
+/// Panics unless exactly one error was reported, which names the lock, and what follows are its causes and the way out.
 #[track_caller]
 fn assert_told(job: &Finished, name: &str) {
     assert_error(job, &format!("the lock {name} was lost and the command killed"));
@@ -139,8 +139,9 @@ fn assert_told(job: &Finished, name: &str) {
 fn assert_error(job: &Finished, message: &str) {
     let mut lines = job.stderr.lines();
     assert_eq!(lines.next(), Some(&*format!("distlock: error: {message}")), "{}", job.describe());
-    let causes: Vec<_> = lines.collect();
-    assert!(!causes.is_empty(), "{}", job.describe());
+    let lines: Vec<_> = lines.collect();
+    let (hint, causes) = lines.split_last().unwrap_or_else(|| panic!("{}", job.describe()));
+    assert!(hint.starts_with("  hint: ") && !causes.is_empty(), "{}", job.describe());
     assert!(causes.iter().all(|line| line.starts_with("  caused by: ")), "{}", job.describe());
 }
 

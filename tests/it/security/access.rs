@@ -53,7 +53,10 @@ fn a_job_holds_its_lock_past_the_life_of_its_tokens() {
             let job = job.wait().assert_code(0);
             for line in job.stderr.lines() {
                 let event: Value = serde_json::from_str(line).expect("an event");
-                assert!(event["event"] != "uncertain" && event["event"] != "rejoining", "{}", job.describe());
+                // An expired token costs a try, and the next one brings another.
+                let token = event["cause"].as_str().is_some_and(|cause| cause.contains("invalid auth token"));
+                let fault = event["event"] == "rejoining" || (event["event"] == "uncertain" && !token);
+                assert!(!fault, "{}", job.describe());
             }
         }
         let report: Value = serde_json::from_str(&world.wait_for_file("job.json")).expect("a report");
