@@ -40,7 +40,6 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
     for n in 0..3 {
         once_in(5, || {
             let leads = n == cluster.leader();
-            let world = cluster.world_usual(n);
             // A follower that goes on after it stood still takes the leader for gone, and there is an election. Consul's
             // take longer than its short lease lasts, so that is for a job which ends before.
             let elects = matches!((kind, blow), (Kind::Consul, Blow::Pause));
@@ -50,6 +49,7 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
                 (false, true) => vec![(kind.short(), SHORT_JOB), (kind.long(), JOB)],
             };
             for (lease, length) in rounds {
+                let world = cluster.world_usual(n);
                 let round = Round::start(&cluster, &world, n, lease, length);
                 if leads != (n == cluster.leader()) {
                     return Err(format!("member {n} leads, or does no longer"));
