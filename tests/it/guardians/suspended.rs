@@ -5,20 +5,10 @@ use std::fs;
 use distlock::clock::Instant;
 use nix::sys::signal::{Signal, kill};
 
+use crate::terminal::open;
 use crate::world::{
-    Ledger, Server, Terminal, World, children, descendants, millis, name, on_servers, poll_for, poll_until, secs, state,
+    Ledger, Server, World, children, descendants, millis, name, on_servers, poll_for, poll_until, secs, state,
 };
-
-/// A terminal in which `L COMMAND` runs a command under the lock of this world.
-fn open(world: &World, ttl: &str) -> Terminal {
-    let lock = world.distlock().args(["-t", ttl, "--grace", "1s", &world.name("suspended"), "--"]).into_command();
-    let words = std::iter::once(lock.get_program()).chain(lock.get_args()).map(|word| word.to_string_lossy());
-    world.script("L", &format!(r#"exec {} "$@""#, words.collect::<Vec<_>>().join(" ")));
-    let mut terminal = Terminal::open(world);
-    terminal.line("PATH=$PATH:.");
-    terminal.prompt();
-    terminal
-}
 
 #[test]
 fn what_runs_on_of_a_suspended_job_is_gone_before_another_holder_comes() {
@@ -28,7 +18,7 @@ fn what_runs_on_of_a_suspended_job_is_gone_before_another_holder_comes() {
 }
 
 fn keeper_is_hit(world: &World, server: &dyn Server, signal: Signal) {
-    let (lock, ledger) = (world.name("suspended"), Ledger::new(world));
+    let (lock, ledger) = (world.name("terminal"), Ledger::new(world));
     // In a session of its own the terminal's keys do not reach it.
     world.script("family", r#"setsid "$@" & exec sleep 300"#);
     let mut terminal = open(world, "10");
@@ -57,7 +47,7 @@ fn keeper_is_hit(world: &World, server: &dyn Server, signal: Signal) {
 #[test]
 fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
     let worlds = |world: &World, held: &dyn Fn() -> bool| {
-        let lock = world.name("suspended");
+        let lock = world.name("terminal");
         let mut terminal = open(world, "15");
         let holder = crate::world::Holder::of(world, &lock);
         terminal.line("L sh -c 'echo ran >ran; exit 4'");
@@ -79,7 +69,7 @@ fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
         terminal.line("echo status=$?");
         terminal.expect("status=4");
     };
-    on_servers(|world, server| worlds(world, &|| server.contenders(&world.name("suspended")) == 1));
+    on_servers(|world, server| worlds(world, &|| server.contenders(&world.name("terminal")) == 1));
     worlds(&World::local(), &|| true);
 }
 

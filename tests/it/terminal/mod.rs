@@ -14,7 +14,7 @@ use crate::world::{Terminal, World, descendants, on_servers, poll_for, secs};
 const PREFIXES: [&str; 2] = ["", "L "];
 
 /// A terminal in which `L COMMAND` runs a command under the lock of this world.
-fn open(world: &World, ttl: &str) -> Terminal {
+pub(crate) fn open(world: &World, ttl: &str) -> Terminal {
     let lock = world.distlock().args(["-t", ttl, &world.name("terminal"), "--"]).into_command();
     let words = std::iter::once(lock.get_program()).chain(lock.get_args()).map(|word| word.to_string_lossy());
     world.script("L", &format!(r#"exec {} "$@""#, words.collect::<Vec<_>>().join(" ")));
