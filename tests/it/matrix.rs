@@ -1,6 +1,6 @@
 //! Either process killed, stopped or crashed at a random moment, while another contender waits.
 //!
-//! `DISTLOCK_TEST_RUNS` sets the number of runs (90, one of each kind), `DISTLOCK_TEST_SEED` replays a failure.
+//! `DISTLOCK_TEST_RUNS` sets the number of runs (200: each kind at least twice), `DISTLOCK_TEST_SEED` replays a failure.
 
 use std::fmt::{self, Display};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -125,7 +125,7 @@ fn setting(name: &str) -> Option<u64> {
 fn whoever_dies_or_stops_whenever_the_lock_excludes_and_nothing_is_left() {
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::from(time.subsec_nanos()));
     let seed = setting("DISTLOCK_TEST_SEED").unwrap_or_else(clock);
-    let runs = setting("DISTLOCK_TEST_RUNS").unwrap_or(90).try_into().expect("a number of runs");
+    let runs = setting("DISTLOCK_TEST_RUNS").unwrap_or(200).try_into().expect("a number of runs");
     println!("DISTLOCK_TEST_SEED={seed} DISTLOCK_TEST_RUNS={runs}");
     let fates = fates(seed, runs);
     let (next, failed, hits) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
