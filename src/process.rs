@@ -25,7 +25,8 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Takes stock. Call it first: later there are descriptors and dispositions of our own.
+    /// Takes stock. Call it first: later there are descriptors and dispositions of our own. The limit on descriptors is
+    /// raised for this process alone; the command finds it as it was.
     #[must_use]
     pub fn take() -> Self {
         let ignored = INHERITABLE.into_iter().filter(|signal| is_ignored(*signal)).collect();

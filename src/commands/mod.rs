@@ -11,12 +11,15 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use nix::sys::signal::Signal;
+
 use crate::backend::Name;
 use crate::cli::options::variable;
 use crate::cli::salvage::{Salvaged, salvage};
 use crate::config::{self, Format, Invocation, Output, Surroundings, Target};
 use crate::error::Failure;
 use crate::link::Verdict;
+use crate::process;
 use crate::report::{Report, Reporter};
 use crate::supervisor::tally::Facts;
 use crate::{cli, exit};
@@ -38,6 +41,8 @@ impl From<Failure> for Early {
 /// Understands the command line, does what it asks for, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A limit on the size of files is an error like a full disk, no reason to die.
+    process::ignore(&[Signal::SIGXFSZ]);
     let line: Vec<OsString> = std::env::args_os().collect();
     match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
         Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure, &mut reporter(&salvage(&line)))),

@@ -25,8 +25,6 @@ use crate::supervisor::{self, Ending};
 /// Runs the command under the lock and returns what distlock exits with. Where the command died of a signal that shells
 /// look for, this process dies of it too and does not return.
 pub fn run(run: Run) -> ExitCode {
-    // A limit on the size of files is an error like a full disk, no reason to die.
-    process::ignore(&[Signal::SIGXFSZ]);
     let mut reporter = Reporter::new(run.output);
     let report = match open_report(&run) {
         Ok(report) => report,

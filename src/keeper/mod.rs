@@ -1,5 +1,6 @@
 //! The keeper: the asynchronous process. It connects, queues, acquires, starts the command, renews, watches and releases;
-//! it is the parent and reaper of the command's tree. [`machine`] decides, this file does.
+//! it is the parent and reaper of the command's tree. [`machine`] decides, this file does; `child` is what concerns the
+//! command's process, [`calls`] which requests to the backend are under way.
 
 pub mod calls;
 mod child;

@@ -9,7 +9,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use nix::unistd::{AccessFlags, access};
 
 use crate::config::{Target, duration};
@@ -64,8 +63,6 @@ impl Sink {
     ///
     /// Why there is no report.
     pub fn write(self, text: String) -> Result<(), String> {
-        // A limit on the size of files is an error like a full disk, no reason to die.
-        process::ignore(&[Signal::SIGXFSZ]);
         let (tell, told) = mpsc::channel();
         let write = move || {
             // Nobody listens any more once it took too long.

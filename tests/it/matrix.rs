@@ -79,41 +79,19 @@ impl Fate {
     }
 }
 
-/// Splitmix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).expect("less than a usize")
-    }
-
-    fn unit(&mut self) -> f64 {
-        f64::from(u32::try_from(self.next() >> 32).expect("32 bits")) / f64::from(u32::MAX)
-    }
-}
-
 /// Every combination equally often, and in any order.
 fn fates(seed: u64, runs: usize) -> Vec<Fate> {
-    let mut random = Random(seed);
+    let mut random = fastrand::Rng::with_seed(seed);
     let mut fates: Vec<_> = (0..runs)
         .map(|n| Fate {
             server: shared::all()[n % 3],
             signal: SIGNALS[n / 3 % 3],
             victim: VICTIMS[n / 9 % 2],
             moment: MOMENTS[n / 18 % 5],
-            when: random.unit(),
+            when: random.f64(),
         })
         .collect();
-    for n in (1..fates.len()).rev() {
-        fates.swap(n, random.below(n + 1));
-    }
+    random.shuffle(&mut fates);
     fates
 }
 

@@ -1,6 +1,17 @@
 //! The lock on etcd: a key per contender, bound to its lease; the oldest key holds the lock.
 //!
 //! It shares its layout with `etcdctl lock` and Go's `concurrency.Mutex`, and excludes them.
+//!
+//! | module | what belongs there |
+//! |---|---|
+//! | here | one contender: the way to the lock, the trait |
+//! | `renew`, `leases` | renewals, and when one is believed; the change to a fresh lease |
+//! | `watch`, `release` | news of the lock; giving it up, and the truth about it |
+//! | `entry`, `queue` | pure: one key and what is known of it; who stands before it |
+//! | `view` | the transactions, and what their replies show |
+//! | `client`, `link`, `dial`, `fault` | requests, one connection at a time, endpoints, what errors mean |
+//! | `discover`, `dns` | servers that DNS tells of |
+//! | `probe` | what `distlock doctor` asks |
 
 mod client;
 mod dial;

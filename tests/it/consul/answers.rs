@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use crate::loss::{Lease, READY, await_held, await_ready, locked};
-use crate::world::{Authority, Consul, Recorded, Recorder, Server, ServerTls, World, millis, poll_until, secs, shared};
+use crate::world::{Authority, Consul, Recorded, Recorder, Server, ServerTls, World, poll_until, secs, shared};
 
 /// The token to be replaced, and the one that takes its place, once it is known.
 static LESS: OnceLock<(String, String)> = OnceLock::new();
@@ -38,13 +38,12 @@ fn a_key_that_may_not_be_read_any_more_is_no_loss() {
     LESS.set((all, less)).expect("set once");
     // Any change lets the watch look again.
     let lock = format!("{name}/.lock.");
-    let broke = || job.stderr().contains("the watch broke");
-    for n in 0.. {
-        if broke() || n == 1000 {
-            break;
-        }
+    let mut n = 0;
+    poll_until("a broken watch", secs(30), || {
+        n += 1;
         consul.put(&lock, n, "");
-    }
+        job.stderr().contains("the watch broke")
+    });
     // Longer than a lease whose renewals are not confirmed.
     thread::sleep(lease.ttl + secs(1));
     assert!(job.is_running(), "{}", job.stderr());
@@ -105,6 +104,5 @@ fn who_is_given_the_lock_late_gives_up_its_place() {
     super::go_on(&pids);
     await_ready(&waiter);
     assert_eq!(await_held(consul, &name).lease, Some(session));
-    thread::sleep(millis(100));
-    assert_eq!(places().len(), 0);
+    assert_eq!(places().len(), 0, "it went before the command started");
 }

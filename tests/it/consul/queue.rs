@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{go_on, named, stop, strike_dead};
-use crate::world::{Holder, Proxy, Run, Server, World, enqueue, poll_until, secs, shared};
+use crate::world::{Holder, Proxy, Run, Server, World, enqueue, once_in, poll_until, secs, shared, within};
 
 /// The flags of a lock's key.
 const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
@@ -21,6 +21,10 @@ fn nothing_left(name: &str) {
 
 #[test]
 fn the_end_of_a_dead_first_changes_nothing_for_those_behind_it() {
+    once_in(3, a_dead_first);
+}
+
+fn a_dead_first() -> Result<(), String> {
     let world = World::on(shared::consul());
     let name = world.name("queue");
     let holder = Holder::of(&world, &name);
@@ -31,15 +35,20 @@ fn the_end_of_a_dead_first_changes_nothing_for_those_behind_it() {
     holder.release();
     let released = Instant::now();
     for job in waiting {
-        job.wait_within(secs(5)).assert_code(0);
+        job.wait_within(secs(30)).assert_code(0);
     }
-    assert!(released.elapsed() < secs(4), "{:?}", released.elapsed());
+    let drained = released.elapsed();
     assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "1\n2\n3\n");
     nothing_left(&name);
+    within("draining", drained, secs(4))
 }
 
 #[test]
 fn six_dead_waiters_are_passed_in_five_seconds() {
+    once_in(3, six_dead_waiters);
+}
+
+fn six_dead_waiters() -> Result<(), String> {
     let world = World::on(shared::consul());
     let name = world.name("queue");
     let holder = Holder::of(&world, &name);
@@ -54,8 +63,9 @@ fn six_dead_waiters_are_passed_in_five_seconds() {
     for job in waiting {
         job.wait_within(secs(20)).assert_code(0);
     }
-    assert!(released.elapsed() < secs(5), "{:?}", released.elapsed());
+    let passed = released.elapsed();
     assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "1\n2\n");
+    within("passing them", passed, secs(5))
 }
 
 #[test]
@@ -145,8 +155,10 @@ fn drain(contenders: usize) -> (Duration, f64) {
 
 #[test]
 fn thirty_drain_with_twelve_requests_each() {
-    let (taken, each) = drain(30);
-    assert!(each <= 12.0, "{each} requests each, in {taken:?}");
+    once_in(3, || {
+        let (taken, each) = drain(30);
+        if each <= 12.0 { Ok(()) } else { Err(format!("{each} requests each, in {taken:?}")) }
+    });
 }
 
 #[test]

@@ -6,12 +6,18 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 
 use crate::loss::await_ready;
-use crate::world::{Holder, Mode, Proxy, Server, World, enqueue, millis, moment, poll_until, secs, shared};
+use crate::world::{
+    Holder, Mode, Proxy, Server, World, enqueue, millis, moment, once_in, poll_until, secs, shared, within,
+};
 
 const UNTIL_DONE: &str = "echo ready; until [ -e done ]; do sleep 0.05; done";
 
 #[test]
 fn an_endpoint_that_is_silent_at_the_end_delays_it_by_a_second() {
+    once_in(3, silent_at_the_end);
+}
+
+fn silent_at_the_end() -> Result<(), String> {
     let server = shared::etcd35();
     let [first, second] = [(); 2].map(|()| Proxy::to(server.address()));
     let world = World::at("etcd", &format!("{},{}", first.url(), second.url()));
@@ -23,14 +29,19 @@ fn an_endpoint_that_is_silent_at_the_end_delays_it_by_a_second() {
     let frozen = Instant::now();
     waiter.signal(Signal::SIGTERM);
     fs::write(world.path().join("done"), "").expect("a file in the world");
-    waiter.wait_within(secs(10)).assert_code(143);
-    job.wait_within(secs(10)).assert_code(0);
-    assert!(frozen.elapsed() < millis(2200), "{:?}", frozen.elapsed());
+    waiter.wait_within(secs(30)).assert_code(143);
+    job.wait_within(secs(30)).assert_code(0);
+    let took = frozen.elapsed();
     assert_eq!(server.entries(&name).len(), 0);
+    within("the end", took, millis(2200))
 }
 
 #[test]
 fn the_next_one_starts_as_soon_as_one_request_has_reached_the_server() {
+    once_in(3, handed_over);
+}
+
+fn handed_over() -> Result<(), String> {
     let server = shared::etcd35();
     let proxy = Proxy::to(server.address());
     let (far, near) = (World::at("etcd", &proxy.url()), World::on(server));
@@ -42,6 +53,7 @@ fn the_next_one_starts_as_soon_as_one_request_has_reached_the_server() {
     let next = next.wait().assert_code(0);
     let printed = |stdout: &str| moment(stdout.lines().last().unwrap_or_default());
     let handover = printed(&next.stdout).since(printed(&ended.stdout));
-    assert!(handover > millis(600) && handover < millis(1300), "{handover:?}");
-    poll_until("the end of the leases", secs(3), || server.entries(&name).is_empty());
+    assert!(handover > millis(600), "{handover:?}");
+    poll_until("the end of the keys", secs(30), || server.entries(&name).is_empty());
+    within("the way of one request", handover, millis(1300))
 }

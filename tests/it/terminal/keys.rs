@@ -3,9 +3,21 @@
 use std::fs;
 use std::time::Instant;
 
+use nix::unistd::Pid;
+
 use super::{command, compare, jobs, open, same, status};
 use crate::signals::{NOTES, assert_noted};
 use crate::world::{Terminal, World, children, millis, once_in, poll_until, secs, state};
+
+/// Brings the stopped job to the front, and gives its command what it reads.
+#[track_caller]
+fn answer_in_front(terminal: &mut Terminal, command: Pid) {
+    terminal.line("fg");
+    poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+    terminal.send("word\n");
+    terminal.expect("got word");
+    terminal.prompt();
+}
 
 #[test]
 fn ctrl_c_and_ctrl_backslash_end_the_command() {
@@ -77,11 +89,7 @@ pub(super) fn stopped_and_continued(
     terminal.expect("Stopped");
     terminal.prompt();
     let stopped = (status(terminal), state(command), jobs(terminal));
-    terminal.line("fg");
-    poll_until("the job to go on", secs(30), || state(command) == Some('S'));
-    terminal.send("word\n");
-    terminal.expect("got word");
-    terminal.prompt();
+    answer_in_front(terminal, command);
     (stopped, status(terminal))
 }
 
@@ -136,11 +144,7 @@ fn a_job_in_the_background_works_and_stops_when_it_reads_the_terminal() {
         poll_until("the stop", secs(30), || [command, job].map(state) == [Some('T'); 2]);
         terminal.send("\n");
         let stopped = jobs(terminal);
-        terminal.line("fg");
-        poll_until("the job to go on", secs(30), || state(command) == Some('S'));
-        terminal.send("word\n");
-        terminal.expect("got word");
-        terminal.prompt();
+        answer_in_front(terminal, command);
         (stopped, status(terminal))
     });
 }
