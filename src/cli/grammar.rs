@@ -1,7 +1,6 @@
 //! The words of a command line after its options: NAME, an optional `--`, COMMAND and its arguments.
 
 use std::ffi::{OsStr, OsString};
-use std::ops::RangeInclusive;
 
 use crate::error::Failure;
 
@@ -11,29 +10,6 @@ const RESERVED: [&str; 7] = ["status", "list", "acquire", "renew", "release", "v
 const PRESENT: [&str; 4] = ["run", "doctor", "completions", "man"];
 /// Two words that are at least this much alike may be one and a slip of the finger.
 const ALIKE: f64 = 0.75;
-
-/// Unicode's format characters (category Cf): soft hyphens, joiners, marks and overrides of the direction, tags.
-const FORMAT: [RangeInclusive<char>; 19] = [
-    '\u{ad}'..='\u{ad}',
-    '\u{600}'..='\u{605}',
-    '\u{61c}'..='\u{61c}',
-    '\u{6dd}'..='\u{6dd}',
-    '\u{70f}'..='\u{70f}',
-    '\u{890}'..='\u{891}',
-    '\u{8e2}'..='\u{8e2}',
-    '\u{180e}'..='\u{180e}',
-    '\u{200b}'..='\u{200f}',
-    '\u{202a}'..='\u{202e}',
-    '\u{2060}'..='\u{206f}',
-    '\u{feff}'..='\u{feff}',
-    '\u{fff9}'..='\u{fffb}',
-    '\u{110bd}'..='\u{110bd}',
-    '\u{110cd}'..='\u{110cd}',
-    '\u{13430}'..='\u{1343f}',
-    '\u{1bca0}'..='\u{1bca3}',
-    '\u{1d173}'..='\u{1d17a}',
-    '\u{e0000}'..='\u{e007f}',
-];
 
 /// What to lock and what to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,9 +77,12 @@ pub(super) fn lock_name(name: OsString) -> Result<String, Failure> {
     Ok(name)
 }
 
-/// Control characters, and those that only change how others are shown: a name could be made to look like another.
+/// Control characters, and those that are not seen or change how others are: a name could be made to look like another. The
+/// standard library knows them as those that it would not print in a string; quotes and backslashes it only marks.
 fn is_unprintable(c: char) -> bool {
-    c.is_control() || FORMAT.iter().any(|range| range.contains(&c)) || matches!(c, '\u{2028}' | '\u{2029}')
+    // A combining character is printed behind another.
+    let printed = String::from_iter(['a', c]).escape_debug().skip(1).eq([c]);
+    !printed && !matches!(c, '"' | '\'' | '\\')
 }
 
 /// What follows NAME, less the first `--`; None when nothing does.

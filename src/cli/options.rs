@@ -201,7 +201,7 @@ pub const OPTIONS: &[Opt] = &[
     ),
     Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
         "A duration, or `forever`. The time to connect is included. When it runs out, the exit code is 75, or 69 if no server \
-         ever answered. With 0 the lock is tried once, and servers that do not answer have --connect-timeout for it.",
+         ever let it into the queue. With 0 the lock is tried once, and servers that do not answer have --connect-timeout for it.",
     ),
     Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details(
         "The same as --wait 0. Where no server answers, that is known after --connect-timeout.",

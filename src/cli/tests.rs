@@ -119,6 +119,16 @@ fn what_is_refused_and_the_way_out() {
 }
 
 #[test]
+fn whatever_can_be_seen_may_be_in_a_name() {
+    for name in ["/a b", "/Straße", "/e\u{301}te\u{301}", "/日本/作業", "/🚀", "/it's \"so\" \\ here"] {
+        assert!(super::grammar::lock_name(name.into()).is_ok(), "{name}");
+    }
+    for c in ["\u{ad}", "\u{200d}", "\u{2066}", "\u{feff}", "\u{e0041}", "\u{7f}", "\u{85}"] {
+        assert!(super::grammar::lock_name(format!("/a{c}b").into()).is_err(), "{}", c.escape_unicode());
+    }
+}
+
+#[test]
 fn a_name_is_utf_8_and_a_command_need_not_be() {
     let broken = || OsString::from_vec(vec![b'/', 0xff]);
     for line in
