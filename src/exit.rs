@@ -13,14 +13,15 @@
 //! | 126, 127 | the command cannot be executed, was not found |
 //! | 128+N | signal N ended distlock while waiting |
 
-use crate::error::Kind;
+use distlock_core::error::Kind;
+use distlock_core::signal::Signal;
 
 /// The exit code of success.
-pub const OK: u8 = 0;
+pub(crate) const OK: u8 = 0;
 
 /// The exit code of a failure of this kind, before `--busy-exit`.
 #[must_use]
-pub fn code(kind: Kind) -> u8 {
+pub(crate) fn code(kind: Kind) -> u8 {
     match kind {
         Kind::Usage => 64,
         Kind::Unreachable => 69,
@@ -37,6 +38,6 @@ pub fn code(kind: Kind) -> u8 {
 
 /// The exit code that stands for a death by `signal`, as shells have it.
 #[must_use]
-pub fn signaled(signal: i32) -> u8 {
-    u8::try_from(signal).map_or(u8::MAX, |signal| 128_u8.saturating_add(signal))
+pub(crate) fn signaled(signal: Signal) -> u8 {
+    u8::try_from(signal.number()).map_or(u8::MAX, |signal| 128_u8.saturating_add(signal))
 }

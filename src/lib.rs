@@ -2,52 +2,44 @@
 //!
 //! # The map
 //!
-//! | module | what belongs there |
-//! |---|---|
-//! | [`cli`] | clap definitions: commands, options, help text |
-//! | [`config`] | flags, environment and file become one checked configuration |
-//! | [`commands`] | what distlock can be asked to do, one module each |
-//! | [`error`], [`exit`] | failures as users are told them; the table of exit codes |
-//! | [`report`] | every line that is printed, for people and as JSON; the report of `--report` |
-//! | [`supervisor`] | the process that the user started: signals, terminal, deadline, output, exit |
-//! | [`keeper`] | the process below it: acquires, starts the command, renews, watches, releases |
-//! | [`witness`] | a third one in a terminal: tells group signals apart, wakes a suspended supervisor |
-//! | [`link`] | the messages between the two |
-//! | [`lease`] | pure: from the last confirmed renewal to the deadlines |
-//! | [`tree`] | everything below a process: find, signal, reap |
-//! | [`process`] | fork, exec, die: the only unsafe code |
-//! | [`backend`] | the lock on etcd, on Consul, on this host |
-//! | [`holder`], [`handle`] | the holder record, JSON both ways; the word that names an acquisition |
-//! | [`clock`] | instants and alarms on `CLOCK_BOOTTIME` |
-//! | `simulation` | tests: many jobs and a server in virtual time |
+//! The crate `distlock_core` (in `core/`) holds every decision that the promise rests on: deadlines, the state machines of
+//! supervisor and keeper, what a server's answer proves. It does no I/O. This crate is the program around it, in rooms:
+//!
+//! | room | what it holds | imports |
+//! |---|---|---|
+//! | `commands` | what distlock can be asked to do, one file each | all below |
+//! | `config` | flags, environment and file become one checked plan | `cli`, `report`, `lock` |
+//! | `cli` | the command line: table of options, grammar, help | |
+//! | `report` | everything that is printed: console, waiting line, JSON events, outcome | `job`, `lock` |
+//! | `job` | one command under one lock: supervisor, keeper, witness, and the link between them | `lock` |
+//! | `lock` | the lock on etcd, on Consul, on this host; no processes | |
+//! | `sys` | the operating system: clock, processes, signals, terminal | |
+//! | `exit` | the table of exit codes | |
+//!
+//! Imports go down this list only, never up and never in a circle; `tests/rooms.rs` checks that. Every room may import
+//! `sys`, `exit` and `distlock_core`. Each room's `mod.rs` says what the room owns and which invariants it keeps.
 //!
 //! # How a lock flows through them
 //!
-//! `main` has [`config`] check the command line; [`commands`] makes a job of it; the [`supervisor`] forks the
-//! [`keeper`]. The keeper's machine asks the [`backend`] to enter the queue, and once the lock is held tells the
-//! deadlines that the [`lease`] gives over the [`link`]. When the supervisor has acknowledged them, the command starts.
-//! Renewals move the deadlines. When the command and all that it started are gone, the keeper releases the lock and gives
-//! the verdict, with which the supervisor exits.
-//!
-//! Both machines are pure: an event and the present moment go in, actions come out. The files beside them do what the
-//! machines decide.
+//! `main` has [`run`] read the command line; `config` makes a checked plan of it; `commands::run` makes a job of that. The
+//! supervisor (`job::supervisor`) forks the keeper (`job::keeper`). The keeper asks its backend (`lock`) to enter the queue.
+//! Once the lock is held, it sends the deadlines of the lease (`distlock_core::lease`) over the link. When the supervisor has
+//! acknowledged them, the command starts. Renewals move the deadlines. When the process tree of the command is gone, the
+//! keeper releases the lock and sends the verdict, and the supervisor exits with it.
 
-pub mod backend;
-pub mod cli;
-pub mod clock;
-pub mod commands;
-pub mod config;
-pub mod error;
-pub mod exit;
-pub mod handle;
-pub mod holder;
-pub mod keeper;
-pub mod lease;
-pub mod link;
-pub mod process;
-pub mod report;
-#[cfg(test)]
-mod simulation;
-pub mod supervisor;
-pub mod tree;
-pub mod witness;
+mod cli;
+mod commands;
+mod config;
+mod exit;
+mod job;
+mod lock;
+mod report;
+mod sys;
+
+pub use commands::main as run;
+
+// What the integration tests drive: one contender without its processes, and the clock that deadlines are measured on.
+pub use lock::consul::Options as ConsulOptions;
+pub use lock::transport::endpoint::{Endpoint, Identity, Server, Tls};
+pub use lock::{Backend, Prepared, Want};
+pub use sys::clock::now;

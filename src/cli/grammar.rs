@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 
-use crate::error::Failure;
+use distlock_core::error::Failure;
 
 /// Subcommands whose names are taken and that this version does not have.
 const RESERVED: [&str; 7] = ["status", "list", "acquire", "renew", "release", "verify", "break"];
@@ -13,7 +13,7 @@ const ALIKE: f64 = 0.75;
 
 /// What to lock and what to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Words {
+pub(crate) struct Words {
     /// The lock's name.
     pub name: String,
     /// COMMAND and its arguments, never empty.

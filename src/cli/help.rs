@@ -3,10 +3,10 @@
 use super::options::{Group, OPTIONS, Opt};
 
 /// The first line of the help.
-pub const ABOUT: &str = "Run a command while holding a distributed lock, and never while not";
+pub(crate) const ABOUT: &str = "Run a command while holding a distributed lock, and never while not";
 
 /// The first paragraphs of `--help`.
-pub const LONG_ABOUT: &str = "\
+pub(crate) const LONG_ABOUT: &str = "\
 Run a command while holding a distributed lock, and never while not.
 
 distlock waits for the lock NAME on etcd, on Consul or on this host, runs COMMAND, and gives the lock up when COMMAND \
@@ -16,7 +16,7 @@ was revoked), COMMAND is ended before another can hold the lock.
 Options stand before NAME; everything from COMMAND on is COMMAND's. A NAME without a slash needs the `--`.";
 
 /// The synopsis.
-pub const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
+pub(crate) const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock run [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock doctor [OPTIONS] [NAME] | completions SHELL | man";
 
@@ -27,13 +27,13 @@ The other options, variables, files, exit codes: distlock --help
 ";
 
 /// The lines of the long help are no longer than this.
-pub const WIDTH: usize = 100;
+pub(crate) const WIDTH: usize = 100;
 /// Terms that are longer than this do not leave their meaning room on the same line.
 const WIDEST_TERM: usize = 30;
 
 /// A part of the help that lists terms and what they mean.
 #[derive(Clone, Copy, Debug)]
-pub struct Section {
+pub(crate) struct Section {
     /// Its heading.
     pub title: &'static str,
     /// A paragraph above the list; may be empty.
@@ -43,7 +43,7 @@ pub struct Section {
 }
 
 /// What `--help` and the man page say after the options.
-pub const SECTIONS: &[Section] = &[
+pub(crate) const SECTIONS: &[Section] = &[
     Section {
         title: "Environment of the command",
         intro: "",
@@ -129,7 +129,7 @@ pub const SECTIONS: &[Section] = &[
 
 /// The one line of an option in the short help.
 #[must_use]
-pub fn line(option: &Opt) -> String {
+pub(crate) fn line(option: &Opt) -> String {
     let choices = (!option.choices.is_empty()).then(|| option.choices.join(", "));
     match (option.default, choices) {
         (Some(default), _) => format!("{} [default: {default}]", option.help),
@@ -140,7 +140,7 @@ pub fn line(option: &Opt) -> String {
 
 /// The short help: what most need, on one screen of 24 lines with the prompt below it.
 #[must_use]
-pub fn short() -> String {
+pub(crate) fn short() -> String {
     let mut parts = vec![ABOUT.to_owned(), format!("Usage: {USAGE}")];
     for group in [Group::Lock, Group::Connection, Group::Output] {
         let options = || OPTIONS.iter().filter(move |option| option.group == group && !option.rare);
@@ -161,7 +161,7 @@ fn term(option: &Opt) -> String {
 
 /// All that `--help` says of an option.
 #[must_use]
-pub fn paragraphs(option: &Opt) -> String {
+pub(crate) fn paragraphs(option: &Opt) -> String {
     let mut text = format!("{}.", option.help);
     if !option.details.is_empty() {
         text = format!("{text} {}", option.details);
@@ -177,7 +177,7 @@ pub fn paragraphs(option: &Opt) -> String {
 
 /// The sections as `--help` shows them.
 #[must_use]
-pub fn long_end() -> String {
+pub(crate) fn long_end() -> String {
     SECTIONS.iter().map(plain).collect::<Vec<_>>().join("\n\n")
 }
 

@@ -1,10 +1,9 @@
 //! The command line: what it may say, and what it said. Values are strings here; [`crate::config`] gives them meaning.
 
 mod grammar;
-pub mod help;
-pub mod options;
+pub(crate) mod help;
+pub(crate) mod options;
 mod refusal;
-pub mod salvage;
 #[cfg(test)]
 mod tests;
 
@@ -16,15 +15,15 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 use clap_complete::Shell;
 
-use crate::error::Failure;
-pub use grammar::Words;
+use distlock_core::error::Failure;
+pub(crate) use grammar::Words;
 pub(crate) use grammar::quote;
 use options::{OPTIONS, Opt};
 pub(crate) use refusal::similar;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Request {
+pub(crate) enum Request {
     /// `--help` or `--version`: print it and exit 0.
     Help(clap::Error),
     /// `-h`: print what most need.
@@ -48,7 +47,7 @@ pub enum Request {
 
 /// The options that the command line gave, with their values; a switch has the value `true`.
 #[derive(Debug, Default)]
-pub struct Flags(Vec<BTreeMap<&'static str, OsString>>);
+pub(crate) struct Flags(Vec<BTreeMap<&'static str, OsString>>);
 
 impl Flags {
     /// What was given before the subcommand, and after it where there is one.
@@ -60,7 +59,7 @@ impl Flags {
 
     /// The value of this option among those given after the subcommand (level 0) or before it (level 1).
     #[must_use]
-    pub fn at(&self, level: usize, id: &str) -> Option<&OsString> {
+    pub(crate) fn at(&self, level: usize, id: &str) -> Option<&OsString> {
         debug_assert!(level < Self::LEVELS, "a command line has {} levels", Self::LEVELS);
         self.0.get(level)?.get(id)
     }
@@ -81,7 +80,7 @@ fn given(matches: &ArgMatches) -> BTreeMap<&'static str, OsString> {
 /// # Errors
 ///
 /// A usage failure that names the way out.
-pub fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
+pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
     let matches = match command().try_get_matches_from(line) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -132,7 +131,7 @@ fn refuse_run_options(flags: &BTreeMap<&'static str, OsString>, subcommand: &str
 
 /// The definitions that clap parses by, and that help, man page and completions are made from.
 #[must_use]
-pub fn command() -> Command {
+pub(crate) fn command() -> Command {
     let shell = PossibleValuesParser::new(["bash", "zsh", "fish"]).try_map(|shell| shell.parse::<Shell>());
     let version = env!("CARGO_PKG_VERSION");
     Command::new("distlock")

@@ -3,7 +3,7 @@
 
 /// One option: its flag, and how its variable, its key and its help follow from it.
 #[derive(Clone, Copy, Debug)]
-pub struct Opt {
+pub(crate) struct Opt {
     /// The long flag without its dashes.
     pub id: &'static str,
     /// The short flag.
@@ -30,7 +30,7 @@ pub struct Opt {
 
 /// The sections of the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub(crate) enum Group {
     /// The lock and the command.
     Lock,
     /// The way to the servers.
@@ -45,7 +45,7 @@ pub enum Group {
 
 /// Where an option can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub(crate) enum Reach {
     /// On the command line only: it changes what one lock means.
     Flag,
     /// On the command line or by its variable.
@@ -57,7 +57,7 @@ pub enum Reach {
 impl Group {
     /// The heading in the help.
     #[must_use]
-    pub fn heading(self) -> &'static str {
+    pub(crate) fn heading(self) -> &'static str {
         match self {
             Self::Lock => "Lock and command",
             Self::Connection => "Connection",
@@ -69,7 +69,7 @@ impl Group {
 
     /// Whether its options mean something to `run` alone.
     #[must_use]
-    pub fn of_run_alone(self) -> bool {
+    pub(crate) fn of_run_alone(self) -> bool {
         self == Self::Lock
     }
 }
@@ -129,43 +129,43 @@ impl Opt {
 
     /// Whether its values begin with a digit, so that a negative one is a mistake about the value.
     #[must_use]
-    pub fn is_number(&self) -> bool {
+    pub(crate) fn is_number(&self) -> bool {
         matches!(self.value, Some("DUR" | "N" | "CODE"))
     }
 
     /// The name of the variable that sets it.
     #[must_use]
-    pub fn variable(&self) -> Option<String> {
+    pub(crate) fn variable(&self) -> Option<String> {
         (self.reach != Reach::Flag).then(|| variable(self.id))
     }
 
     /// The key that sets it in the configuration file.
     #[must_use]
-    pub fn key(&self) -> Option<String> {
+    pub(crate) fn key(&self) -> Option<String> {
         (self.reach == Reach::Everywhere).then(|| self.id.replace('-', "_"))
     }
 }
 
 /// The name of the variable that would set the option of this name.
 #[must_use]
-pub fn variable(id: &str) -> String {
+pub(crate) fn variable(id: &str) -> String {
     format!("DISTLOCK_{}", id.replace('-', "_").to_uppercase())
 }
 
 /// The option of this name.
 #[must_use]
-pub fn find(id: &str) -> Option<&'static Opt> {
+pub(crate) fn find(id: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id == id)
 }
 
 /// The option that this configuration key would set, if it may be set there.
 #[must_use]
-pub fn find_by_key(key: &str) -> Option<&'static Opt> {
+pub(crate) fn find_by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id.replace('-', "_") == key)
 }
 
 /// Options of later versions, with their short flags: refused by name, so that nobody takes them for something else.
-pub const RESERVED: &[(&str, Option<char>)] = &[
+pub(crate) const RESERVED: &[(&str, Option<char>)] = &[
     ("shared", Some('s')),
     ("slots", None),
     ("max-hold", None),
@@ -178,7 +178,7 @@ pub const RESERVED: &[(&str, Option<char>)] = &[
 
 /// The reserved option that this word of a command line, without its value, is.
 #[must_use]
-pub fn reserved(word: &str) -> Option<&'static str> {
+pub(crate) fn reserved(word: &str) -> Option<&'static str> {
     let is = |(id, short): &&(&str, Option<char>)| {
         word.strip_prefix("--") == Some(*id) || short.is_some_and(|short| word == format!("-{short}"))
     };
@@ -187,14 +187,14 @@ pub fn reserved(word: &str) -> Option<&'static str> {
 
 /// What is said of a reserved option.
 #[must_use]
-pub fn not_available(id: &str) -> String {
+pub(crate) fn not_available(id: &str) -> String {
     format!("`--{id}` is not available in this version of distlock")
 }
 
 use Group::{Connection, Identity, Lock, Output, Tls};
 
 /// All options, in the order of the help.
-pub const OPTIONS: &[Opt] = &[
+pub(crate) const OPTIONS: &[Opt] = &[
     Opt::valued(Lock, "ttl", "DUR", "Lease the lock for this long at a time").short('t').default("15s").details(
         "The lease is renewed while the command runs; when it cannot be, the command is ended before the lease is. \
          A longer one rides out longer outages and takes longer to free itself after a crash. Consul takes 10s to 24h.",

@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::grammar::closest;
 use super::options::{self, OPTIONS, RESERVED};
-use crate::error::Failure;
+use distlock_core::error::Failure;
 
 /// The first paragraph is the message, the tips are the hint.
 pub(super) fn usage(error: &clap::Error) -> Failure {

@@ -112,7 +112,7 @@ fn what_is_refused_and_the_way_out() {
     ];
     for (line, message, hint) in cases {
         let failure = refusal(line);
-        assert_eq!(failure.kind, crate::error::Kind::Usage);
+        assert_eq!(failure.kind, distlock_core::error::Kind::Usage);
         assert!(failure.message.contains(message), "{line:?}: {failure:?}");
         assert!(failure.hint.unwrap_or_default().contains(hint), "{line:?}: {}", failure.message);
     }

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use crate::cli;
 
 /// The completion script of a shell.
-pub fn script(shell: Shell) -> Vec<u8> {
+pub(super) fn script(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut cli::command(), "distlock", &mut script);
     script

@@ -7,14 +7,15 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use super::{password, print, run};
-use crate::backend::Note;
-use crate::backend::probe::{Findings, Inquiry};
 use crate::config::Doctor;
-use crate::error::Failure;
-use crate::process::Inherited;
+use crate::job::supervisor::Show;
+use crate::lock::Note;
+use crate::lock::probe::{Findings, Inquiry};
 use crate::report::Reporter;
-use crate::supervisor::Show;
-use crate::supervisor::machine::Notice;
+use crate::sys::process::Inherited;
+use crate::sys::runtime;
+use distlock_core::error::Failure;
+use distlock_core::messages::Notice;
 use report::Report;
 
 /// Examines the backend and prints what it found; the exit code is that of the failure that a lock would meet.
@@ -22,7 +23,7 @@ use report::Report;
 /// # Errors
 ///
 /// What is wrong before anything could be examined.
-pub fn doctor(mut doctor: Doctor) -> Result<ExitCode, Failure> {
+pub(super) fn doctor(mut doctor: Doctor) -> Result<ExitCode, Failure> {
     if let Err(early) = password::complete(&mut doctor.settings, &Inherited::take()) {
         run::die_if_typed(&early.failure, early.keyboard);
         return Err(early.failure);
@@ -38,13 +39,6 @@ pub fn doctor(mut doctor: Doctor) -> Result<ExitCode, Failure> {
 
 fn examine(doctor: &Doctor, note: Note) -> Result<Findings, Failure> {
     let inquiry = Inquiry { name: doctor.name.clone(), ttl: doctor.ttl, patience: doctor.connect_timeout };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| Failure::fault("cannot wait for several servers at once").because(error))?;
-    let findings = runtime.block_on(doctor.settings.probe(&inquiry, note));
-    // A look-up of a host name may still hang in a thread of the runtime's; the process ends all the same.
-    runtime.shutdown_background();
-    findings
+    runtime::block_on(doctor.settings.probe(&inquiry, note))
+        .map_err(|error| Failure::fault("cannot wait for several servers at once").because(error))?
 }

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::error::{Failure, Kind};
+use distlock_core::error::{Failure, Kind};
 
 /// The kernel reads no more of a script's first line.
 const LONGEST_FIRST_LINE: u64 = 256;
 
 /// Makes sure that the first word of `argv` names something that can be executed.
-pub fn check(argv: &[OsString]) -> Result<(), Failure> {
+pub(super) fn check(argv: &[OsString]) -> Result<(), Failure> {
     let Some(program) = argv.first() else { return Err(Failure::usage("no command")) };
     let (mut found, mut lacking) = (None, None);
     for candidate in candidates(program) {

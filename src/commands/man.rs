@@ -9,7 +9,7 @@ use crate::cli;
 use crate::cli::help::{SECTIONS, Section};
 
 /// The man page, in roff.
-pub fn page() -> io::Result<Vec<u8>> {
+pub(super) fn page() -> io::Result<Vec<u8>> {
     let man = Man::new(cli::command()).title("DISTLOCK").manual("User Commands");
     let mut page = Vec::new();
     man.render_title(&mut page)?;

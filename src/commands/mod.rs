@@ -7,22 +7,19 @@ mod man;
 mod password;
 mod run;
 
-use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
-use crate::backend::Name;
-use crate::cli::options::variable;
-use crate::cli::salvage::{Salvaged, salvage};
-use crate::config::{self, Format, Invocation, Output, Surroundings, Target};
-use crate::error::Failure;
-use crate::link::Verdict;
-use crate::process;
+use crate::config::{self, Invocation, Stated, Surroundings};
+use crate::report::output::{Format, Output};
+use crate::report::tally::Facts;
 use crate::report::{Report, Reporter};
-use crate::supervisor::tally::Facts;
+use crate::sys::process;
 use crate::{cli, exit};
+use distlock_core::error::Failure;
+use distlock_core::messages::Verdict;
 
 /// An end before anything ran.
 #[derive(Debug)]
@@ -38,15 +35,21 @@ impl From<Failure> for Early {
     }
 }
 
-/// Understands the command line, does what it asks for, and says how it went.
+/// Reads the command line, does what it asks for, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     // A limit on the size of files is an error like a full disk, no reason to die.
     process::ignore(&[Signal::SIGXFSZ]);
-    let line: Vec<OsString> = std::env::args_os().collect();
-    match config::resolve(line.iter().cloned(), &Surroundings::of_process()) {
-        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure, &mut reporter(&salvage(&line)))),
-        Err(failure) => refuse(&line, failure),
+    let around = Surroundings::of_process();
+    let request = match cli::parse(std::env::args_os()) {
+        Ok(request) => request,
+        // The line cannot be read, so nothing says where to report.
+        Err(failure) => return fail(&failure, &mut reporter(config::default_format(&around))),
+    };
+    let stated = config::stated(&request, &around);
+    match config::resolve(request, &around) {
+        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure, &mut reporter(stated.format))),
+        Err(failure) => refuse(stated, failure),
     }
 }
 
@@ -56,39 +59,24 @@ fn fail(failure: &Failure, reporter: &mut Reporter) -> ExitCode {
     ExitCode::from(exit)
 }
 
-/// Ends with what is wrong about a command line or its configuration.
-fn refuse(line: &[OsString], failure: Failure) -> ExitCode {
-    let said = salvage(line);
-    let mut reporter = reporter(&said);
+/// Ends with what is wrong about the configuration, and reports it if the command line says where.
+fn refuse(stated: Stated, failure: Failure) -> ExitCode {
+    let mut reporter = reporter(stated.format);
     let exit = fail(&failure, &mut reporter);
-    report_refusal(said, failure, &mut reporter);
-    exit
-}
-
-/// Tells what came of a line that may not have been understood, in the form that it asks for all the same.
-fn reporter(said: &Salvaged) -> Reporter {
-    let format =
-        if setting(said, "log-format").is_some_and(|asked| asked == "json") { Format::Json } else { Format::Text };
-    Reporter::new(Output { verbose: false, quiet: false, format, ci: false })
-}
-
-/// What the line or the variable says.
-fn setting(said: &Salvaged, id: &str) -> Option<OsString> {
-    said.value(id).map(OsStr::to_owned).or_else(|| std::env::var_os(variable(id)))
-}
-
-/// Whoever relies on a report gets one of a refused command line, too.
-fn report_refusal(said: Salvaged, failure: Failure, reporter: &mut Reporter) {
-    // A target that makes no sense is what was refused.
-    let Some(target) = said.value("report").and_then(|value| Target::parse(value).ok()) else { return };
-    let backend = setting(&said, "backend").and_then(|name| Name::of(name.to_str()?));
-    let exit = exit::code(failure.kind);
+    let Some(target) = stated.report else { return exit };
+    let code = exit::code(failure.kind);
     let verdict = Verdict::Failed(failure);
-    let written =
-        Report::open(&target, said.name, backend).and_then(|report| report.write(&verdict, exit, &Facts::default()));
+    let written = Report::open(&target, stated.name, stated.backend)
+        .and_then(|report| report.write(&verdict, code, &Facts::default()));
     if let Err(failure) = written {
         reporter.unreported(&failure);
     }
+    exit
+}
+
+/// Returns a reporter for errors that come before the output is configured.
+fn reporter(format: Format) -> Reporter {
+    Reporter::new(Output { verbose: false, quiet: false, format, ci: false })
 }
 
 fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {

@@ -17,10 +17,11 @@ use nix::sys::termios::{FlushArg, LocalFlags, SetArg, Termios, tcflush, tcgetatt
 use nix::unistd::{getpgrp, read, tcgetpgrp, write};
 
 use super::Early;
-use crate::backend::Settings;
-use crate::backend::endpoint::Secret;
-use crate::error::Failure;
-use crate::process::{self, Inherited};
+use crate::lock::Settings;
+use crate::lock::transport::endpoint::Secret;
+use crate::sys::process::{self, Inherited};
+use crate::sys::signals;
+use distlock_core::error::Failure;
 
 /// What ends the question; Ctrl-Z only puts it off.
 const SIGNALS: [Signal; 5] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP];
@@ -32,7 +33,7 @@ const MOST_STOPS: u32 = 16;
 /// # Errors
 ///
 /// Nobody answered, or a signal came.
-pub fn complete(settings: &mut Settings, inherited: &Inherited) -> Result<(), Early> {
+pub(super) fn complete(settings: &mut Settings, inherited: &Inherited) -> Result<(), Early> {
     let backend = settings.name();
     let Some(identity) = settings.identity() else { return Ok(()) };
     let Some(user) = identity.user.as_ref().filter(|_| identity.password.is_none()) else { return Ok(()) };
@@ -47,7 +48,7 @@ pub fn complete(settings: &mut Settings, inherited: &Inherited) -> Result<(), Ea
         Answer::Line(line) => identity.password = Some(Secret::new(line)),
         Answer::Nothing => return Err(refuse("none was typed").into()),
         Answer::Signal { signal, keyboard } => {
-            let failure = Failure::interrupted(signal as i32, "while asking for a password");
+            let failure = Failure::interrupted(signals::from_nix(signal), "while asking for a password");
             return Err(Early { failure, keyboard });
         }
     }

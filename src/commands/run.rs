@@ -4,27 +4,28 @@ use std::os::fd::RawFd;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::sys::signal::Signal;
 use nix::unistd::{Uid, User, gethostname};
 
 use super::{Early, lookup, password};
-use crate::backend::{Prepared, Want};
-use crate::clock::iso;
-use crate::config::{OnLost, Run, Wait};
-use crate::error::{Failure, Kind};
+use crate::config::Run;
 use crate::exit;
-use crate::holder::Record;
-use crate::keeper::Job;
-use crate::keeper::machine::Rules;
-use crate::link::Verdict;
-use crate::process::{self, Inherited};
+use crate::job::keeper::Job;
+use crate::job::supervisor::{self, Ending};
+use crate::lock::{Prepared, Want};
+use crate::report::tally::Facts;
 use crate::report::{Report, Reporter};
-use crate::supervisor::tally::Facts;
-use crate::supervisor::{self, Ending};
+use crate::sys::process::{self, Inherited};
+use crate::sys::{clock, signals};
+use distlock_core::error::{Failure, Kind};
+use distlock_core::messages::Verdict;
+use distlock_core::plan::{OnLost, Plan};
+use distlock_core::record::Record;
+use distlock_core::signal::Signal;
+use distlock_core::time::iso;
 
 /// Runs the command under the lock and returns what distlock exits with. Where the command died of a signal that shells
 /// look for, this process dies of it too and does not return.
-pub fn run(run: Run) -> ExitCode {
+pub(super) fn run(run: Run) -> ExitCode {
     let mut reporter = Reporter::new(run.output);
     let report = match open_report(&run) {
         Ok(report) => report,
@@ -34,24 +35,26 @@ pub fn run(run: Run) -> ExitCode {
     let inherited = Inherited::take();
     let (busy_exit, unlocked) = (run.busy_exit, run.settings.is_none());
     let descriptor = report.as_ref().and_then(Report::descriptor);
-    let mut ending = job(run, inherited, descriptor, &mut reporter)
-        .and_then(|job| Ok(supervisor::run(job, &mut reporter)?))
+    let ending = job(run, inherited, descriptor, &mut reporter)
+        .and_then(|job| {
+            reporter.start_tally(clock::now());
+            Ok(supervisor::run(job, &mut reporter)?)
+        })
         .unwrap_or_else(Ending::from);
-    if unlocked {
-        ending.facts = ending.facts.without_lock();
-    }
+    let facts = reporter.facts(&ending.verdict, clock::now());
+    let facts = if unlocked { facts.without_lock() } else { facts };
     reporter.close();
-    finish(&ending, busy_exit, report, &mut reporter)
+    finish(&ending, &facts, busy_exit, report, &mut reporter)
 }
 
 fn open_report(run: &Run) -> Result<Option<Report>, Failure> {
-    let backend = run.settings.as_ref().map(crate::backend::Settings::name);
+    let backend = run.settings.as_ref().map(crate::lock::Settings::name);
     run.report.as_ref().map(|target| Report::open(target, Some(run.name.clone()), backend)).transpose()
 }
 
 impl From<Early> for Ending {
     fn from(Early { failure, keyboard }: Early) -> Self {
-        Self { verdict: Verdict::Failed(failure), keyboard, facts: Facts::default() }
+        Self { verdict: Verdict::Failed(failure), keyboard }
     }
 }
 
@@ -65,14 +68,12 @@ fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut
         reporter.warn("running without a lock, as --no-lock asks: nothing keeps others from running at the same time");
         Prepared::Unlocked
     };
-    let rules = Rules {
+    let plan = Plan {
         name: run.name.clone(),
-        source: run.source.clone(),
+        endpoints_source: run.source.clone(),
+        time_zone: jiff::tz::TimeZone::system(),
         grace: run.grace,
-        wait: match run.wait {
-            Wait::Forever => None,
-            Wait::AtMost(wait) => Some(wait),
-        },
+        wait: run.wait,
         connect_timeout: run.connect_timeout,
         leftover: run.leftover,
         on_lost: run.on_lost,
@@ -80,9 +81,9 @@ fn job(mut run: Run, inherited: Inherited, report: Option<RawFd>, reporter: &mut
     };
     let want =
         Want { name: run.name.clone(), ttl: run.ttl, relock: run.on_lost == OnLost::Relock, record: record(&run) };
-    let backend = run.settings.as_ref().map(crate::backend::Settings::name);
+    let backend = run.settings.as_ref().map(crate::lock::Settings::name);
     Ok(Job {
-        rules,
+        plan,
         argv: run.argv,
         prepared,
         want,
@@ -131,7 +132,13 @@ fn random_id() -> String {
 }
 
 /// Says what is to be said, in this order: to the user, to programs, to the shell.
-fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, reporter: &mut Reporter) -> ExitCode {
+fn finish(
+    ending: &Ending,
+    facts: &Facts,
+    busy_exit: Option<u8>,
+    report: Option<Report>,
+    reporter: &mut Reporter,
+) -> ExitCode {
     let verdict = &ending.verdict;
     let code = exit_code(verdict, busy_exit);
     match verdict {
@@ -142,7 +149,7 @@ fn finish(ending: &Ending, busy_exit: Option<u8>, report: Option<Report>, report
         Verdict::Failed(failure) if busy_exit != Some(exit::OK) => reporter.unless_quiet(failure, code),
         _ => {}
     }
-    if let Some(Err(failure)) = report.map(|report| report.write(verdict, code, &ending.facts)) {
+    if let Some(Err(failure)) = report.map(|report| report.write(verdict, code, facts)) {
         reporter.unreported(&failure);
     }
     match verdict {
@@ -163,7 +170,7 @@ fn exit_code(verdict: &Verdict, busy_exit: Option<u8>) -> u8 {
 }
 
 /// Ctrl-C before the command ran is the shell's business as well.
-pub fn die_if_typed(failure: &Failure, keyboard: bool) {
+pub(super) fn die_if_typed(failure: &Failure, keyboard: bool) {
     match failure.kind {
         Kind::Interrupted(signal) if keyboard => die_as_the_command(signal),
         _ => {}
@@ -171,9 +178,8 @@ pub fn die_if_typed(failure: &Failure, keyboard: bool) {
 }
 
 /// A shell that reads a script stops at a command that *died* of Ctrl-C, and goes on after one that exited with 130.
-fn die_as_the_command(signal: i32) {
-    let told = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-    if let Some(signal) = told.into_iter().find(|known| *known as i32 == signal) {
+fn die_as_the_command(signal: Signal) {
+    if let Some(signal) = signals::to_nix(signal).filter(|_| signal.ends_a_command()) {
         process::die_of(signal);
     }
 }

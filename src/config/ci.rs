@@ -4,7 +4,7 @@ use super::layers::Environment;
 
 /// A CI job's name and address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Job {
+pub(super) struct Job {
     /// What people call it.
     pub name: String,
     /// Where its log can be read.
@@ -51,7 +51,7 @@ const SYSTEMS: &[System] = &[
 
 /// Whether this is the environment of a CI job, so that a long wait is told in its log.
 #[must_use]
-pub fn recognised(environment: Environment) -> bool {
+pub(super) fn recognised(environment: Environment) -> bool {
     system(environment).is_some()
 }
 
@@ -65,7 +65,7 @@ fn system(environment: Environment) -> Option<&'static System> {
 
 /// The job that this environment belongs to, if it has a name.
 #[must_use]
-pub fn job(environment: Environment) -> Option<Job> {
+pub(super) fn job(environment: Environment) -> Option<Job> {
     let system = system(environment)?;
     // A word of the name whose variable is missing is left out; an address with a gap would lead nowhere.
     let words: Vec<_> = system.name.split(' ').filter_map(|word| fill(environment, word)).collect();

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use reqwest::Url;
 
-use crate::backend::Name;
-use crate::backend::endpoint::Endpoint;
+use crate::lock::Name;
+use crate::lock::transport::endpoint::Endpoint;
 
 /// Consul's agent on this host, where its own tools look for it.
-pub const CONSUL_AGENT: &str = "127.0.0.1:8500";
+pub(super) const CONSUL_AGENT: &str = "127.0.0.1:8500";
 
 /// An address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(super) enum Address {
     /// A server.
     Server(Endpoint),
     /// The directory of the local backend.
@@ -21,7 +21,7 @@ pub enum Address {
 
 /// How plain addresses are to be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plain {
+pub(super) enum Plain {
     /// `host:port` is http.
     Http,
     /// `host:port` is https, since TLS is set up.
@@ -32,7 +32,7 @@ pub enum Plain {
 
 /// Whether one of these addresses can only be this backend's: `file:` is the local one's, `unix:` is Consul's.
 #[must_use]
-pub fn speak_for(list: &str, backend: Name) -> bool {
+pub(super) fn speak_for(list: &str, backend: Name) -> bool {
     let wanted = match backend {
         Name::Local => "file",
         Name::Consul => "unix",
@@ -46,7 +46,7 @@ pub fn speak_for(list: &str, backend: Name) -> bool {
 /// # Errors
 ///
 /// Why one of them is not an address of this backend, to follow the name of the setting.
-pub fn parse(list: &str, backend: Name, plain: Plain) -> Result<Vec<Address>, String> {
+pub(super) fn parse(list: &str, backend: Name, plain: Plain) -> Result<Vec<Address>, String> {
     list.split(',').map(|one| address(one.trim(), backend, plain)).collect()
 }
 
@@ -55,7 +55,7 @@ pub fn parse(list: &str, backend: Name, plain: Plain) -> Result<Vec<Address>, St
 /// # Errors
 ///
 /// Why it is none, to follow the name of the setting.
-pub fn domain(text: &str) -> Result<String, String> {
+pub(super) fn domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     // A longer label or name is not to be had in DNS; the services' names take their share.

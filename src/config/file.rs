@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value as Toml};
 
 use super::layers::{Layer, Value};
-use crate::backend::Name;
 use crate::cli::options::{self, OPTIONS, Opt, RESERVED};
 use crate::cli::similar;
-use crate::error::Failure;
+use crate::lock::Name;
+use distlock_core::error::Failure;
 
 /// Keys that only the table of Consul has.
 const CONSUL_KEYS: [&str; 2] = ["lock_delay", "health_checks"];
@@ -18,7 +18,7 @@ const BACKENDS: [Name; 3] = [Name::Etcd, Name::Consul, Name::Local];
 
 /// A configuration file that was read and whose keys are all known.
 #[derive(Debug, Default)]
-pub struct File {
+pub(super) struct File {
     path: PathBuf,
     top: Table,
 }
@@ -29,7 +29,7 @@ impl File {
     /// # Errors
     ///
     /// A usage failure that names the file and the key.
-    pub fn read(path: &Path, named_by: Option<&Value>) -> Result<Self, Failure> {
+    pub(super) fn read(path: &Path, named_by: Option<&Value>) -> Result<Self, Failure> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound && named_by.is_none() => return Ok(Self::default()),
@@ -52,7 +52,7 @@ impl File {
 
     /// What the file says of an option, in a backend's table or at its top.
     #[must_use]
-    pub fn get(&self, table: Option<Name>, option: &Opt) -> Option<Value> {
+    pub(super) fn get(&self, table: Option<Name>, option: &Opt) -> Option<Value> {
         let key = option.key()?;
         let mut value = self.value(table, &key)?;
         if option.path {
@@ -63,7 +63,7 @@ impl File {
 
     /// The value of a key in a backend's table or at the top.
     #[must_use]
-    pub fn value(&self, table: Option<Name>, key: &str) -> Option<Value> {
+    pub(super) fn value(&self, table: Option<Name>, key: &str) -> Option<Value> {
         let (entries, layer) = match table {
             None => (&self.top, Layer::File),
             Some(backend) => (self.top.get(&backend.to_string())?.as_table()?, Layer::Table),
@@ -74,7 +74,7 @@ impl File {
 
     /// The strings of an array in a backend's table.
     #[must_use]
-    pub fn list(&self, table: Name, key: &str) -> Vec<String> {
+    pub(super) fn list(&self, table: Name, key: &str) -> Vec<String> {
         let array = self.top.get(&table.to_string()).and_then(|table| table.get(key)?.as_array());
         array.into_iter().flatten().filter_map(|item| item.as_str().map(ToOwned::to_owned)).collect()
     }

@@ -2,12 +2,12 @@
 //! the command line, which everybody on the host can read.
 
 use super::layers::{Layers, Value};
-use crate::backend::Name;
-use crate::backend::endpoint::{Identity, Secret};
-use crate::error::Failure;
+use crate::lock::Name;
+use crate::lock::transport::endpoint::{Identity, Secret};
+use distlock_core::error::Failure;
 
 /// The identity for the chosen backend. A user whose password no layer has is to be asked for it.
-pub fn resolve(layers: &Layers, name: Name) -> Result<Identity, Failure> {
+pub(super) fn resolve(layers: &Layers, name: Name) -> Result<Identity, Failure> {
     Ok(Identity {
         token: token(layers, name)?,
         namespace: layers.text("namespace")?,

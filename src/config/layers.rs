@@ -6,17 +6,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::file::File;
-use crate::backend::Name;
 use crate::cli::Flags;
 use crate::cli::options::{self, Opt};
-use crate::error::Failure;
+use crate::lock::Name;
+use distlock_core::error::Failure;
 
 /// Reads a variable of the environment.
-pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// The layers, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Layer {
+pub(super) enum Layer {
     /// A flag after the subcommand: it stands later in the line than those before it.
     LateFlag,
     /// A flag before the subcommand, or where there is none.
@@ -33,12 +33,12 @@ pub enum Layer {
 
 impl Layer {
     /// All of them, in this order.
-    pub const ALL: [Self; 6] = [Self::LateFlag, Self::Flag, Self::Variable, Self::Own, Self::Table, Self::File];
+    pub(super) const ALL: [Self; 6] = [Self::LateFlag, Self::Flag, Self::Variable, Self::Own, Self::Table, Self::File];
 }
 
 /// A value and where it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Value {
+pub(super) struct Value {
     /// As it was written.
     pub text: OsString,
     /// The layer that it comes from.
@@ -48,7 +48,7 @@ pub struct Value {
 }
 
 /// All layers of one invocation.
-pub struct Layers<'a> {
+pub(super) struct Layers<'a> {
     /// The command line's.
     pub flags: &'a Flags,
     /// The environment's.
@@ -80,23 +80,23 @@ const OWN: &[(Name, &str, &str)] = &[
 impl Layers<'_> {
     /// The value of this option, from the strongest layer that has one.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<Value> {
+    pub(super) fn get(&self, id: &str) -> Option<Value> {
         Layer::ALL.into_iter().find_map(|layer| self.at(layer, id))
     }
 
     /// Whether this switch is on.
-    pub fn is_on(&self, id: &str) -> Result<bool, Failure> {
+    pub(super) fn is_on(&self, id: &str) -> Result<bool, Failure> {
         self.get(id).map_or(Ok(false), |value| value.boolean())
     }
 
     /// The value of this option as text.
-    pub fn text(&self, id: &str) -> Result<Option<String>, Failure> {
+    pub(super) fn text(&self, id: &str) -> Result<Option<String>, Failure> {
         self.get(id).map(|value| value.text().map(ToOwned::to_owned)).transpose()
     }
 
     /// Which of two options that contradict each other counts: that of the stronger layer, whatever a weaker one says.
     /// A switch that is off contradicts nothing, and hides the same switch in weaker layers.
-    pub fn stronger(&self, switch: &str, other: &str) -> Result<Option<(&'static Opt, Value)>, Failure> {
+    pub(super) fn stronger(&self, switch: &str, other: &str) -> Result<Option<(&'static Opt, Value)>, Failure> {
         let mut off = false;
         for layer in Layer::ALL {
             let set = |id, off: bool| match self.at(layer, id).filter(|_| !off) {
@@ -120,14 +120,14 @@ impl Layers<'_> {
 
     /// A variable of the environment that is set and not empty.
     #[must_use]
-    pub fn variable(&self, name: &str) -> Option<Value> {
+    pub(super) fn variable(&self, name: &str) -> Option<Value> {
         let text = (self.environment)(name).filter(|text| !text.is_empty())?;
         Some(Value { text, layer: Layer::Own, source: name.to_owned() })
     }
 
     /// What this layer says of the option.
     #[must_use]
-    pub fn at(&self, layer: Layer, id: &str) -> Option<Value> {
+    pub(super) fn at(&self, layer: Layer, id: &str) -> Option<Value> {
         let option = options::find(id)?;
         match layer {
             Layer::LateFlag => self.flag(0, layer, id),
@@ -155,28 +155,28 @@ fn is_switch(id: &str) -> bool {
 impl Value {
     /// Whether it stands in the configuration file.
     #[must_use]
-    pub fn is_from_file(&self) -> bool {
+    pub(super) fn is_from_file(&self) -> bool {
         self.layer >= Layer::Table
     }
 
     /// The value as text.
-    pub fn text(&self) -> Result<&str, Failure> {
+    pub(super) fn text(&self) -> Result<&str, Failure> {
         self.text.to_str().ok_or_else(|| self.refuse("is not valid UTF-8"))
     }
 
     /// The value as a path.
     #[must_use]
-    pub fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         Path::new(&self.text).to_owned()
     }
 
     /// The value as `parse` reads it; a complaint names the source.
-    pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Failure> {
+    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Failure> {
         parse(self.text()?).map_err(|why| self.refuse(why))
     }
 
     /// The value as a yes or no. The backends' own variables take what their own tools take.
-    pub fn boolean(&self) -> Result<bool, Failure> {
+    pub(super) fn boolean(&self) -> Result<bool, Failure> {
         let own = self.layer == Layer::Own;
         self.parse(|text| match text {
             "1" | "true" => Ok(true),
@@ -188,7 +188,7 @@ impl Value {
     }
 
     /// A usage failure about this value.
-    pub fn refuse(&self, why: impl fmt::Display) -> Failure {
+    pub(super) fn refuse(&self, why: impl fmt::Display) -> Failure {
         Failure::usage(format!("{}: {why}", self.source))
     }
 }

@@ -1,7 +1,6 @@
 //! Flags, environment and configuration file become one checked configuration.
 
 mod ci;
-pub mod duration;
 mod endpoints;
 mod file;
 mod identity;
@@ -9,7 +8,6 @@ mod layers;
 mod room;
 mod server;
 mod signal;
-mod target;
 #[cfg(test)]
 mod tests;
 
@@ -20,13 +18,16 @@ use std::time::Duration;
 use clap_complete::Shell;
 use nix::sys::signal::Signal;
 
-use crate::backend::Settings;
 use crate::cli::{self, Flags, Request, Words, options};
-use crate::error::Failure;
+use crate::lock::{Name, Settings};
+use crate::report::output::{Format, Output};
+use crate::report::target::Target;
+use distlock_core::duration;
+use distlock_core::error::Failure;
+use distlock_core::plan::{Leftover, OnLost};
 use file::File;
-pub use layers::Environment;
+pub(crate) use layers::Environment;
 use layers::{Layers, Value};
-pub use target::Target;
 
 /// Where the configuration file is when nobody names one. There is none per user: cron and sudo would see another one.
 const DEFAULT_FILE: &str = "/etc/distlock/config.toml";
@@ -35,7 +36,7 @@ const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What distlock was asked to do, checked.
 #[derive(Debug)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// Run a command under a lock.
     Run(Box<Run>),
     /// Find out whether a lock could be had.
@@ -52,13 +53,11 @@ pub enum Invocation {
 
 /// Everything `run` needs, checked.
 #[derive(Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// The lock's name as the user gave it.
     pub name: String,
     /// The command and its arguments; with `--shell` those of `/bin/sh -c`.
     pub argv: Vec<OsString>,
-    /// Whether `--shell` was given.
-    pub shell: bool,
     /// How the lock's backend is reached; None with `--no-lock`. A user without a password is asked for it.
     pub settings: Option<Settings>,
     /// What gave the backend its addresses: a flag, a variable, a key, or a default.
@@ -67,8 +66,8 @@ pub struct Run {
     pub ttl: Duration,
     /// From the soft signal to KILL.
     pub grace: Duration,
-    /// How long to wait for the lock.
-    pub wait: Wait,
+    /// Longest wait for the lock, connecting included; None: no limit; zero: one try.
+    pub wait: Option<Duration>,
     /// The soft signal.
     pub signal: Signal,
     /// What follows a loss.
@@ -93,7 +92,7 @@ pub struct Run {
 
 /// Everything `doctor` needs, checked.
 #[derive(Debug)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// The lock's name as the user gave it, if any.
     pub name: Option<String>,
     /// How the lock's backend is reached.
@@ -108,61 +107,8 @@ pub struct Doctor {
     pub output: Output,
 }
 
-/// How long to wait for the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// As long as it takes.
-    Forever,
-    /// This long, connecting included; zero is one try.
-    AtMost(Duration),
-}
-
-/// What follows a loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnLost {
-    /// The command is killed; exit 76.
-    Kill,
-    /// The command is killed, the lock acquired again, and the command run anew.
-    Restart,
-    /// The command is frozen while the lock is re-established.
-    Relock,
-}
-
-/// What becomes of processes that outlive the command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leftover {
-    /// They are ended before the release.
-    Kill,
-    /// The lock is held until they have ended.
-    Wait,
-    /// They run on without the lock.
-    Leave,
-}
-
-/// What distlock prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// Each step is told.
-    pub verbose: bool,
-    /// Nothing but errors.
-    pub quiet: bool,
-    /// The form of events on stderr.
-    pub format: Format,
-    /// In a CI that is recognised, so a long wait is told in the job's log.
-    pub ci: bool,
-}
-
-/// The form of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 /// What a configuration depends on beside the command line.
-pub struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     /// Reads a variable of the environment.
     pub environment: Environment<'a>,
     /// The configuration file that is read when nobody names one.
@@ -172,18 +118,58 @@ pub struct Surroundings<'a> {
 impl Surroundings<'static> {
     /// Those of this process.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub(crate) fn of_process() -> Self {
         Self { environment: &|name| std::env::var_os(name), default_file: DEFAULT_FILE.into() }
     }
 }
 
-/// Understands and checks a command line, the program's name included.
+/// What the command line states of the output, whether or not the rest of the configuration holds. A value that is itself
+/// wrong counts as not stated.
+#[derive(Debug)]
+pub(crate) struct Stated {
+    /// The form of events.
+    pub format: Format,
+    /// Where the outcome is reported.
+    pub report: Option<Target>,
+    /// The lock's name.
+    pub name: Option<String>,
+    /// The backend.
+    pub backend: Option<Name>,
+}
+
+/// Returns the form of events if the command line cannot be read.
+#[must_use]
+pub(crate) fn default_format(around: &Surroundings) -> Format {
+    let flags = Flags::default();
+    let layers = Layers { flags: &flags, environment: around.environment, file: File::default(), backend: None };
+    format(&layers).unwrap_or(Format::Text)
+}
+
+/// Returns what this request states of the output.
+#[must_use]
+pub(crate) fn stated(request: &Request, around: &Surroundings) -> Stated {
+    let none = Flags::default();
+    let (flags, name) = match request {
+        Request::Run(flags, words) => (flags, Some(words.name.clone())),
+        Request::Doctor { flags, .. } => (flags, None),
+        _ => (&none, None),
+    };
+    let layers = Layers { flags, environment: around.environment, file: File::default(), backend: None };
+    Stated {
+        format: format(&layers).unwrap_or(Format::Text),
+        report: report(&layers).ok().flatten(),
+        name,
+        backend: layers.text("backend").ok().flatten().and_then(|name| Name::of(&name)),
+    }
+}
+
+/// Checks what the command line asks for.
 ///
 /// # Errors
 ///
 /// A usage failure that names the flag, variable or key, and the way out.
-pub fn resolve(line: impl IntoIterator<Item = OsString>, around: &Surroundings) -> Result<Invocation, Failure> {
-    Ok(match cli::parse(line)? {
+pub(crate) fn resolve(request: Request, around: &Surroundings) -> Result<Invocation, Failure> {
+    Ok(match request {
         Request::ShortHelp => Invocation::ShortHelp,
         Request::Help(text) => Invocation::Help(text),
         Request::Completions(shell) => Invocation::Completions(shell),
@@ -203,7 +189,6 @@ fn run(flags: &Flags, words: Words, around: &Surroundings) -> Result<Run, Failur
     Ok(Run {
         argv: argv(words.command, shell)?,
         name: words.name,
-        shell,
         source: settings.as_ref().map(|settings| server::source(&layers, settings.name())).unwrap_or_default(),
         settings,
         ttl,
@@ -308,27 +293,31 @@ fn argv(mut command: Vec<OsString>, shell: bool) -> Result<Vec<OsString>, Failur
     Ok(command)
 }
 
-fn wait(layers: &Layers) -> Result<Wait, Failure> {
+fn wait(layers: &Layers) -> Result<Option<Duration>, Failure> {
     match layers.stronger("try", "wait")? {
-        None => Ok(Wait::Forever),
-        Some((option, _)) if option.id == "try" => Ok(Wait::AtMost(Duration::ZERO)),
+        None => Ok(None),
+        Some((option, _)) if option.id == "try" => Ok(Some(Duration::ZERO)),
         Some((_, value)) => value.parse(|text| match text {
-            "forever" => Ok(Wait::Forever),
-            text => duration::parse(text).map(Wait::AtMost).map_err(|why| format!("{why}, and not forever")),
+            "forever" => Ok(None),
+            text => duration::parse(text).map(Some).map_err(|why| format!("{why}, and not forever")),
         }),
     }
 }
 
 fn output(layers: &Layers) -> Result<Output, Failure> {
     let stronger = layers.stronger("verbose", "quiet")?.map(|(option, _)| option.id);
+    let format = format(layers)?;
+    let ci = ci::recognised(layers.environment);
+    Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format, ci })
+}
+
+fn format(layers: &Layers) -> Result<Format, Failure> {
     let format = parsed(layers, "log-format", |text| match text {
         "text" => Ok(Format::Text),
         "json" => Ok(Format::Json),
         _ => Err(format!("`{text}` is not one of text, json")),
     })?;
-    let format = format.unwrap_or(Format::Text);
-    let ci = ci::recognised(layers.environment);
-    Ok(Output { verbose: stronger == Some("verbose"), quiet: stronger == Some("quiet"), format, ci })
+    Ok(format.unwrap_or(Format::Text))
 }
 
 fn report(layers: &Layers) -> Result<Option<Target>, Failure> {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::duration::show;
-use crate::backend::Settings;
-use crate::error::Failure;
-use crate::lease::{MIN_ROOM, Terms};
+use crate::lock::Settings;
+use distlock_core::duration::show;
+use distlock_core::error::Failure;
+use distlock_core::lease::{MIN_RENEWAL_WINDOW, Terms};
 
 const CONSUL_TTL: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(24 * 60 * 60));
 const LONGEST_GRACE: Duration = Duration::from_secs(5);
 
 /// The grace that a lease of this length leaves when nobody asks for one, in whole milliseconds, as it is told.
 #[must_use]
-pub fn default_grace(ttl: Duration) -> Duration {
+pub(super) fn default_grace(ttl: Duration) -> Duration {
     let third = u64::try_from((ttl / 3).as_millis()).map_or(LONGEST_GRACE, Duration::from_millis);
     LONGEST_GRACE.min(third)
 }
@@ -22,7 +22,7 @@ pub fn default_grace(ttl: Duration) -> Duration {
 /// # Errors
 ///
 /// A usage failure with the arithmetic, and the least TTL or the longest grace that would do.
-pub fn check(settings: &Settings, ttl: Duration, asked_grace: Option<Duration>) -> Result<(), Failure> {
+pub(super) fn check(settings: &Settings, ttl: Duration, asked_grace: Option<Duration>) -> Result<(), Failure> {
     let cover = match settings {
         Settings::Local(_) => return Ok(()),
         Settings::Etcd(_) => ttl,
@@ -45,9 +45,9 @@ pub fn check(settings: &Settings, ttl: Duration, asked_grace: Option<Duration>) 
 }
 
 fn way_out(settings: &Settings, ttl: Duration, cover: Duration, asked_grace: Option<Duration>) -> String {
-    let least = asked_grace.map_or_else(least_with_default_grace, Terms::least_cover);
+    let least = asked_grace.map_or_else(least_with_default_grace, Terms::min_cover);
     // The default grace follows the TTL, so a short lock-delay is measured against the grace of the long TTL.
-    let least_delay = Terms::least_cover(asked_grace.unwrap_or_else(|| default_grace(ttl.max(least))));
+    let least_delay = Terms::min_cover(asked_grace.unwrap_or_else(|| default_grace(ttl.max(least))));
     let mut longer = Vec::new();
     if ttl < least {
         longer.push(format!("--ttl {} or more", show(least)));
@@ -57,7 +57,7 @@ fn way_out(settings: &Settings, ttl: Duration, cover: Duration, asked_grace: Opt
     }
     // Consul's lock-delay ends at a minute, whatever the TTL: beyond it, only a shorter grace helps.
     let possible = least <= Duration::from_secs(60) || !matches!(settings, Settings::Consul(..));
-    let longest_grace = Terms { cover, grace: Duration::ZERO }.room().saturating_sub(MIN_ROOM);
+    let longest_grace = Terms { cover, grace: Duration::ZERO }.renewal_window().saturating_sub(MIN_RENEWAL_WINDOW);
     let shorter = (asked_grace.is_some() && !longest_grace.is_zero())
         .then(|| format!("--grace {}ms or less", longest_grace.as_millis()));
     let ways: Vec<_> = possible.then(|| longer.join(" and ")).into_iter().chain(shorter).collect();

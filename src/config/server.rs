@@ -4,18 +4,19 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::endpoints::{self, Address, CONSUL_AGENT, Plain};
+use super::identity;
 use super::layers::{Layer, Layers, Value};
-use super::{duration, identity};
-use crate::backend::endpoint::{Endpoint, Server, Tls};
-use crate::backend::{Name, Settings, consul, local};
 use crate::cli::options::{Group, OPTIONS};
-use crate::error::Failure;
+use crate::lock::transport::endpoint::{Endpoint, Server, Tls};
+use crate::lock::{Name, Settings, consul, local};
+use distlock_core::duration;
+use distlock_core::error::Failure;
 
 /// Consul keeps a lock closed for no longer than this after its session was lost.
 const LONGEST_LOCK_DELAY: Duration = Duration::from_secs(60);
 
 /// The backend that was named, or else the one that has an address.
-pub fn choose(layers: &Layers) -> Result<Name, Failure> {
+pub(super) fn choose(layers: &Layers) -> Result<Name, Failure> {
     if let Some(value) = layers.get("backend") {
         return value.parse(|text| Name::of(text).ok_or_else(|| format!("`{text}` is not one of etcd, consul, local")));
     }
@@ -53,7 +54,7 @@ fn has_address(layers: &Layers, name: Name) -> Option<String> {
 }
 
 /// How the chosen backend is reached. `ttl` is the lease time that will be asked for.
-pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, Failure> {
+pub(super) fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, Failure> {
     Ok(match name {
         Name::Etcd => Settings::Etcd(server(layers, name)?),
         Name::Consul => Settings::Consul(server(layers, name)?, consul_options(layers, ttl)?),
@@ -63,7 +64,7 @@ pub fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, 
 
 /// What gave the chosen backend its addresses.
 #[must_use]
-pub fn source(layers: &Layers, name: Name) -> String {
+pub(super) fn source(layers: &Layers, name: Name) -> String {
     let named = discovery(layers, name).or_else(|| layers.get("endpoints"));
     named.map_or_else(|| "the default".to_owned(), |value| value.source)
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 /// # Errors
 ///
 /// Why it is not a signal that can ask a command to end, to follow the name of the setting.
-pub fn parse(text: &str) -> Result<Signal, String> {
+pub(super) fn parse(text: &str) -> Result<Signal, String> {
     let upper = text.to_ascii_uppercase();
     let full = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
     let numbered = || text.parse::<i32>().ok().and_then(|number| Signal::try_from(number).ok());

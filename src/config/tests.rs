@@ -4,8 +4,8 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
-use crate::backend::endpoint::{Endpoint, Secret, Server};
-use crate::backend::{Name, local};
+use crate::lock::transport::endpoint::{Endpoint, Secret, Server};
+use crate::lock::{Name, local};
 
 /// Everything that a configuration depends on.
 struct World {
@@ -42,7 +42,7 @@ impl World {
             default_file: self.dir.path().join("config.toml"),
         };
         let line = std::iter::once("distlock").chain(options.split_whitespace()).chain(["/x", "ls"]);
-        match resolve(line.map(OsString::from), &around)? {
+        match resolve(cli::parse(line.map(OsString::from))?, &around)? {
             Invocation::Run(run) => Ok(*run),
             other => panic!("{other:?}"),
         }
@@ -55,7 +55,7 @@ impl World {
     /// The refusal's lines.
     fn refuses(&self, options: &str) -> String {
         let failure = self.run(options).expect_err(options);
-        assert_eq!(failure.kind, crate::error::Kind::Usage);
+        assert_eq!(failure.kind, distlock_core::error::Kind::Usage);
         [vec![failure.message], failure.causes, failure.hint.into_iter().collect()].concat().join("\n")
     }
 
@@ -84,8 +84,8 @@ fn defaults() {
     let run = World::new().accepts("-b local");
     assert_eq!((run.name.as_str(), run.argv), ("/x", vec!["ls".into()]));
     assert_eq!((run.ttl, run.grace, run.connect_timeout), (secs(15), secs(5), secs(10)));
-    assert_eq!((run.wait, run.signal, run.on_lost), (Wait::Forever, Signal::SIGTERM, OnLost::Kill));
-    assert_eq!((run.busy_exit, run.message, run.url, run.shell), (None, None, None, false));
+    assert_eq!((run.wait, run.signal, run.on_lost), (None, Signal::SIGTERM, OnLost::Kill));
+    assert_eq!((run.busy_exit, run.message, run.url), (None, None, None));
     assert_eq!(run.output, Output { verbose: false, quiet: false, format: Format::Text, ci: false });
     assert!(matches!(run.settings, Some(Settings::Local(directory)) if directory == local::Directory::standard()));
 }
@@ -109,18 +109,18 @@ fn flag_beats_variable_beats_own_variable_beats_table_beats_file() {
 #[test]
 fn a_flag_beats_a_variable_where_two_flags_would_contradict() {
     let wait = |variables: &[(&str, &str)], options: &str| World::with(variables).accepts(options).wait;
-    let (none, ten) = (Wait::AtMost(Duration::ZERO), Wait::AtMost(secs(10)));
+    let (none, ten) = (Some(Duration::ZERO), Some(secs(10)));
     assert_eq!(wait(&[("DISTLOCK_TRY", "1")], "-b local"), none);
     assert_eq!(wait(&[("DISTLOCK_TRY", "1")], "-b local -w 10"), ten);
     assert_eq!(wait(&[("DISTLOCK_WAIT", "10")], "-b local -n"), none);
     assert_eq!(wait(&[("DISTLOCK_WAIT", "10"), ("DISTLOCK_TRY", "0")], "-b local"), ten);
-    assert_eq!(wait(&[("DISTLOCK_TRY", "1")], "-b local -w forever"), Wait::Forever);
+    assert_eq!(wait(&[("DISTLOCK_TRY", "1")], "-b local -w forever"), None);
     assert_eq!(wait(&[], "-b local -w 10 -n"), none);
     assert_eq!(wait(&[], "-b local -n -w 10"), ten);
     let both = World::with(&[("DISTLOCK_WAIT", "10"), ("DISTLOCK_TRY", "true")]);
     assert!(both.refuses("-b local").contains("DISTLOCK_TRY and DISTLOCK_WAIT contradict"));
     let file = World::with(&[("DISTLOCK_TRY", "0")]).config("try = true");
-    assert_eq!(file.accepts("-b local").wait, Wait::Forever, "a variable can switch off what the file has on");
+    assert_eq!(file.accepts("-b local").wait, None, "a variable can switch off what the file has on");
     let quiet = World::with(&[("DISTLOCK_VERBOSE", "1")]).accepts("-b local -q").output;
     assert!(quiet.quiet && !quiet.verbose);
     let late = World::new().accepts("-b local -n run -w 10");
@@ -158,7 +158,8 @@ fn a_value_that_does_not_parse_is_an_error_that_names_its_source() {
 fn what_changes_one_lock_is_taken_from_flags_alone() {
     let world = World::with(&[("DISTLOCK_SHELL", "1"), ("DISTLOCK_NO_LOCK", "1"), ("DISTLOCK_ON_LOST", "nonsense")]);
     let run = world.accepts("-b local");
-    assert!(!run.shell && run.settings.is_some());
+    assert_eq!(run.argv, ["ls"]);
+    assert!(run.settings.is_some());
     let refusal = World::new().config("no_lock = true").refuses("-b local");
     assert!(refusal.contains("config.toml: no_lock is not taken from a file"), "{refusal}");
     assert!(World::new().config("config = \"x\"").refuses("-b local").contains("is not taken from a file"));
@@ -382,7 +383,7 @@ fn a_shell_takes_one_word() {
     let line = |words: &[&str]| {
         let surroundings = Surroundings { environment: &|_| None, default_file: around.dir.path().join("none") };
         let words = ["distlock", "-b", "local", "-c", "/x"].iter().chain(words).map(OsString::from);
-        resolve(words.collect::<Vec<_>>(), &surroundings)
+        cli::parse(words).and_then(|request| resolve(request, &surroundings))
     };
     match line(&["a | b"]).unwrap() {
         Invocation::Run(run) => assert_eq!(run.argv, ["/bin/sh", "-c", "a | b"]),

@@ -1,27 +1,33 @@
 //! Every line that is printed, for people and as JSON, and the report of `--report`.
 
+mod console;
 mod outcome;
+pub(crate) mod output;
 mod sink;
+pub(crate) mod tally;
+pub(crate) mod target;
 mod waiting;
 
+use crate::sys::clock;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use crate::backend::{Queue, Settings};
-use crate::clock::{Instant, iso};
-use crate::config::{Format, Output};
-use crate::error::Failure;
-use crate::link::Step;
-use crate::supervisor::Show;
-use crate::supervisor::console::Console;
-use crate::supervisor::machine::Notice;
-use crate::tree::Process;
-pub use outcome::Report;
+use crate::job::supervisor::Show;
+use crate::lock::Settings;
+use console::Console;
+use distlock_core::error::Failure;
+use distlock_core::messages::{FromKeeper, Notice, Process, Step, Verdict};
+use distlock_core::outcome::Queue;
+use distlock_core::time::{Instant, iso};
+pub(crate) use outcome::Report;
+use output::{Format, Output};
+use tally::{Facts, Tally};
 use waiting::{Mode, Shown, Waiting};
 
 /// A failure as text: what, why, and the way out.
 #[must_use]
-pub fn render(failure: &Failure) -> String {
+pub(crate) fn render(failure: &Failure) -> String {
     let mut text = format!("distlock: error: {}\n", one_line(&failure.message));
     for cause in &failure.causes {
         text += &format!("  caused by: {}\n", one_line(cause));
@@ -39,10 +45,11 @@ pub(crate) fn one_line(text: &str) -> String {
 
 /// Prints what happens, as much of it as was asked for.
 #[derive(Debug)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     output: Output,
     console: Console,
     waiting: Waiting,
+    tally: Option<Tally>,
 }
 
 /// How important a line is.
@@ -56,31 +63,31 @@ enum Level {
 impl Reporter {
     /// A reporter on stderr.
     #[must_use]
-    pub fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         let console = Console::new();
-        let waiting = Waiting::new(Mode::of(output, console.is_screen()));
-        Self { output, console, waiting }
+        let waiting = Waiting::new(Mode::of(output, Console::is_screen()));
+        Self { output, console, waiting, tally: None }
     }
 
     /// Something that the user should know although it goes on.
-    pub fn warn(&mut self, text: &str) {
+    pub(crate) fn warn(&mut self, text: &str) {
         self.line(Level::Warning, "warning", text, json!({}));
     }
 
     /// Where the lock is sought, and what said so.
-    pub fn backend(&mut self, settings: &Settings, source: &str) {
+    pub(crate) fn backend(&mut self, settings: &Settings, source: &str) {
         let (name, addresses) = (settings.name(), settings.addresses());
         let text = format!("{name} at {} (from {source})", addresses.join(","));
         self.line(Level::Info, "backend", &text, json!({ "backend": name, "endpoints": addresses, "source": source }));
     }
 
     /// The failure that ends it with this exit code.
-    pub fn failure(&mut self, failure: &Failure, exit: u8) {
+    pub(crate) fn failure(&mut self, failure: &Failure, exit: u8) {
         self.error("failed", failure, json!({ "exit": exit, "outcome": outcome::of(failure.kind) }));
     }
 
     /// There is no report of what happened. It changes nothing of that.
-    pub fn unreported(&mut self, failure: &Failure) {
+    pub(crate) fn unreported(&mut self, failure: &Failure) {
         self.error("unreported", failure, json!({}));
     }
 
@@ -94,14 +101,25 @@ impl Reporter {
     }
 
     /// One that is nobody's fault: `-q` does without it.
-    pub fn unless_quiet(&mut self, failure: &Failure, exit: u8) {
+    pub(crate) fn unless_quiet(&mut self, failure: &Failure, exit: u8) {
         if !self.output.quiet {
             self.failure(failure, exit);
         }
     }
 
+    /// Starts to count for the report: the lock is being acquired from `now` on.
+    pub(crate) fn start_tally(&mut self, now: Instant) {
+        self.tally = Some(Tally::new(now));
+    }
+
+    /// Returns what is known of the run that ended with this verdict, for the report.
+    #[must_use]
+    pub(crate) fn facts(&mut self, verdict: &Verdict, now: Instant) -> Facts {
+        self.tally.take().map(|tally| tally.close(verdict, now)).unwrap_or_default()
+    }
+
     /// Nothing is waited for any more: a line that says so goes.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.waiting.end();
         self.console.erase();
     }
@@ -111,12 +129,12 @@ impl Reporter {
         if self.waiting.mode() != Mode::Log {
             let text = match (&queue.holder, queue.lock_delay) {
                 (_, true) => "waiting for a lock-delay to pass".to_owned(),
-                (Some(holder), _) => format!("waiting for {}", holder.describe()),
+                (Some(holder), _) => format!("waiting for {}", holder.describe(&TimeZone::system())),
                 (None, _) => "waiting".to_owned(),
             };
             self.line(Level::Info, "waiting", &text, waiting::fields(&queue));
         }
-        self.waiting.learn(queue, Instant::now(), Timestamp::now());
+        self.waiting.learn(queue, clock::now(), Timestamp::now());
     }
 
     fn step(&mut self, step: Step) {
@@ -172,6 +190,12 @@ impl Reporter {
 }
 
 impl Show for Reporter {
+    fn keeper_said(&mut self, message: &FromKeeper, now: Instant) {
+        if let Some(tally) = &mut self.tally {
+            tally.hear(message, now);
+        }
+    }
+
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Waiting(queue) => self.waiting(queue),
@@ -183,8 +207,8 @@ impl Show for Reporter {
                 self.line(Level::Warning, "not-served", &text, json!({ "cause": cause }));
             }
             // Nothing was, with `--no-lock`: tokens begin at 1.
-            Notice::Acquired(0) => {}
-            Notice::Acquired(token) => {
+            Notice::Acquired { token: 0 } => {}
+            Notice::Acquired { token } => {
                 self.close();
                 self.line(Level::Info, "acquired", &format!("acquired, token {token}"), json!({ "token": token }));
             }
@@ -205,7 +229,7 @@ impl Show for Reporter {
                 let text = format!("cannot kill {}; the lock is kept while it can be", list(&processes));
                 self.line(Level::Error, "stuck", &text, json!({ "processes": processes }));
             }
-            Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", what, json!({})),
+            Notice::KeeperLost(what) => self.line(Level::Warning, "keeper-lost", &what, json!({})),
             Notice::Note(text) => self.line(Level::Info, "note", &text, json!({})),
         }
     }

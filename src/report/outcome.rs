@@ -4,13 +4,13 @@ use std::os::fd::RawFd;
 
 use serde::Serialize;
 
-use crate::backend::Name;
-use crate::clock::iso;
-use crate::config::Target;
-use crate::error::{Failure, Kind};
-use crate::link::Verdict;
-use crate::supervisor::tally::Facts;
-use crate::tree::Usage;
+use super::tally::Facts;
+use super::target::Target;
+use crate::lock::Name;
+use distlock_core::error::{Failure, Kind};
+use distlock_core::messages::Usage;
+use distlock_core::messages::Verdict;
+use distlock_core::time::iso;
 
 use super::sink::Sink;
 
@@ -19,7 +19,7 @@ const SCHEMA: u32 = 1;
 
 /// A report that is to be written once all is over.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     sink: Sink,
     header: Header,
 }
@@ -39,7 +39,7 @@ impl Report {
     /// # Errors
     ///
     /// A usage failure: no report could be written there.
-    pub fn open(target: &Target, name: Option<String>, backend: Option<Name>) -> Result<Self, Failure> {
+    pub(crate) fn open(target: &Target, name: Option<String>, backend: Option<Name>) -> Result<Self, Failure> {
         let refuse = |why| {
             Failure::usage(format!("--report: {why}"))
                 .hint("name a file in a directory that can be written to, or an open descriptor as fd:3")
@@ -50,7 +50,7 @@ impl Report {
 
     /// The descriptor that no other process is to hold.
     #[must_use]
-    pub fn descriptor(&self) -> Option<RawFd> {
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.sink.descriptor()
     }
 
@@ -59,7 +59,7 @@ impl Report {
     /// # Errors
     ///
     /// What is to be told; it changes no exit code.
-    pub fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
+    pub(crate) fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
         let text = Fields::new(&self.header, verdict, exit, facts).line();
         self.sink.write(text).map_err(|why| {
             Failure::fault("cannot write the report").because(why).hint("the exit code is right all the same")
@@ -101,9 +101,9 @@ impl<'a> Fields<'a> {
                 _ => None,
             },
             signal: match (command, verdict) {
-                (Verdict::Signaled(signal), _) => Some(*signal),
+                (Verdict::Signaled(signal), _) => Some(signal.number()),
                 (_, Verdict::Failed(failure)) => match failure.kind {
-                    Kind::Interrupted(signal) => Some(signal),
+                    Kind::Interrupted(signal) => Some(signal.number()),
                     _ => None,
                 },
                 _ => None,
@@ -162,7 +162,8 @@ mod tests {
 
     use super::*;
     use crate::exit;
-    use crate::link::Account;
+    use distlock_core::messages::Account;
+    use distlock_core::signal::Signal;
 
     fn fields(verdict: &Verdict, exit: u8, facts: &Facts) -> Value {
         let started_at = jiff::Timestamp::UNIX_EPOCH;
@@ -193,7 +194,7 @@ mod tests {
             ..Facts::default()
         };
         let lost = Verdict::Failed(Failure::new(Kind::Lost, "lost"));
-        let killed = fields(&lost, 76, &facts(Verdict::Signaled(9)));
+        let killed = fields(&lost, 76, &facts(Verdict::Signaled(Signal::SIGKILL)));
         assert_eq!(
             (&killed["outcome"], &killed["signal"], &killed["command_exit"]),
             (&json!("lost"), &json!(9), &Value::Null)
@@ -205,9 +206,9 @@ mod tests {
 
     #[test]
     fn the_signal_is_the_one_that_ended_it() {
-        let died = fields(&Verdict::Signaled(15), exit::signaled(15), &Facts::default());
+        let died = fields(&Verdict::Signaled(Signal::SIGTERM), exit::signaled(Signal::SIGTERM), &Facts::default());
         assert_eq!((&died["outcome"], &died["exit"], &died["signal"]), (&json!("signaled"), &json!(143), &json!(15)));
-        let left = Verdict::Failed(Failure::new(Kind::Interrupted(2), "interrupted"));
+        let left = Verdict::Failed(Failure::new(Kind::Interrupted(Signal::SIGINT), "interrupted"));
         let left = fields(&left, 130, &Facts::default());
         assert_eq!(
             (&left["outcome"], &left["signal"], &left["command_exit"]),

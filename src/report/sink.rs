@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::config::{Target, duration};
-use crate::process;
+use super::target::Target;
+use crate::sys::process;
+use distlock_core::duration;
 
 /// A pipe that nobody reads, or a disk, may keep the end waiting for this long.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -21,7 +22,7 @@ const MOST_LINKS: usize = 40;
 
 /// A target that was made ready.
 #[derive(Debug)]
-pub enum Sink {
+pub(super) enum Sink {
     /// A plain file, which appears complete or not at all.
     Replace(PathBuf),
     /// A device or a pipe: it stays what it is, and is written to.
@@ -37,7 +38,7 @@ impl Sink {
     /// # Errors
     ///
     /// Why a report could not be written there, or an old one would stay and be taken for this run's.
-    pub fn open(target: &Target) -> Result<Self, String> {
+    pub(super) fn open(target: &Target) -> Result<Self, String> {
         match target {
             Target::Descriptor(fd) => descriptor(*fd),
             Target::File(path) => match follow(path)? {
@@ -49,7 +50,7 @@ impl Sink {
 
     /// The descriptor that no other process is to hold.
     #[must_use]
-    pub fn descriptor(&self) -> Option<RawFd> {
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::Descriptor(fd) => Some(fd.as_raw_fd()),
             Self::Replace(_) | Self::Through(_) => None,
@@ -62,7 +63,7 @@ impl Sink {
     /// # Errors
     ///
     /// Why there is no report.
-    pub fn write(self, text: String) -> Result<(), String> {
+    pub(super) fn write(self, text: String) -> Result<(), String> {
         let (tell, told) = mpsc::channel();
         let write = move || {
             // Nobody listens any more once it took too long.

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::backend::Queue;
-use crate::clock::Instant;
-use crate::config::{Format, Output};
-use crate::holder::Record;
+use super::output::{Format, Output};
+use distlock_core::outcome::Queue;
+use distlock_core::record::Record;
+use distlock_core::time::Instant;
 
 /// A live line is drawn no more often than this.
 const REDRAW: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// How much is shown without being asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(super) enum Mode {
     /// One line, redrawn in place.
     Live,
     /// Lines in a log.
@@ -30,7 +30,7 @@ pub enum Mode {
 impl Mode {
     /// What suits this output; `terminal`: one that a live line can be drawn on.
     #[must_use]
-    pub fn of(output: Output, terminal: bool) -> Self {
+    pub(super) fn of(output: Output, terminal: bool) -> Self {
         match output {
             Output { quiet: true, .. } => Self::Silent,
             Output { ci: true, .. } => Self::Log,
@@ -42,7 +42,7 @@ impl Mode {
 
 /// What is to be shown.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Shown {
+pub(super) struct Shown {
     /// For people.
     pub text: String,
     /// For machines.
@@ -51,7 +51,7 @@ pub struct Shown {
 
 /// The wait, as far as it is shown.
 #[derive(Debug)]
-pub struct Waiting {
+pub(super) struct Waiting {
     mode: Mode,
     queue: Option<Queue>,
     begun: Option<Instant>,
@@ -64,18 +64,18 @@ pub struct Waiting {
 impl Waiting {
     /// Nobody waits yet.
     #[must_use]
-    pub fn new(mode: Mode) -> Self {
+    pub(super) fn new(mode: Mode) -> Self {
         Self { mode, queue: None, begun: None, followed: None, due: None, last: None }
     }
 
     /// How it is shown.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub(super) fn mode(&self) -> Mode {
         self.mode
     }
 
     /// Somebody else is first.
-    pub fn learn(&mut self, queue: Queue, now: Instant, wall: Timestamp) {
+    pub(super) fn learn(&mut self, queue: Queue, now: Instant, wall: Timestamp) {
         let change = self.queue.as_ref().is_none_or(|known| holder(known) != holder(&queue));
         if change {
             self.followed = self.queue.is_some().then_some(wall);
@@ -92,18 +92,18 @@ impl Waiting {
     }
 
     /// The wait is over.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         *self = Self::new(self.mode);
     }
 
     /// When [`Waiting::show`] has something next.
     #[must_use]
-    pub fn wake(&self) -> Option<Instant> {
+    pub(super) fn wake(&self) -> Option<Instant> {
         self.due
     }
 
     /// What is to be shown now.
-    pub fn show(&mut self, now: Instant, wall: Timestamp) -> Option<Shown> {
+    pub(super) fn show(&mut self, now: Instant, wall: Timestamp) -> Option<Shown> {
         let queue = self.queue.as_ref().filter(|_| self.due.is_some_and(|due| now >= due))?;
         let fields = fields(queue);
         let mut text = sentence(queue, self.followed, wall);
@@ -119,7 +119,7 @@ impl Waiting {
 
 /// What machines are told of the queue; what is unknown is null.
 #[must_use]
-pub fn fields(queue: &Queue) -> Value {
+pub(super) fn fields(queue: &Queue) -> Value {
     json!({ "holder": queue.holder.as_ref().map(known), "ahead": queue.ahead, "lock_delay": queue.lock_delay })
 }
 

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use distlock::backend::endpoint::{Endpoint, Identity, Server as Settings, Tls};
-use distlock::backend::{Backend, Outcome, Place, Prepared, Trouble, Want, consul};
-use distlock::holder::Record;
+use distlock::{Backend, ConsulOptions, Endpoint, Identity, Prepared, Server as Settings, Tls, Want};
+use distlock_core::outcome::{Outcome, Position, Trouble};
+use distlock_core::record::Record;
 
 use crate::loss::on_each;
 use crate::world::{Server, World, secs};
@@ -19,7 +19,7 @@ fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
     let endpoints = vec![Endpoint::Http { authority: server.address().to_string() }];
     let settings = Settings { endpoints, tls: Tls::default(), identity: Identity::default() };
     let prepared = match server.backend() {
-        "consul" => Prepared::Consul(settings, consul::Options { lock_delay: secs(1), health_checks: Vec::new() }),
+        "consul" => Prepared::Consul(settings, ConsulOptions { lock_delay: secs(1), health_checks: Vec::new() }),
         _ => Prepared::Etcd(settings),
     };
     let want = Want { name: name.to_owned(), ttl: secs(10), relock: true, record: Record::default() };
@@ -28,11 +28,11 @@ fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
 
 /// Enters the queue and waits for the lock; returns the token.
 async fn acquire(contender: &dyn Backend) -> u64 {
-    let mut place: Outcome<Place> = contender.enter().await.map(|(_, place)| place);
+    let mut place: Outcome<Position> = contender.enter().await.map(|(_, place)| place);
     loop {
         match place {
-            Ok(Place::Held { token, .. }) => return token,
-            Ok(Place::Queued(_)) => place = contender.wait().await,
+            Ok(Position::Held { token, .. }) => return token,
+            Ok(Position::Queued(_)) => place = contender.wait().await,
             Err(trouble) => panic!("{trouble:?}"),
         }
     }
@@ -54,7 +54,7 @@ fn nobody_was_there_between_several_leases_of_one_contender() {
             for _ in 0..3 {
                 lose(server, &*ours).await;
                 acquire(&*ours).await;
-                assert_eq!(ours.alone(first).await, Ok(true));
+                assert_eq!(ours.held_continuously_since(first).await, Ok(true));
             }
             ours.release().await.expect("held to the end");
         });
@@ -75,7 +75,7 @@ fn who_held_the_lock_before_an_unproved_lease_is_not_forgotten_with_it() {
             acquire(&*ours).await;
             lose(server, &*ours).await;
             acquire(&*ours).await;
-            assert_eq!(ours.alone(first).await, Ok(false));
+            assert_eq!(ours.held_continuously_since(first).await, Ok(false));
             ours.release().await.expect("held to the end");
         });
     });

@@ -45,6 +45,8 @@
 //! - Nothing is left behind: a job, a terminal, a world ends its processes when it is dropped, a
 //!   server dies with the test process even when that is killed.
 
+#![allow(unreachable_pub, reason = "a test binary has no other crate to be public to")]
+
 #[allow(dead_code, unused_imports, reason = "a harness offers more than the tests of one day use")]
 mod world;
 

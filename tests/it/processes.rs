@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use distlock::clock::Instant;
+use distlock_core::time::Instant;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -101,9 +101,9 @@ fn clears(strike: impl Fn(&Scene) -> Instant, check: impl Fn(Running)) {
 /// One that forks and exits all the time can slip through one look: it takes many in a row.
 fn gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) -> Result<(), String> {
     let (mut last, mut looks) = (since, 0);
-    while looks < 10 || Instant::now().since(last) < millis(100) {
+    while looks < 10 || distlock::now().since(last) < millis(100) {
         // What is seen was there when the look began, and maybe no longer when it ends.
-        let look = Instant::now();
+        let look = distlock::now();
         let left: Vec<_> = world.processes().into_iter().filter(|pid| !spared.contains(pid)).collect();
         looks += 1;
         if !left.is_empty() {
@@ -123,7 +123,7 @@ fn assert_gone(world: &World, spared: &[Pid], since: Instant, bound: Duration) {
 }
 
 fn hit(pid: Pid, signal: Signal) -> Instant {
-    let now = Instant::now();
+    let now = distlock::now();
     kill(pid, signal).expect("the process is there");
     now
 }
@@ -155,7 +155,7 @@ fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
         once_in(3, || {
             let scene = Scene::set(server);
             let key = server.entries(&scene.name).into_iter().min_by_key(|entry| entry.revision);
-            let since = Instant::now();
+            let since = distlock::now();
             server.end_lease(&key.and_then(|entry| entry.lease).expect("the holder's lease"));
             // The keeper lives until it has told the server; the tree has K from the news of the loss.
             let outcome = gone(&scene.world, &[scene.holder.pid(), scene.keeper], since, millis(1000));
@@ -203,13 +203,13 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
             let lease =
                 server.entries(name).into_iter().min_by_key(|entry| entry.revision).and_then(|entry| entry.lease);
             let stopped = hit(holder.pid(), Signal::SIGSTOP);
-            while Instant::now().since(stopped) < TTL * 3 / 2 {
+            while distlock::now().since(stopped) < TTL * 3 / 2 {
                 assert!(server.entries(name).iter().any(|entry| entry.lease == lease), "the lock is held");
                 thread::sleep(millis(100));
             }
             proxy.set(Mode::Swallow);
             // D counts from the last renewal that was confirmed, before this moment.
-            assert_gone(world, &[holder.pid(), keeper], Instant::now(), TTL);
+            assert_gone(world, &[holder.pid(), keeper], distlock::now(), TTL);
             holder.signal(Signal::SIGCONT);
             holder.wait().assert_code(76);
         });
@@ -221,14 +221,14 @@ fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
     let world = World::on(shared::etcd35());
     let name = world.name("stopped");
     let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
-    let started = Instant::now();
+    let started = distlock::now();
     poll_until("the command", secs(30), || !children(job.keeper()).is_empty());
     job.signal(Signal::SIGSTOP);
     // Longer than the TTL, which is what this is about: time has to pass.
     thread::sleep(secs(7));
     job.signal(Signal::SIGCONT);
     job.wait().assert_code(7);
-    assert!(Instant::now().since(started) > secs(8));
+    assert!(distlock::now().since(started) > secs(8));
 }
 
 #[test]
@@ -248,7 +248,7 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         let keeper = children(supervisor)[0];
         proxy.set(Mode::Cut);
         // The keeper goes on trying to tell the server.
-        assert_gone(&world, &[supervisor, keeper], Instant::now(), TTL);
+        assert_gone(&world, &[supervisor, keeper], distlock::now(), TTL);
         poll_until("the end of distlock", secs(30), || job.try_wait().expect("a child").is_some());
         assert_eq!(job.wait().expect("a child").code(), Some(76));
         drop(reader);
@@ -322,15 +322,15 @@ type Activity = ((u64, u64), (u64, u64));
 
 /// Watches a job, which is looked at by `look`, for so long: the bursts of activity, and what it came to in all.
 fn bursts(look: impl Fn() -> Activity, span: Duration) -> (u64, Activity) {
-    let (mut before, began) = (look(), Instant::now());
+    let (mut before, began) = (look(), distlock::now());
     let (mut bursts, mut since) = (0, None);
-    while Instant::now().since(began) < span {
+    while distlock::now().since(began) < span {
         thread::sleep(millis(50));
         let now = look();
         if now != before {
             // What belongs to one renewal may fall into several looks, far apart where processors are busy.
-            bursts += u64::from(since.is_none_or(|since| Instant::now().since(since) > secs(3)));
-            since = Some(Instant::now());
+            bursts += u64::from(since.is_none_or(|since| distlock::now().since(since) > secs(3)));
+            since = Some(distlock::now());
         }
         before = now;
     }

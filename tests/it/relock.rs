@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use distlock::clock::Instant;
+use distlock_core::time::Instant;
 use serde_json::Value;
 
 use crate::loss::{Lease, READY, await_held, await_nothing_left, await_ready, locked, on_each};
@@ -59,7 +59,7 @@ fn last_beat(world: &World, before: Instant) -> Instant {
 #[track_caller]
 fn await_frozen(job: &Running, bound: Duration) -> Instant {
     await_event(job, "frozen", bound);
-    Instant::now()
+    distlock::now()
 }
 
 /// Panics unless the command was frozen at its soft deadline, after which the freezing itself may take a part of the
@@ -107,10 +107,10 @@ pub(crate) fn frozen_for_a_while(server: &dyn Server, proxies: &[Proxy], mode: M
     let held = await_held(server, &name);
 
     set_all(proxies, mode);
-    let cut = Instant::now();
+    let cut = distlock::now();
     let frozen = await_frozen(&job, lease.ttl);
     let back = frozen + secs(2);
-    poll_until("a moment between the soft deadline and the end of the lease", secs(30), || Instant::now() >= back);
+    poll_until("a moment between the soft deadline and the end of the lease", secs(30), || distlock::now() >= back);
     set_all(proxies, Mode::Pass);
     await_event(&job, "thawed", lease.ttl);
     assert_eq!(await_held(server, &name).lease, held.lease);
@@ -135,10 +135,10 @@ fn relock_takes_a_lock_again_that_nobody_else_had_and_goes_on() {
         let held = await_held(server, &name).lease.expect("a lease");
 
         proxy.set(Mode::Freeze);
-        let cut = Instant::now();
+        let cut = distlock::now();
         let frozen = await_frozen(&job, lease.ttl * 2);
         poll_until("the end of the lease", lease.ttl * 3, || !server.leases().contains(&held));
-        let back = Instant::now();
+        let back = distlock::now();
         proxy.set(Mode::Pass);
         // On Consul the lock-delay has to pass, which is as long as the TTL.
         let again = await_event(&job, "re-locked", lease.ttl + secs(60));
@@ -188,11 +188,11 @@ fn stopped(server: &dyn Server) -> Result<(), String> {
     let held = await_held(server, &name).lease.expect("a lease");
     let next = locked(&world, Lease { ttl: secs(10), grace: secs(1) }, &name).args(["sleep", "300"]).spawn();
     poll_until("the next contender", secs(30), || server.contenders(&name) == 2);
-    let ended = Instant::now();
+    let ended = distlock::now();
     server.end_lease(&held);
     job.wait_within(secs(120)).assert_code(76);
     drop(next);
-    within("the last sign of life", last_beat(&world, Instant::now()).since(ended), secs(1))
+    within("the last sign of life", last_beat(&world, distlock::now()).since(ended), secs(1))
 }
 
 #[test]
@@ -370,9 +370,9 @@ fn gone_at_the_return(server: &dyn Server, mode: Mode) -> Result<(), String> {
     assert!(server.leases().contains(&held), "it ended by itself");
     let lingers = world.processes().pop().expect("the keeper that stays");
     proxy.set(Mode::Pass);
-    let back = Instant::now();
+    let back = distlock::now();
     await_nothing_left(server, &name, &[held], lease.ttl * 3);
-    let took = Instant::now().since(back);
+    let took = distlock::now().since(back);
     crate::world::wait_gone(lingers, secs(30));
     // The promise is a second.
     within("the end of the lease", took, secs(1))

@@ -146,10 +146,8 @@ fn what_never_came_to_run_is_reported_too() {
     let report = Report::of(&world);
     let run = |args: &[&str]| report.run(&world).args(args).run();
     for (args, code, outcome) in [
-        (&["--no-such-option", "/x", "true"][..], 64, "usage"),
-        (&["--ttl", "soon", "/x", "true"], 64, "usage"),
-        (&["run", "--wait"], 64, "usage"),
-        (&["/x"], 64, "usage"),
+        (&["--ttl", "soon", "/x", "true"][..], 64, "usage"),
+        (&["run", "--leftover", "wait", "--restarts", "2", "/x", "true"], 64, "usage"),
         (&["/x", "no-such-command"], 127, "not-started"),
         (&["/x", "/etc/passwd"], 126, "not-started"),
         (&["-b", "etcd", "-e", "http://127.0.0.1:1", "--connect-timeout", "100ms", "/x", "true"], 69, "unreachable"),
@@ -158,10 +156,14 @@ fn what_never_came_to_run_is_reported_too() {
         let job = run(args).assert_code(code);
         let told = report.assert(&job, outcome, None, None);
         assert_eq!((&told["token"], &told["losses"]), (&Value::Null, &json!(0)), "{told}");
-        // What follows an option that there is not may be its value.
-        let named = (args.contains(&"/x") && args[0] != "--no-such-option").then_some("/x");
-        assert_eq!(told["name"], json!(named), "{told}");
+        assert_eq!(told["name"], "/x", "{told}");
         assert!(told["backend"] == "local" || told["backend"] == "etcd", "{told}");
+    }
+    // A command line that cannot be read says nothing of a report.
+    fs::remove_file(&report.0).expect("the report");
+    for args in [&["--no-such-option", "/x", "true"][..], &["run", "--wait"], &["/x"]] {
+        run(args).assert_code(64);
+        assert!(!report.0.exists(), "{args:?}");
     }
     let told = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
     assert_eq!((&told["backend"], &told["name"]), (&Value::Null, &json!("/x")));

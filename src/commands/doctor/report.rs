@@ -2,18 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::backend::Name;
-use crate::backend::probe::{Answer, Check, Endpoint, Findings, Role, Tls, Verdict};
-use crate::error::{Failure, Kind};
 use crate::exit;
+use crate::lock::Name;
+use crate::lock::probe::{Answer, Check, Endpoint, Findings, Role, Tls, Verdict};
 use crate::report::one_line;
+use distlock_core::error::{Failure, Kind};
 
 /// The version of the JSON's schema.
 const SCHEMA: u32 = 1;
 
 /// The findings about one backend, and the lock that was asked about.
 #[derive(Clone, Copy, Debug)]
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     /// The backend.
     pub backend: Name,
     /// The lock's name, if one was given.
@@ -53,7 +53,7 @@ struct Line<'a> {
 impl<'a> Report<'a> {
     /// What a lock would fail with; None where it could be had.
     #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<Failure> {
         let of_check = self.findings.checks.iter().find_map(|check| match &check.verdict {
             Verdict::Bad(failure) => Some(failure),
             _ => None,
@@ -77,7 +77,7 @@ impl<'a> Report<'a> {
 
     /// A table with a line for every endpoint and every check.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let lines: Vec<_> =
             self.endpoints().map(|endpoint| self.endpoint_line(endpoint)).chain(self.check_lines()).collect();
         let widest = lines.iter().map(|line| line.subject.chars().count()).max().unwrap_or_default();
@@ -95,7 +95,7 @@ impl<'a> Report<'a> {
 
     /// One object on one line; what is unknown is null.
     #[must_use]
-    pub fn json(&self) -> String {
+    pub(super) fn json(&self) -> String {
         let failure = self.failure();
         let endpoints: Vec<_> = self.endpoints().map(|endpoint| self.endpoint_json(endpoint)).collect();
         let checks: Vec<_> = self

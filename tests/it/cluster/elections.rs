@@ -1,8 +1,6 @@
 //! Measures, which run only where `--ignored` asks for them: how long an election takes, and from which TTL
 //! on a lock rides it out. docs/design.md tells what came of them.
 
-use distlock::clock::Instant;
-
 use super::Kind;
 use crate::loss::{Lease, locked};
 use crate::world::{Blow, Cluster, millis, poll_until, secs};
@@ -26,10 +24,10 @@ fn how_long_elections_take() {
 fn election(cluster: &Cluster, blow: Blow) -> u128 {
     let leader = cluster.leader();
     cluster.begin(leader, &cluster.proxies[leader], blow);
-    let struck = Instant::now();
+    let struck = distlock::now();
     let another = || (0..3).filter(|&n| n != leader).any(|n| cluster.members[n].leads() && cluster.members[n].serves());
     poll_until("another leader", secs(120), another);
-    let took = Instant::now().since(struck);
+    let took = distlock::now().since(struck);
     cluster.end(leader, &cluster.proxies[leader], blow);
     took.as_millis()
 }

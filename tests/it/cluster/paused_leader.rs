@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use distlock::clock::Instant;
+use distlock_core::time::Instant;
 
 use super::on_both_versions;
 use crate::loss::{Lease, from_boot, locked};
@@ -44,7 +44,7 @@ impl Split {
     fn pause(&self) -> Instant {
         let member = &self.members[self.leader];
         member.pause();
-        let paused = Instant::now();
+        let paused = distlock::now();
         for (n, proxy) in self.proxies.iter().enumerate() {
             if n == self.leader {
                 proxy.set(Mode::Cut);
@@ -61,7 +61,7 @@ impl Split {
         let before = self.way.bytes().1;
         self.members[self.leader].resume();
         while self.way.bytes().1 == before {
-            if Instant::now() >= deadline {
+            if distlock::now() >= deadline {
                 return Err("the leader went on and answered nothing in time".to_owned());
             }
             thread::sleep(millis(5));
@@ -127,7 +127,7 @@ fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
         let lease = Lease { ttl: secs(5), grace: secs(1) };
         let (holder, waiter) = split.jobs(lease, split.world.distlock(), secs(6));
         let paused = split.pause();
-        poll_until("eight seconds", secs(30), || Instant::now() >= paused + secs(8));
+        poll_until("eight seconds", secs(30), || distlock::now() >= paused + secs(8));
         split.members[split.leader].resume();
         holder.wait().assert_code(76);
         let last = split.last();
@@ -145,8 +145,8 @@ fn a_leader_that_comes_back_after_the_lease_thaws_nobody() {
         let relock = split.world.distlock().args(["--on-lost", "relock"]);
         let (mut holder, waiter) = split.jobs(lease, relock, secs(6));
         let paused = split.pause();
-        poll_until("eight seconds", secs(30), || Instant::now() >= paused + secs(8));
-        split.resume_and_answer(Instant::now() + secs(10)).expect("it is asked again and again");
+        poll_until("eight seconds", secs(30), || distlock::now() >= paused + secs(8));
+        split.resume_and_answer(distlock::now() + secs(10)).expect("it is asked again and again");
         let waiter = waiter.wait().assert_code(0);
         assert!(holder.is_running(), "it stands still: {}", holder.stderr());
         split.heal();

@@ -4,8 +4,6 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::thread;
 
-use distlock::clock::Instant;
-
 use crate::loss::{Lease, await_ready, locked};
 use crate::world::{Mode, Proxy, Server, Version, World, millis, poll_until, secs, shared};
 
@@ -20,15 +18,15 @@ fn held_across(lease: Lease, round_trip: u64, proxies: &[Proxy]) {
     let name = world.name("x");
     let mut job = locked(&world, lease, &name).args(["sh", "-c", UNTIL_DONE]).spawn();
     await_ready(&job);
-    let started = Instant::now();
+    let started = distlock::now();
     poll_until("several renewals", lease.ttl * 4, || {
         assert!(
             job.is_running(),
             "lost after {:?} at {round_trip} ms: {}",
-            Instant::now().since(started),
+            distlock::now().since(started),
             job.stderr()
         );
-        Instant::now().since(started) > lease.ttl * 3 / 2
+        distlock::now().since(started) > lease.ttl * 3 / 2
     });
     fs::write(world.path().join("done"), "").expect("a file in the world");
     let job = job.wait_within(secs(10)).assert_code(0);
@@ -80,10 +78,10 @@ fn another_leader_far_away_ends_no_lock() {
         assert!(job.is_running(), "{}", job.stderr());
         members[0].entries(&name).pop().is_some_and(|entry| entry.lease != before.lease)
     });
-    let changed = Instant::now();
+    let changed = distlock::now();
     poll_until("renewals of it", lease.ttl * 3, || {
         assert!(job.is_running(), "{}", job.stderr());
-        Instant::now().since(changed) > lease.ttl
+        distlock::now().since(changed) > lease.ttl
     });
     fs::write(world.path().join("done"), "").expect("a file in the world");
     assert_eq!(job.wait_within(secs(10)).assert_code(0).stderr, "");

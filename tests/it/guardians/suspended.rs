@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use distlock::clock::Instant;
 use nix::sys::signal::{Signal, kill};
 
 use crate::terminal::open;
@@ -60,8 +59,8 @@ fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
         terminal.prompt();
         holder.release();
         poll_until("its turn", secs(10), held);
-        let until = Instant::now() + millis(500);
-        poll_until("a moment", secs(5), || Instant::now() >= until);
+        let until = distlock::now() + millis(500);
+        poll_until("a moment", secs(5), || distlock::now() >= until);
         assert!(!world.path().join("ran").exists(), "it is suspended");
         terminal.line("fg");
         terminal.prompt();
@@ -89,8 +88,8 @@ fn a_command_that_is_stopped_and_let_go_on_again_and_again_leaves_no_job_behind(
         kill(command, Signal::SIGCONT).expect("the command is there");
         poll_until("the supervisor to go on", secs(5), || state(supervisor) == Some('S'));
     }
-    let calm = Instant::now() + secs(1);
-    poll_until("a second", secs(5), || Instant::now() >= calm);
+    let calm = distlock::now() + secs(1);
+    poll_until("a second", secs(5), || distlock::now() >= calm);
     assert_eq!(state(supervisor), Some('S'));
     fs::write(world.path().join("go"), "").expect("a file in the world");
     poll_until("the job's end", secs(10), || children(terminal.pid()).is_empty());

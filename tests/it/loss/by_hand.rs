@@ -1,6 +1,5 @@
 //! Somebody ends the lease or deletes the key.
 
-use distlock::clock::Instant;
 use nix::sys::signal::{Signal, kill};
 
 use super::{Lease, assert_error, assert_told, await_held, await_nothing_left, await_ready, locked, on_each};
@@ -51,11 +50,11 @@ fn killed(server: &dyn Server, harm: impl Fn(&Entry)) -> Result<(), String> {
     await_ready(&job);
     let held = await_held(server, &name);
     let own = [job.pid(), job.keeper()];
-    let harmed = Instant::now();
+    let harmed = distlock::now();
     harm(&held);
     let mut last = harmed;
     poll_until("the end of the command", secs(30), || {
-        let look = Instant::now();
+        let look = distlock::now();
         let runs = world.processes().iter().any(|pid| !own.contains(pid));
         last = if runs { look } else { last };
         !runs

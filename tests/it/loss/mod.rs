@@ -7,7 +7,7 @@ mod terms;
 use std::thread;
 use std::time::Duration;
 
-use distlock::clock::Instant;
+use distlock_core::time::Instant;
 
 use crate::world::{
     Entry, Finished, Ledger, Run, Running, Server, World, millis, moment, poll_for, poll_until, secs, shared,
@@ -157,13 +157,13 @@ pub(crate) fn await_held(server: &dyn Server, name: &str) -> Entry {
 /// Waits until nothing of this lock, nor these leases, is left on the server.
 #[track_caller]
 pub(crate) fn await_nothing_left(server: &dyn Server, name: &str, leases: &[String], bound: Duration) {
-    let started = Instant::now();
+    let started = distlock::now();
     let left = || {
         let leases: Vec<_> = server.leases().into_iter().filter(|lease| leases.contains(lease)).collect();
         (server.entries(name), leases)
     };
     loop {
-        let late = Instant::now().since(started) >= bound;
+        let late = distlock::now().since(started) >= bound;
         if left() == (Vec::new(), Vec::new()) {
             return;
         }

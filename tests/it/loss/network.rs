@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use distlock::clock::Instant;
 use nix::sys::signal::Signal;
 
 use super::{Lease, Loss, READY, Stubborn, assert_told, await_held, await_nothing_left, await_ready, locked, on_each};
@@ -39,28 +38,28 @@ fn acquired_late(server: &dyn Server) -> Result<(), String> {
 
     // Consul ends a session after twice its TTL at the latest.
     let enough = if server.backend() == "consul" { lease.ttl * 2 } else { lease.ttl } + secs(2);
-    let queued = Instant::now();
+    let queued = distlock::now();
     poll_until("more than a TTL", enough + secs(30), || {
         assert!(server.leases().contains(&own), "the lease of the waiter ended");
-        Instant::now().since(queued) > enough
+        distlock::now().since(queued) > enough
     });
 
     let before = proxy.bytes();
-    let mut looked = Instant::now();
+    let mut looked = distlock::now();
     poll_until("a renewal", lease.ttl, || {
         let (last, renewed) = (looked, proxy.bytes() != before);
-        looked = if renewed { last } else { Instant::now() };
+        looked = if renewed { last } else { distlock::now() };
         renewed
     });
     // It was sent after the last look that saw none.
-    let renewed = Instant::now();
+    let renewed = distlock::now();
     within("the look at the renewal", renewed.since(looked), millis(200))?;
-    poll_until("the renewal to age", AGE + secs(30), || Instant::now().since(renewed) >= AGE);
+    poll_until("the renewal to age", AGE + secs(30), || distlock::now().since(renewed) >= AGE);
     holder.signal(Signal::SIGTERM);
     let started = waiter.await_start();
     proxy.set(Mode::Cut);
     // Later, the next renewal may have come through.
-    within("the acquiring", Instant::now().since(renewed), lease.interval() * 9 / 10)?;
+    within("the acquiring", distlock::now().since(renewed), lease.interval() * 9 / 10)?;
     assert!(started.since(renewed) >= AGE);
 
     let Loss { soft, last, .. } = waiter.await_loss(&world, &name, secs(60));
@@ -98,11 +97,11 @@ fn no_overlap(server: &dyn Server, mode: Mode) {
         server.entries(&name).iter().any(|e| e.lease != held.lease && e.lease.is_some())
     });
     // The deadline is to come from a renewal, not from the grant.
-    poll_until("a renewal", lease.ttl * 3, || Instant::now().since(started) > lease.interval() + millis(500));
+    poll_until("a renewal", lease.ttl * 3, || distlock::now().since(started) > lease.interval() + millis(500));
 
-    let sure = Instant::now();
+    let sure = distlock::now();
     proxy.set(mode);
-    let cut = Instant::now();
+    let cut = distlock::now();
     let ledger = crate::world::Ledger::new(&world);
     let Loss { soft, last, finished } = stubborn.await_loss(&world, &name, lease.ttl + secs(30));
     assert!(last <= cut + lease.hard(), "alive {:?} after the deadline", last.since(cut + lease.hard()));
@@ -143,9 +142,9 @@ fn an_abandoned_lease_ends_as_soon_as_the_server_is_reached_again() {
             assert_told(&job, &name);
             assert!(server.leases().contains(&held), "{held} has ended by itself");
             proxy.set(Mode::Pass);
-            let back = Instant::now();
+            let back = distlock::now();
             await_nothing_left(server, &name, &[held], lease.ttl * 3);
-            within("the end of the lease", Instant::now().since(back), secs(1))?;
+            within("the end of the lease", distlock::now().since(back), secs(1))?;
             poll_until("the end of all processes", secs(30), || world.processes().is_empty());
             Ok(())
         });
@@ -161,9 +160,9 @@ fn connections_that_break_again_and_again_are_no_loss() {
         let name = world.name("jobs/backup");
         let mut job = locked(&world, lease, &name).args(["sh", "-c", "until [ -e done ]; do sleep 0.05; done"]).spawn();
         await_held(server, &name);
-        let started = Instant::now();
+        let started = distlock::now();
         // Without renewals it would be lost by then.
-        while Instant::now().since(started) < lease.soft() + secs(1) {
+        while distlock::now().since(started) < lease.soft() + secs(1) {
             proxy.reset();
             thread::sleep(millis(700));
             assert!(job.is_running(), "{}", job.stderr());
@@ -227,8 +226,8 @@ fn a_gateway_that_finds_nothing_is_no_proof_of_a_loss() {
     let mut job =
         locked(&world, lease, &name).args(["sh", "-c", "echo ready; until [ -e done ]; do sleep 0.05; done"]).spawn();
     await_ready(&job);
-    let started = Instant::now();
-    while Instant::now().since(started) < lease.soft() + secs(1) {
+    let started = distlock::now();
+    while distlock::now().since(started) < lease.soft() + secs(1) {
         // What is asked next is asked of the gateway.
         proxy.reset();
         thread::sleep(millis(700));

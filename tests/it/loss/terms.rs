@@ -3,8 +3,6 @@
 use std::fs;
 use std::thread;
 
-use distlock::clock::Instant;
-
 use super::{Lease, READY, assert_told, await_ready, locked};
 use crate::world::{Etcd, Mode, Proxy, Server, Version, World, poll_until, secs};
 
@@ -68,12 +66,12 @@ fn the_ttl_that_etcd_grants_is_used_and_reported() {
 
         let job = locked(&world, asked, &another).args(["sh", "-c", READY]).spawn();
         await_ready(&job);
-        let cut = Instant::now();
+        let cut = distlock::now();
         proxy.set(Mode::Cut);
         let job = job.wait_within(granted.ttl + secs(30)).assert_code(76);
         assert_told(&job, &another);
         // The one asked for would have ended it at the latest by now.
-        assert!(Instant::now().since(cut) > asked.soft(), "{}", job.describe());
+        assert!(distlock::now().since(cut) > asked.soft(), "{}", job.describe());
         let room = format!("no renewal was confirmed in {:.1?}", granted.soft());
         assert!(job.stderr.contains(&room), "{room}: {}", job.describe());
     };

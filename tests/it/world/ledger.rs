@@ -165,7 +165,7 @@ fn now() -> u64 {
 mod tests {
     use std::time::Duration;
 
-    use distlock::clock::Instant as Moment;
+    use distlock_core::time::Instant as Moment;
 
     use super::{Ledger, World, fault, millis, parse};
     use crate::world::{moment, poll_until, secs};

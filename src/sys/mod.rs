@@ -1,0 +1,11 @@
+//! The operating system: what distlock needs of it and nothing about locks.
+//!
+//! Owns: the clock, process creation and signals, the process tree, the terminal, the runtime. Imports: core only.
+//! Invariants: `process` holds the only unsafe code; every other room stays within safe Rust.
+
+pub(crate) mod clock;
+pub(crate) mod process;
+pub(crate) mod runtime;
+pub(crate) mod signals;
+pub(crate) mod tree;
+pub(crate) mod tty;
