@@ -24,29 +24,29 @@ function __fish_distlock_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c distlock -n "__fish_distlock_needs_command" -s t -l ttl -d 'Lease the lock for this long at a time [default: 15s]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -s t -l ttl -d 'Set the lease time of the lock [default: 15s]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'End the command with this signal [default: TERM]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r -f -a "kill\t''
+complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show this text to waiters [default: the CI job]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'Set the soft signal [default: TERM]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Set the time from the soft signal to KILL [default: TTL/3, max 5s]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what to do if the lock is lost [default: kill]' -r -f -a "kill\t''
 restart\t''
 relock\t''"
-complete -c distlock -n "__fish_distlock_needs_command" -l restarts -d 'Bound the runs that --on-lost restart adds [default: unbounded]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
+complete -c distlock -n "__fish_distlock_needs_command" -l restarts -d 'Limit the number of restarts by --on-lost restart [default: unbounded]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l leftover -d 'Choose what to do with processes that outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"
 complete -c distlock -n "__fish_distlock_needs_command" -l report -d 'Write the outcome as JSON to FILE or to descriptor N' -r -F
-complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+complete -c distlock -n "__fish_distlock_needs_command" -s b -l backend -d 'Choose the backend: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
-complete -c distlock -n "__fish_distlock_needs_command" -s e -l endpoints -d 'Reach the servers at these addresses' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -s e -l endpoints -d 'Connect to the servers at these addresses' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l connect-timeout -d 'Give up if no server answers within this time [default: 10s]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l config -d 'Read settings from this file' -r -F
-complete -c distlock -n "__fish_distlock_needs_command" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
-complete -c distlock -n "__fish_distlock_needs_command" -l cert -d 'Show the server the certificate in this PEM file' -r -F
-complete -c distlock -n "__fish_distlock_needs_command" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l cacert -d 'Trust only the CA certificates in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l cert -d 'Authenticate with the client certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_needs_command" -l key -d 'Read the private key of the client certificate from this file' -r -F
 complete -c distlock -n "__fish_distlock_needs_command" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l user -d 'Log in as this user' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l password-file -d 'Read the user\'s password from this file' -r -F
@@ -54,44 +54,44 @@ complete -c distlock -n "__fish_distlock_needs_command" -l token-file -d 'Read C
 complete -c distlock -n "__fish_distlock_needs_command" -l namespace -d 'Use this namespace (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l partition -d 'Use this admin partition (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l datacenter -d 'Use this datacenter (Consul)' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+complete -c distlock -n "__fish_distlock_needs_command" -l log-format -d 'Write events to stderr in this format [default: text]' -r -f -a "text\t''
 json\t''"
-complete -c distlock -n "__fish_distlock_needs_command" -s h -d 'Print help on what most need'
-complete -c distlock -n "__fish_distlock_needs_command" -l help -d 'Print all of the help'
+complete -c distlock -n "__fish_distlock_needs_command" -s h -d 'Print the most common options'
+complete -c distlock -n "__fish_distlock_needs_command" -l help -d 'Print the complete help'
 complete -c distlock -n "__fish_distlock_needs_command" -s n -l try -d 'Do not wait for the lock'
 complete -c distlock -n "__fish_distlock_needs_command" -s c -l shell -d 'Run COMMAND, a single word, with /bin/sh -c'
 complete -c distlock -n "__fish_distlock_needs_command" -l no-lock -d 'Run COMMAND without a lock, with a warning'
-complete -c distlock -n "__fish_distlock_needs_command" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
-complete -c distlock -n "__fish_distlock_needs_command" -s v -l verbose -d 'Tell each step on stderr'
-complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_needs_command" -l insecure-skip-tls-verify -d 'Accept any server certificate'
+complete -c distlock -n "__fish_distlock_needs_command" -s v -l verbose -d 'Print each step to stderr'
+complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_needs_command" -s V -l version -d 'Print version'
-complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (the above, in full)'
-complete -c distlock -n "__fish_distlock_needs_command" -f -a "doctor" -d 'Tell whether a lock can be had, and what is wrong if not'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (long form of the above)'
+complete -c distlock -n "__fish_distlock_needs_command" -f -a "doctor" -d 'Check whether a lock can be acquired, and report problems'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "completions" -d 'Print the completion script of a shell'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "man" -d 'Print the man page, for man -l -'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s t -l ttl -d 'Lease the lock for this long at a time [default: 15s]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s t -l ttl -d 'Set the lease time of the lock [default: 15s]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -d 'Show this text to whoever waits [default: the CI job]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'End the command with this signal [default: TERM]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Send KILL this much later [default: TTL/3, max 5s]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what follows a lost lock [default: kill]' -r -f -a "kill\t''
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -d 'Show this text to waiters [default: the CI job]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'Set the soft signal [default: TERM]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Set the time from the soft signal to KILL [default: TTL/3, max 5s]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what to do if the lock is lost [default: kill]' -r -f -a "kill\t''
 restart\t''
 relock\t''"
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l restarts -d 'Bound the runs that --on-lost restart adds [default: unbounded]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l leftover -d 'Choose what follows when processes outlive COMMAND [default: kill]' -r -f -a "kill\t''
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l restarts -d 'Limit the number of restarts by --on-lost restart [default: unbounded]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l leftover -d 'Choose what to do with processes that outlive COMMAND [default: kill]' -r -f -a "kill\t''
 wait\t''
 leave\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l report -d 'Write the outcome as JSON to FILE or to descriptor N' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s b -l backend -d 'Choose the backend: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s e -l endpoints -d 'Reach the servers at these addresses' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s e -l endpoints -d 'Connect to the servers at these addresses' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l connect-timeout -d 'Give up if no server answers within this time [default: 10s]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l config -d 'Read settings from this file' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l cert -d 'Show the server the certificate in this PEM file' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l cacert -d 'Trust only the CA certificates in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l cert -d 'Authenticate with the client certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l key -d 'Read the private key of the client certificate from this file' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l user -d 'Log in as this user' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l password-file -d 'Read the user\'s password from this file' -r -F
@@ -99,24 +99,24 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -l token-file -d 
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l namespace -d 'Use this namespace (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l partition -d 'Use this admin partition (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l datacenter -d 'Use this datacenter (Consul)' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l log-format -d 'Write events to stderr in this format [default: text]' -r -f -a "text\t''
 json\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s n -l try -d 'Do not wait for the lock'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s c -l shell -d 'Run COMMAND, a single word, with /bin/sh -c'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l no-lock -d 'Run COMMAND without a lock, with a warning'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Tell each step on stderr'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-tls-verify -d 'Accept any server certificate'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Print each step to stderr'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backend -d 'Choose where the lock lives: etcd, consul, local' -r -f -a "etcd\t''
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backend -d 'Choose the backend: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
 local\t''"
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s e -l endpoints -d 'Reach the servers at these addresses' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l connect-timeout -d 'Limit the wait for a first answer [default: 10s]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s e -l endpoints -d 'Connect to the servers at these addresses' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l connect-timeout -d 'Give up if no server answers within this time [default: 10s]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l config -d 'Read settings from this file' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cacert -d 'Trust the authorities in this PEM file instead of the system\'s' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cert -d 'Show the server the certificate in this PEM file' -r -F
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l key -d 'Prove the certificate with the key in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cacert -d 'Trust only the CA certificates in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l cert -d 'Authenticate with the client certificate in this PEM file' -r -F
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l key -d 'Read the private key of the client certificate from this file' -r -F
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l tls-server-name -d 'Expect this name in the server\'s certificate' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l user -d 'Log in as this user' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l password-file -d 'Read the user\'s password from this file' -r -F
@@ -124,12 +124,12 @@ complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l token-file 
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l namespace -d 'Use this namespace (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l partition -d 'Use this admin partition (Consul Enterprise)' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l datacenter -d 'Use this datacenter (Consul)' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l log-format -d 'Write events to stderr in this form [default: text]' -r -f -a "text\t''
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l log-format -d 'Write events to stderr in this format [default: text]' -r -f -a "text\t''
 json\t''"
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l insecure-skip-tls-verify -d 'Trust whatever certificate the server shows'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s v -l verbose -d 'Tell each step on stderr'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Tell errors only, not of a busy lock or a signal'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l json -d 'Answer in JSON'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l insecure-skip-tls-verify -d 'Accept any server certificate'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s v -l verbose -d 'Print each step to stderr'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l json -d 'Print the result as JSON'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand man" -s h -l help -d 'Print help'

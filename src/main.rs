@@ -1,4 +1,4 @@
-//! distlock: parse, run, exit.
+//! The distlock program.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Pauses between attempts: the formulas that everything that retries uses.
+//! Pauses between attempts. All retries use these formulas.
 
 use std::time::Duration;
 
@@ -22,17 +22,17 @@ mod tests {
     const MAX: Duration = Duration::from_secs(1);
 
     #[test]
-    fn each_pause_is_twice_the_last_up_to_the_maximum() {
+    fn pauses_double_up_to_the_maximum() {
         let mut last = Duration::ZERO;
         for doublings in 0..100 {
             last = next(last, FIRST, MAX);
             assert_eq!(doubled(FIRST, doublings, MAX), last);
         }
-        assert_eq!([0, 1, 4, 5].map(|n| doubled(FIRST, n, MAX).as_millis()), [50, 100, 800, 1000]);
+        assert_eq!([0, 1, 4, 5].map(|doublings| doubled(FIRST, doublings, MAX).as_millis()), [50, 100, 800, 1000]);
     }
 
     #[test]
-    fn no_pause_overflows() {
+    fn pauses_do_not_overflow() {
         assert_eq!(doubled(FIRST, u32::MAX, Duration::MAX), FIRST.saturating_mul(u32::MAX));
         assert_eq!(next(Duration::MAX, FIRST, Duration::MAX), Duration::MAX);
         assert_eq!(next(Duration::ZERO, MAX, FIRST), FIRST);

@@ -1,13 +1,13 @@
-//! Deadlines of a lease and the schedule of its renewals. Pure: every function takes the current time.
+//! Deadlines of a lease, and the schedule of its renewals. Every function takes the current time.
 //!
 //! Rule 1: a lease starts at `sent_at`, sampled **before** the request was sent that granted or last renewed it. The server
-//! cannot have started the TTL earlier. Three deadlines follow:
+//! cannot have started the TTL earlier. Rule 2: three deadlines follow.
 //!
 //! ```text
 //! lifetime       = cover * (1 - clock rate error) - timer allowance
 //! hard deadline  = sent_at + lifetime            the process tree is confirmed dead
 //! kill deadline  = hard deadline - kill budget   KILL
-//! soft deadline  = kill deadline - grace         TERM
+//! soft deadline  = kill deadline - grace         the soft signal
 //! ```
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub const CLOCK_RATE_ERROR_PERCENT: u32 = 1;
 pub const TIMER_ALLOWANCE: Duration = Duration::from_millis(100);
 /// Time from KILL until the whole process tree is reaped.
 pub const KILL_BUDGET: Duration = Duration::from_millis(500);
-/// Shortest renewal window that is accepted: two renewals of half a second.
+/// Shortest renewal window that is accepted (rule 3): two renewals of half a second.
 pub const MIN_RENEWAL_WINDOW: Duration = Duration::from_secs(1);
 /// Longest time limit of a request that decides about a lease.
 pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(3);
@@ -45,7 +45,7 @@ pub struct Terms {
     /// How long the server excludes other clients, counted from `sent_at`: the granted TTL, on Consul at most the
     /// lock-delay.
     pub cover: Duration,
-    /// Time from TERM to KILL.
+    /// Time from the soft signal to KILL.
     pub grace: Duration,
 }
 
@@ -121,7 +121,7 @@ impl Terms {
     }
 
     /// Returns the time from `sent_at` to the first renewal: a third of the cover, or half of the renewal window if that
-    /// is shorter.
+    /// is shorter (rule 3).
     #[must_use]
     pub fn interval(&self) -> Duration {
         (self.cover / 3).min(self.renewal_window() / 2)
@@ -135,7 +135,7 @@ impl Terms {
     }
 }
 
-/// Lease from its grant to its end: when to renew it, and how long it can be relied on.
+/// Lease from its grant to its end: its deadlines, and when to renew it.
 ///
 /// The owner reports each outcome with [`Lease::renewal_confirmed`] or [`Lease::renewal_failed`], and renews at
 /// [`Lease::due`].
@@ -193,24 +193,24 @@ impl Lease {
     /// Records a renewal that was not confirmed by `now`, and schedules the next attempt.
     pub fn renewal_failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        // The first retry is immediate, because it goes to another endpoint. After that, an error that is returned at once
-        // must not cause a storm of requests.
+        // The first retry is immediate, because it goes to another endpoint. After that, an error that is returned
+        // immediately must not cause a storm of requests.
         let pause = match self.failures {
             1 => Duration::ZERO,
-            n => backoff::doubled(FIRST_PAUSE, n - 2, MAX_PAUSE.min(self.terms.request_limit())),
+            failures => backoff::doubled(FIRST_PAUSE, failures - 2, MAX_PAUSE.min(self.terms.request_limit())),
         };
         self.due = now + pause;
     }
 
-    /// Returns the time limit of a renewal that starts at `now`. It ends before the soft deadline; after the soft
-    /// deadline nothing is left to protect, and the full limit applies.
+    /// Returns the time limit of a renewal that starts at `now`. It ends by the soft deadline; after that deadline there is
+    /// nothing left to protect, and the full limit applies.
     #[must_use]
     pub fn request_limit(&self, now: Instant) -> Duration {
         let left = now.until(self.deadlines().soft);
         if left.is_zero() { self.terms.request_limit() } else { self.terms.request_limit().min(left) }
     }
 
-    /// Returns the latest time at which a command may start: half of the renewal window is left then.
+    /// Returns the latest time at which a command may start: half of the renewal window is left then (rule 3).
     #[must_use]
     pub fn start_until(&self) -> Instant {
         self.deadlines().soft - self.terms.renewal_window() / 2

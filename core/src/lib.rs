@@ -1,23 +1,36 @@
-//! The decisions of distlock. Nothing in this crate reads a clock, a file or a socket: an event and the current time go in,
-//! actions come out. A reviewer of the promise reads this crate.
+//! Everything in distlock that decides. A reviewer of the promise (`docs/design.md`) reads this crate.
 //!
 //! # The map
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`time`] | instants on `CLOCK_BOOTTIME` |
-//! | [`lease`] | the deadlines of a lease, the schedule of its renewals |
-//! | [`plan`] | what the user asked for |
-//! | [`outcome`] | what a server's answer means for a contender |
-//! | [`messages`] | the messages between supervisor and keeper |
 //! | [`keeper`] | state machine of the keeper: acquire, start, renew, watch, stop, release |
-//! | [`supervisor`] | state machine of the supervisor: guard the deadlines, sort the signals, end |
+//! | [`supervisor`] | state machine of the supervisor: deadlines, signals, exit |
+//! | [`messages`] | messages between supervisor and keeper |
+//! | [`lease`] | deadlines of a lease, schedule of its renewals |
 //! | [`etcd`], [`consul`] | what the servers' replies prove |
+//! | [`outcome`] | what a server's answer means for a contender |
+//! | [`plan`] | the part of the configuration that the decisions depend on |
+//! | [`name`] | rules for lock names that all backends share |
 //! | [`record`] | the JSON that describes a contender |
 //! | [`error`] | failures and their kinds |
-//! | [`signal`], [`duration`], [`backoff`] | small things that the others share |
+//! | [`time`], [`signal`], [`duration`], [`backoff`] | small types and formulas that the others share |
 //!
-//! `tests/simulation` runs the machines of many jobs against a model of a server in virtual time.
+//! # Invariants
+//!
+//! - Nothing reads a clock, a file or a socket, draws random numbers, or keeps global state: an event and the current time
+//!   go in, actions come out. The same events always give the same actions.
+//! - Modules import std, serde, `serde_json`, jiff, libc, base64 and thiserror, nothing else. The list in `Cargo.toml` is
+//!   complete, and `tests/rooms.rs` of the program checks it.
+//! - Modules do not import each other in a circle.
+//!
+//! # Simulation
+//!
+//! `tests/simulation` runs the machines of several jobs against a model of a server, in virtual time and under faults that
+//! a seed selects. `cargo test -p distlock-core --test simulation` runs a fixed range of seeds, and
+//! `DISTLOCK_TEST_SEED=7 cargo test -p distlock-core --test simulation` runs one of them again.
+
+#![warn(missing_docs)]
 
 pub mod backoff;
 pub mod consul;
@@ -27,6 +40,7 @@ pub mod etcd;
 pub mod keeper;
 pub mod lease;
 pub mod messages;
+pub mod name;
 pub mod outcome;
 pub mod plan;
 pub mod record;

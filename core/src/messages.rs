@@ -1,4 +1,4 @@
-//! The messages between supervisor and keeper. How they travel is the program's matter.
+//! Messages between supervisor and keeper. The program transports them.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::time::Instant;
 /// Message from the keeper to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromKeeper {
-    /// Names a lease or session that was created or is about to be.
+    /// Id of a lease or session that exists or is requested next.
     Lease(String),
     /// These deadlines apply from now on.
     Deadlines(Deadlines),
@@ -21,26 +21,26 @@ pub enum FromKeeper {
     Stopped(Signal),
     /// The command was continued after it was stopped.
     Continued,
-    /// The process tree is being killed and not dead yet. Shows that the keeper is alive.
+    /// The process tree is being killed and not yet dead. Also shows that the keeper is alive.
     Killing,
-    /// The process tree is gone. This is the verdict unless the release reports a loss.
+    /// The process tree is dead. The verdict is final unless the release reports a loss.
     Ended(Verdict),
-    /// Tells the user something; some notices also change what the supervisor guards.
+    /// Event for the user. Some also change the deadlines that the supervisor guards.
     Notice(Notice),
-    /// What only the keeper knows, sent before [`FromKeeper::Done`].
+    /// Facts that only the keeper knows, sent before [`FromKeeper::Done`].
     Account(Account),
-    /// The process tree is gone, and the lock released as far as the servers could be reached.
+    /// The process tree is dead, and the lock is released if the servers could be reached.
     Done {
-        /// How it ended.
+        /// Result of the job.
         verdict: Verdict,
-        /// The keeper stays to end a lease whose servers do not answer.
+        /// The keeper stays to end a lease because the servers do not answer.
         lingers: bool,
     },
 }
 
 impl FromKeeper {
-    /// Returns how this message changes the kill deadline: None if it does not, `Some(None)` if no deadline applies any
-    /// more because the command does not run or is frozen.
+    /// Returns how this message changes the kill deadline: None if it does not; `Some(None)` if no deadline applies any
+    /// more, because the command does not run or is frozen.
     #[must_use]
     pub fn kill_at(&self) -> Option<Option<Instant>> {
         match self {
@@ -74,14 +74,14 @@ impl FromKeeper {
     }
 }
 
-/// Event that the user may be told, by the keeper or by the supervisor.
+/// Event for the user, from the keeper or the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Notice {
     /// Other contenders are ahead in the queue.
     Waiting(Queue),
-    /// The position in the queue was lost, and why. The command does not run, so earlier deadlines are void.
+    /// The position in the queue was lost; the cause. The command does not run, so earlier deadlines are void.
     Rejoining(String),
-    /// Servers answer but cannot grant the lock, and why.
+    /// Servers answer but cannot grant the lock; the cause.
     NotServed(String),
     /// The lock is held.
     Acquired {
@@ -90,30 +90,30 @@ pub enum Notice {
     },
     /// The command runs.
     Started,
-    /// The lock was lost, and why. The command was terminated; the lock is acquired again for another run.
+    /// The lock was lost; the cause. The command is dead, and the lock is acquired again for another run.
     Restarting(String),
     /// A step of `--on-lost relock`.
     Relock(Step),
-    /// The command is being terminated, and why.
+    /// The command is being terminated; the reason.
     Ending(String),
-    /// These processes run on without the lock, as the user asked for.
+    /// These processes continue without the lock (`--leftover leave`).
     Left(Vec<Process>),
     /// These processes cannot be killed.
     Stuck(Vec<Process>),
-    /// The keeper died or does not answer.
+    /// The keeper died or does not answer; the details.
     KeeperLost(String),
-    /// Shown by `-v` only.
+    /// Detail that only `-v` shows.
     Note(String),
 }
 
 /// Step of `--on-lost relock`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// A renewal was not confirmed, and why.
+    /// A renewal was not confirmed; the cause.
     Uncertain(String),
     /// The whole process tree is stopped. Deadlines are void until [`Step::Thawed`].
     Frozen,
-    /// The lock was acquired again, and no other client held it in between.
+    /// The lock was acquired again, and no other client held it in between (rule 9).
     Relocked {
         /// The new fencing token.
         token: u64,
@@ -125,44 +125,44 @@ pub enum Step {
 /// Message from the supervisor to the keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromSupervisor {
-    /// The supervisor guards these deadlines, the last ones it was sent.
+    /// The supervisor guards these deadlines, the newest that it received.
     Acknowledged(Deadlines),
-    /// A signal to forward to the command.
+    /// Signal to forward to the command.
     Signal(Signal),
-    /// A signal that the whole process group got: the command has it already if it ran, otherwise it ends the wait.
+    /// Signal that the whole process group received: a running command has it already; otherwise it ends the wait.
     GroupSignal(Signal),
-    /// Kill the command now.
+    /// Kill the process tree now.
     Kill,
 }
 
-/// How a job ended.
+/// Result of a job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The command exited with this code.
     Exited(i32),
-    /// The command was killed by this signal.
+    /// A signal killed the command.
     Signaled(Signal),
     /// distlock failed.
     Failed(Failure),
 }
 
-/// What only the keeper knows of a run, for the report.
+/// Facts for the report that only the keeper knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Number of confirmed renewals.
     pub renewals: u64,
-    /// How the command itself ended in its last run.
+    /// Result of the command in its last run; None if it never ran.
     pub command: Option<Verdict>,
     /// Resources used by the process tree.
     pub usage: Usage,
 }
 
-/// One process, as messages show it.
+/// Process, as messages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
     /// Process id.
     pub pid: i32,
-    /// Name, as `ps` shows it.
+    /// Process name, as `ps` shows it.
     pub name: String,
 }
 
@@ -179,7 +179,7 @@ pub struct Usage {
     pub max_rss: u64,
 }
 
-/// Serializes durations as numbers of seconds.
+/// Serializes durations as seconds.
 mod seconds {
     use std::time::Duration;
 

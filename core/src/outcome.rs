@@ -1,4 +1,4 @@
-//! What a server's answer means for one contender.
+//! What a server's answer means for a contender.
 
 use std::time::Duration;
 
@@ -13,68 +13,68 @@ use crate::time::Instant;
 pub struct Granted {
     /// Sampled before the request was sent that created the lease or session (rule 1).
     pub sent_at: Instant,
-    /// How long the server excludes other clients, counted from `sent_at`: the granted TTL, on Consul at most the
-    /// lock-delay. None if the lock cannot expire (local).
+    /// How long the server excludes other clients after `sent_at`: the granted TTL, on Consul at most the lock-delay. None if
+    /// the lock does not expire (backend local).
     pub cover: Option<Duration>,
 }
 
 /// Position of a contender in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// Holds the lock, confirmed by a read that was sent after the predecessor left.
+    /// The contender holds the lock, confirmed by a read that was sent after the predecessor left.
     Held {
-        /// Fencing token: grows with every acquisition of this lock.
+        /// Fencing token. It grows with each acquisition of this lock.
         token: u64,
-        /// The key (or file) that represents the lock, as users see it.
+        /// Key or file that represents the lock, for messages.
         key: String,
     },
-    /// Waits behind other contenders.
+    /// The contender waits behind others.
     Queued(Queue),
 }
 
 /// The contenders ahead of this one, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
-    /// Number of contenders ahead, the holder included; None if the backend does not tell.
+    /// Number of contenders ahead, the holder included; None if the backend does not know it.
     pub ahead: Option<u32>,
-    /// The holder, if it could be read. A foreign holder has an almost empty record.
+    /// Record of the holder, if it could be read. Other tools write almost empty ones.
     pub holder: Option<Record>,
-    /// The lock is free, but the lock-delay of a lost session keeps it closed.
+    /// The lock is free, but a lock-delay excludes all clients.
     pub lock_delay: bool,
 }
 
 /// Why a request did not succeed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// No answer, or an answer that says nothing about the lock. A retry or another endpoint may succeed.
+    /// No answer, or an answer that proves nothing about the lock. A retry or another endpoint may succeed.
     Uncertain {
-        /// A server answered, if only with an error, so it is reachable.
+        /// A server answered, possibly with an error, so it is reachable.
         answered: bool,
-        /// What was tried, at which endpoint, and what failed. Holds no secret.
+        /// Endpoint, request and error. Contains no secret.
         cause: String,
-        /// What the user can do about it, if the answer shows that.
+        /// What the user can do, if the answer shows it.
         hint: Option<String>,
     },
-    /// The server says that the lease, session or key is gone or belongs to another client.
+    /// The server says that the lease or session ended, or that the key was deleted or belongs to another client. Says why.
     Lost(String),
-    /// The holder was asked to stop (`distlock break`); names the requester.
+    /// The holder was asked to stop (`distlock break`). Names the requester.
     Broken(String),
-    /// No retry can succeed: access denied, server not trusted, a name that the backend cannot hold.
+    /// No retry can succeed: access denied, server not trusted, name not allowed.
     Fatal(Failure),
 }
 
 impl Trouble {
-    /// Creates an uncertain outcome of a request that no server answered.
+    /// Creates the trouble of a request that no server answered.
     pub fn no_answer(cause: impl Into<String>) -> Self {
         Self::Uncertain { answered: false, cause: cause.into(), hint: None }
     }
 
-    /// Creates an uncertain outcome of a request whose answer says nothing about the lock.
+    /// Creates the trouble of a request whose answer proves nothing about the lock.
     pub fn inconclusive(cause: impl Into<String>) -> Self {
         Self::Uncertain { answered: true, cause: cause.into(), hint: None }
     }
 
-    /// Returns the description on one line.
+    /// Returns the cause on one line.
     #[must_use]
     pub fn into_cause(self) -> String {
         match self {

@@ -1,13 +1,13 @@
-//! What the user asked for, as far as the decisions depend on it.
+//! The part of the configuration that the decisions depend on.
 
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-/// What follows a loss of the lock.
+/// Reaction to a loss of the lock (`--on-lost`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnLost {
-    /// The command is killed; exit 76.
+    /// The command is killed; exit code 76.
     Kill,
     /// The command is killed, the lock acquired again and the command run again.
     Restart,
@@ -15,36 +15,36 @@ pub enum OnLost {
     Relock,
 }
 
-/// What happens to processes that outlive the command.
+/// Treatment of processes that outlive the command (`--leftover`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
     /// They are terminated before the release.
     Kill,
     /// The lock is held until they have exited.
     Wait,
-    /// They run on without the lock.
+    /// They continue to run without the lock.
     Leave,
 }
 
-/// Everything that the keeper's state machine needs to know of the job.
+/// The job as the keeper's state machine sees it.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Name of the lock, for messages.
     pub name: String,
-    /// Setting that named the servers, for messages: a flag, a variable, a key or a default.
+    /// Source of the endpoints, for messages: a flag, a variable, a key of the file or a default.
     pub endpoints_source: String,
-    /// Time zone of times in messages.
+    /// Time zone for times in messages.
     pub time_zone: TimeZone,
     /// Time from the soft signal to KILL.
     pub grace: Duration,
-    /// Longest wait for the lock; None: no limit; zero: one try.
+    /// Longest wait for the lock; None: no limit; zero: one attempt.
     pub wait: Option<Duration>,
-    /// Time limit for the first answer of any server.
+    /// Time limit for the first answer from any server.
     pub connect_timeout: Duration,
-    /// What happens to processes that outlive the command.
+    /// Treatment of processes that outlive the command.
     pub leftover: Leftover,
-    /// What follows a loss.
+    /// Reaction to a loss of the lock.
     pub on_lost: OnLost,
-    /// How often the command may be run again; None: no limit.
+    /// How often the command may run again after a loss; None: no limit.
     pub restarts: Option<u32>,
 }

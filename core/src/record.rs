@@ -1,5 +1,4 @@
-//! The holder record: what a contender says of itself on the server, as JSON. Reading one tolerates what other tools and
-//! other versions wrote.
+//! The record: the JSON on the server that describes a contender. Records of other tools and versions are tolerated.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -7,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::iso;
 
-/// The most characters that are taken of one text of somebody else's record.
+/// Longest text of a parsed record, in characters.
 const MAX_TEXT: usize = 500;
 
-/// Who holds a lock, or waits for it.
+/// Description of a contender. Every field may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// Names this contender among all: random, not a secret.
+    /// Random id of this contender, not a secret.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
-    /// The tool that wrote the record, with its version: `distlock/0.1.0`.
+    /// Tool that wrote the record, with its version, such as `distlock/0.1.0`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub tool: String,
     /// Host name.
@@ -32,27 +31,27 @@ pub struct Record {
     /// The command's `argv[0]` only: arguments may be secret.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub command: String,
-    /// `--message`.
+    /// Value of `--message`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Where to look: the CI job's address.
+    /// URL of the CI job.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// When the contender entered the queue: ISO 8601, UTC.
+    /// Time at which the contender entered the queue: ISO 8601, UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
-    /// When the holder acquired the lock, likewise, where it can be written by then: on etcd the record of one that
-    /// queued says nothing of it.
+    /// Time at which the holder acquired the lock: ISO 8601, UTC. Missing on etcd after a wait, because the record is
+    /// written before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acquired: Option<String>,
-    /// Who asked the holder to stop, once somebody did (`distlock break`).
+    /// User that asked the holder to stop (`distlock break`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
 }
 
 impl Record {
-    /// Reads what a server holds. Whatever is not such a record gives an empty one: the lock is held all the same. No text
-    /// in it is longer than `MAX_TEXT`, whoever wrote it.
+    /// Parses the value of a key. A value that is not a record gives an empty record, because the lock is held anyway.
+    /// Texts are cut after 500 characters.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut record: Self = serde_json::from_slice(bytes).unwrap_or_default();
@@ -66,16 +65,16 @@ impl Record {
         record
     }
 
-    /// The record as it is stored.
+    /// Returns the record as JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // Strings and numbers only: nothing in it can fail to be written.
+        // Strings and numbers cannot fail to be serialized.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Who it is, on one line for people, as far as the record tells.
+    /// Returns user, host, process id and command as far as they are known, on one line for messages.
     #[must_use]
-    pub fn who(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut line = match (self.user.as_str(), self.host.as_str()) {
             ("", "") => "an unknown holder".to_owned(),
             ("", host) => host.to_owned(),
@@ -88,7 +87,7 @@ impl Record {
         if !self.command.is_empty() {
             line += &format!(" ({})", self.command);
         }
-        plain(&line)
+        without_control_characters(&line)
     }
 
     /// Returns the record of a contender that acquires the lock at `now`.
@@ -97,30 +96,31 @@ impl Record {
         Self { acquired: Some(iso(now)), ..self.clone() }
     }
 
-    /// Who it is, since when and why, on one line for people who live in this time zone.
+    /// Returns the summary, the time since when the contender holds or waits, and its message, on one line for messages.
+    /// The time is shown in `zone`.
     #[must_use]
-    pub fn describe(&self, zone: &TimeZone) -> String {
-        let mut line = self.who();
+    pub fn details(&self, zone: &TimeZone) -> String {
+        let mut line = self.summary();
         match (&self.acquired, &self.since) {
-            (Some(acquired), _) => line += &format!(" since {}", local(acquired, zone)),
-            (None, Some(since)) => line += &format!(", in the queue since {}", local(since, zone)),
+            (Some(acquired), _) => line += &format!(" since {}", in_zone(acquired, zone)),
+            (None, Some(since)) => line += &format!(", in the queue since {}", in_zone(since, zone)),
             (None, None) => {}
         }
         if let Some(message) = &self.message {
             line += &format!(": {message}");
         }
-        plain(&line)
+        without_control_characters(&line)
     }
 }
 
-/// A moment as people here read it; anything else as it stands.
-fn local(text: &str, zone: &TimeZone) -> String {
-    let moment = text.parse::<Timestamp>();
-    moment.map_or_else(|_| text.to_owned(), |moment| moment.to_zoned(zone.clone()).strftime("%F %T").to_string())
+/// Returns a time in `zone`; a text that is not a time unchanged.
+fn in_zone(text: &str, zone: &TimeZone) -> String {
+    let time = text.parse::<Timestamp>();
+    time.map_or_else(|_| text.to_owned(), |time| time.to_zoned(zone.clone()).strftime("%F %T").to_string())
 }
 
-/// A record comes from the server, and anybody may have written it: no control characters reach a terminal.
-fn plain(line: &str) -> String {
+/// Replaces control characters: any client can write a record, and its text reaches a terminal.
+fn without_control_characters(line: &str) -> String {
     line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -129,21 +129,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_are_told_since_when_by_their_own_clock_and_of_what() {
+    fn details_show_times_in_the_time_zone() {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         let queued = Record { user: "ann".into(), since: Some("2024-05-01T10:00:00.250Z".into()), ..Record::default() };
-        assert_eq!(queued.describe(&zone), "ann, in the queue since 2024-05-01 12:00:00");
+        assert_eq!(queued.details(&zone), "ann, in the queue since 2024-05-01 12:00:00");
         let acquired = Record { acquired: Some("2024-05-01T22:30:00Z".into()), ..queued.clone() };
-        assert_eq!(acquired.describe(&zone), "ann since 2024-05-02 00:30:00");
-        let odd = Record { since: Some("noon".into()), ..queued };
-        assert_eq!(odd.describe(&zone), "ann, in the queue since noon");
+        assert_eq!(acquired.details(&zone), "ann since 2024-05-02 00:30:00");
+        let invalid = Record { since: Some("noon".into()), ..queued };
+        assert_eq!(invalid.details(&zone), "ann, in the queue since noon");
     }
 
     #[test]
-    fn a_record_of_any_length_is_read_as_a_short_one() {
+    fn long_texts_are_cut() {
         let long = Record { message: Some("ä".repeat(100_000)), pid: Some(7), ..Record::default() };
-        let read = Record::parse(long.to_json().as_bytes());
-        assert_eq!(read.message.map(|text| text.chars().count()), Some(MAX_TEXT));
-        assert_eq!(read.pid, Some(7));
+        let parsed = Record::parse(long.to_json().as_bytes());
+        assert_eq!(parsed.message.map(|text| text.chars().count()), Some(MAX_TEXT));
+        assert_eq!(parsed.pid, Some(7));
     }
 }

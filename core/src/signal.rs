@@ -1,11 +1,11 @@
-//! Signals by number, with their names. Real-time signals have numbers only.
+//! Signals: their numbers and names. Real-time signals have numbers only.
 
 use std::fmt;
 
 use libc::c_int;
 use serde::{Deserialize, Serialize};
 
-/// Signal by its number on this platform.
+/// Signal, identified by its number on this platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Signal(c_int);
@@ -28,7 +28,7 @@ macro_rules! signals {
             }
         }
 
-        /// Every signal that has a name.
+        /// All signals that have names.
         #[cfg(test)]
         const NAMED: &[Signal] = &[$(Signal::$name),*];
     };
@@ -47,7 +47,7 @@ impl Signal {
         Self(number)
     }
 
-    /// Returns its number.
+    /// Returns the number.
     #[must_use]
     pub const fn number(self) -> c_int {
         self.0
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_displayed() {
+    fn signals_are_displayed_by_name_or_number() {
         assert_eq!(Signal::SIGTERM.to_string(), "SIGTERM");
         assert_eq!(Signal::from_number(40).to_string(), "signal 40");
         assert!(NAMED.iter().all(|signal| signal.name().is_some_and(|name| name.starts_with("SIG"))));

@@ -1,7 +1,7 @@
-//! Instants on `CLOCK_BOOTTIME`. Reading that clock is left to the program.
+//! Instants on `CLOCK_BOOTTIME`. Only the program reads that clock.
 //!
-//! The clocks of std and tokio stop while a machine is suspended, and the wall clock can be set. A lease on a server is
-//! affected by neither, so everything that concerns a lease is measured on this clock.
+//! The clocks of std and tokio stop while a machine is suspended, and the wall clock can be set. Neither affects a lease on a
+//! server, so everything that concerns a lease is measured on this clock (rule 11).
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -20,19 +20,19 @@ impl Instant {
         Self(since_boot)
     }
 
-    /// Returns the time since the boot.
+    /// Returns the time from the boot to this instant.
     #[must_use]
     pub const fn since_boot(self) -> Duration {
         self.0
     }
 
-    /// Returns the time that has passed since `earlier`; zero if `earlier` is in the future.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Returns the time left until `later`; zero if it has passed.
+    /// Returns the time from this instant to `later`; zero if `later` is earlier.
     #[must_use]
     pub const fn until(self, later: Self) -> Duration {
         later.0.saturating_sub(self.0)
@@ -53,7 +53,7 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// Formats a wall-clock time for programs: ISO 8601, UTC, milliseconds, always of the same width.
+/// Returns a wall-clock time for programs: ISO 8601, UTC, with milliseconds.
 #[must_use]
 pub fn iso(time: Timestamp) -> String {
     format!("{time:.3}")

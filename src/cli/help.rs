@@ -1,77 +1,79 @@
-//! The words of the help. `--help` and the man page share them.
+//! Texts of the help. `--help` and the man page share them.
 
 use super::options::{Group, OPTIONS, Opt};
 
-/// The first line of the help.
-pub(crate) const ABOUT: &str = "Run a command while holding a distributed lock, and never while not";
+/// First line of the help.
+pub(crate) const ABOUT: &str = "Run a command while holding a distributed lock, and never without it";
 
-/// The first paragraphs of `--help`.
+/// First paragraphs of `--help`.
 pub(crate) const LONG_ABOUT: &str = "\
-Run a command while holding a distributed lock, and never while not.
+Run a command while holding a distributed lock, and never without it.
 
-distlock waits for the lock NAME on etcd, on Consul or on this host, runs COMMAND, and gives the lock up when COMMAND \
-and all that it started have ended. When the lock is lost while COMMAND runs (the servers cannot be reached, the lease \
-was revoked), COMMAND is ended before another can hold the lock.
+distlock acquires the lock NAME on etcd, on Consul or on this host, runs COMMAND, and releases the lock when COMMAND and \
+all its descendants have exited. If the lock is lost while COMMAND runs (no server can be reached, the lease was revoked), \
+COMMAND is killed before another client can hold the lock.
 
-Options stand before NAME; everything from COMMAND on is COMMAND's. A NAME without a slash needs the `--`.";
+Options precede NAME; everything from COMMAND on belongs to COMMAND. A NAME without a slash needs the `--`.";
 
-/// The synopsis.
+/// Synopsis.
 pub(crate) const USAGE: &str = "distlock [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock run [OPTIONS] NAME [--] COMMAND [ARG]...
        distlock doctor [OPTIONS] [NAME] | completions SHELL | man";
 
-/// The end of the short help.
+/// Last lines of the short help.
 const SHORT_END: &str = "\
 Example: distlock -b etcd -e https://etcd1:2379 /jobs/backup backup.sh
-The other options, variables, files, exit codes: distlock --help
+More options, variables, files, exit codes: distlock --help
 ";
 
-/// The lines of the long help are no longer than this.
+/// Maximum width of the long help, in columns.
 pub(crate) const WIDTH: usize = 100;
-/// Terms that are longer than this do not leave their meaning room on the same line.
-const WIDEST_TERM: usize = 30;
+/// Maximum width of terms with their meaning on the same line, in columns.
+const MAX_TERM_WIDTH: usize = 30;
 
-/// A part of the help that lists terms and what they mean.
+/// Section of the help: terms and their meanings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Section {
-    /// Its heading.
     pub title: &'static str,
-    /// A paragraph above the list; may be empty.
+    /// Paragraph above the list; may be empty.
     pub intro: &'static str,
-    /// The terms.
+    /// Terms and meanings.
     pub entries: &'static [(&'static str, &'static str)],
 }
 
-/// What `--help` and the man page say after the options.
+/// Sections after the options.
 pub(crate) const SECTIONS: &[Section] = &[
     Section {
         title: "Environment of the command",
         intro: "",
         entries: &[
-            ("DISTLOCK_FENCING_TOKEN", "a decimal integer that grows with every acquisition of this lock"),
-            ("DISTLOCK_HANDLE", "names this hold of the lock; holds no secret"),
-            ("DISTLOCK_HELD_NAME", "the lock's name"),
+            (
+                "DISTLOCK_FENCING_TOKEN",
+                "fencing token: a decimal integer that grows with every acquisition of this lock",
+            ),
+            ("DISTLOCK_HANDLE", "handle of the held lock; contains no secret"),
+            ("DISTLOCK_HELD_NAME", "name of the lock"),
             ("DISTLOCK_HELD_BACKEND", "etcd, consul or local"),
-            ("DISTLOCK_HELD_KEY", "the key or file that stands for the lock"),
-            ("ETCD_LOCK_KEY, ETCD_LOCK_REV", "as etcdctl lock sets them (on etcd)"),
-            ("CONSUL_LOCK_HELD", "true, as consul lock sets it (on Consul)"),
+            ("DISTLOCK_HELD_KEY", "key or file of the lock"),
+            ("ETCD_LOCK_KEY, ETCD_LOCK_REV", "as set by etcdctl lock (on etcd)"),
+            ("CONSUL_LOCK_HELD", "true, as set by consul lock (on Consul)"),
         ],
     },
     Section {
         title: "Signals",
-        intro: "INT, TERM, HUP, QUIT, USR1, USR2, WINCH and CONT reach the command once: those from the keyboard by \
-                themselves, others by distlock, which goes on holding the lock until the command has ended, however long \
-                that takes. A further INT or TERM, at least a second after the first, kills. Where the command died of \
-                INT, TERM, HUP or QUIT, distlock dies of it too. Under systemd set KillMode=mixed, or the command gets \
-                TERM twice.",
+        intro: "INT, TERM, HUP, QUIT, USR1, USR2, WINCH and CONT reach the command once: keyboard signals directly, others \
+                forwarded by distlock. distlock holds the lock until the command has exited, however long that takes. A \
+                second INT or TERM, at least one second after the first, kills the command. If the command died of INT, \
+                TERM, HUP or QUIT, distlock dies of the same signal. Under systemd, set KillMode=mixed; otherwise the \
+                command gets TERM twice.",
         entries: &[],
     },
     Section {
         title: "Environment",
-        intro: "Settings are looked for in this order: flag, DISTLOCK_ variable, the chosen backend's own variables, \
-                configuration file, default. An empty variable counts as unset; switches are 1, 0, true or false.",
+        intro: "Precedence: flag, DISTLOCK_ variable, the chosen backend's own variables, configuration file, default. An \
+                empty variable counts as unset. The values of switches are 1, 0, true and false.",
         entries: &[
-            ("DISTLOCK_...", "the options marked [env: ...] above"),
+            ("DISTLOCK_...", "options marked [env: ...] above"),
             (
                 "ETCDCTL_...",
                 "ENDPOINTS, CACERT, CERT, KEY, USER, PASSWORD, DIAL_TIMEOUT, INSECURE_SKIP_TLS_VERIFY, INSECURE_TRANSPORT, DISCOVERY_SRV",
@@ -88,46 +90,46 @@ pub(crate) const SECTIONS: &[Section] = &[
         entries: &[
             (
                 "/etc/distlock/config.toml",
-                "the options marked [key: ...] above; the tables [etcd], [consul] and [local] hold what is for one backend, [consul] also lock_delay and health_checks",
+                "options marked [key: ...] above; the tables [etcd], [consul] and [local] hold settings for one backend, [consul] also lock_delay and health_checks",
             ),
-            ("/run/lock/distlock", "the lock files of the local backend"),
+            ("/run/lock/distlock", "lock files of the local backend"),
         ],
     },
     Section {
         title: "Exit codes",
-        intro: "The command's own, 128+N when signal N killed it, or one of these, each with a line `distlock: error: ...` (Ctrl-C without; -q does without it for 75 and 128+N):",
+        intro: "The command's own exit code (128+N if signal N killed it), or one of these, each with a line `distlock: error: ...` (none after Ctrl-C; with -q none for 75 and 128+N):",
         entries: &[
-            ("64", "usage, or a configuration that is refused"),
+            ("64", "usage or configuration error"),
             ("69", "no server could be reached or trusted, or none could grant a lock"),
-            ("70", "a fault in distlock"),
-            ("75", "busy: the lock was not had within --wait (-E changes it)"),
-            ("76", "the lock was lost and the command killed"),
+            ("70", "internal error"),
+            ("75", "busy: not acquired within --wait (-E changes the code)"),
+            ("76", "the lock was lost, and the command killed"),
             ("77", "the backend denied access"),
             ("126", "COMMAND cannot be executed"),
             ("127", "COMMAND was not found"),
-            ("128+N", "signal N ended distlock while it waited"),
+            ("128+N", "signal N ended distlock while waiting"),
         ],
     },
     Section {
         title: "Examples",
         intro: "",
         entries: &[
-            (
-                "distlock -b etcd -e http://127.0.0.1:2379 /jobs/backup backup.sh",
-                "run backup.sh while no other host does",
-            ),
+            ("distlock -b etcd -e http://127.0.0.1:2379 /jobs/backup backup.sh", "run backup.sh on one host at a time"),
             (
                 "distlock -b consul --try -E 0 /jobs/report -- report --daily",
-                "skip it quietly when another host is at it",
+                "skip silently if another host is running it",
             ),
-            ("distlock -b local -w 30s build -- make -j4", "on this host only, waiting at most 30 seconds"),
-            ("distlock doctor -b consul /jobs/dump", "what is wrong, when a lock cannot be had"),
-            ("distlock -b consul -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'", "a shell's pipeline under the lock"),
+            ("distlock -b local -w 30s build -- make -j4", "lock on this host only, and wait at most 30 seconds"),
+            ("distlock doctor -b consul /jobs/dump", "find out why a lock cannot be acquired"),
+            (
+                "distlock -b consul -c /jobs/dump 'pg_dump app | gzip > app.sql.gz'",
+                "run a shell pipeline under the lock",
+            ),
         ],
     },
 ];
 
-/// The one line of an option in the short help.
+/// Returns the summary of an option, with its default or its choices.
 #[must_use]
 pub(crate) fn line(option: &Opt) -> String {
     let choices = (!option.choices.is_empty()).then(|| option.choices.join(", "));
@@ -138,7 +140,7 @@ pub(crate) fn line(option: &Opt) -> String {
     }
 }
 
-/// The short help: what most need, on one screen of 24 lines with the prompt below it.
+/// Returns the short help: the most common options, on a screen of 24 lines including the prompt below it.
 #[must_use]
 pub(crate) fn short() -> String {
     let mut parts = vec![ABOUT.to_owned(), format!("Usage: {USAGE}")];
@@ -152,14 +154,14 @@ pub(crate) fn short() -> String {
     parts.join("\n\n")
 }
 
-/// An option as it is typed.
+/// Returns the option as it is typed.
 fn term(option: &Opt) -> String {
     let short = option.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
     let value = option.value.map(|value| format!(" {value}")).unwrap_or_default();
     format!("{short}--{}{value}", option.id)
 }
 
-/// All that `--help` says of an option.
+/// Returns the complete help of an option.
 #[must_use]
 pub(crate) fn paragraphs(option: &Opt) -> String {
     let mut text = format!("{}.", option.help);
@@ -175,25 +177,25 @@ pub(crate) fn paragraphs(option: &Opt) -> String {
     if notes.is_empty() { text } else { format!("{text}\n{}", notes.join(" ")) }
 }
 
-/// The sections as `--help` shows them.
+/// Returns the sections for `--help`.
 #[must_use]
 pub(crate) fn long_end() -> String {
-    SECTIONS.iter().map(plain).collect::<Vec<_>>().join("\n\n")
+    SECTIONS.iter().map(text_of).collect::<Vec<_>>().join("\n\n")
 }
 
-fn plain(section: &Section) -> String {
+fn text_of(section: &Section) -> String {
     let mut lines = vec![format!("{}:", section.title)];
     if !section.intro.is_empty() {
         lines.extend(wrap(section.intro, "  "));
     }
-    // Short terms stand beside their meaning, long ones above it.
+    // The meaning follows a short term on the same line, a long one on the next.
     let widest = section.entries.iter().map(|(term, _)| term.len()).max().unwrap_or_default();
     for (term, meaning) in section.entries {
-        if widest <= WIDEST_TERM {
+        if widest <= MAX_TERM_WIDTH {
             let indent = " ".repeat(widest + 4);
-            let mut beside = wrap(meaning, &indent);
-            beside[0].replace_range(..indent.len(), &format!("  {term:widest$}  "));
-            lines.extend(beside);
+            let mut lines_of_entry = wrap(meaning, &indent);
+            lines_of_entry[0].replace_range(..indent.len(), &format!("  {term:widest$}  "));
+            lines.extend(lines_of_entry);
         } else {
             lines.push(format!("  {term}"));
             lines.extend(wrap(meaning, "          "));
@@ -202,7 +204,7 @@ fn plain(section: &Section) -> String {
     lines.join("\n")
 }
 
-/// The text in lines of at most [`WIDTH`] columns, each after `indent`; at least one.
+/// Breaks the text into one or more lines of at most [`WIDTH`] columns, `indent` included.
 fn wrap(text: &str, indent: &str) -> Vec<String> {
     let mut lines = vec![indent.to_owned()];
     for word in text.split_whitespace() {

@@ -1,61 +1,59 @@
-//! The table of options. The command line, the `DISTLOCK_` variables, the configuration file's keys, the help, the man
-//! page and the completions are all made from it.
+//! Table of options. Command line, `DISTLOCK_` variables, keys of the configuration file, help, man page and completions
+//! are built from it.
 
-/// One option: its flag, and how its variable, its key and its help follow from it.
+use Group::{Connection, Identity, Lock, Output, Tls};
+
+/// One option. Its flag, variable, key and help follow from this definition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opt {
-    /// The long flag without its dashes.
+    /// Long flag without dashes.
     pub id: &'static str,
-    /// The short flag.
+    /// Short flag.
     pub short: Option<char>,
-    /// What stands for the value in the help; None for a switch.
+    /// Placeholder of the value in the help; None for a switch.
     pub value: Option<&'static str>,
-    /// What it does: one imperative line without a full stop.
+    /// Summary: one imperative line without a full stop.
     pub help: &'static str,
-    /// What else `--help` and the man page say of it, in full sentences.
+    /// Further sentences for `--help` and the man page.
     pub details: &'static str,
-    /// What holds when nobody sets it, as the help says it.
+    /// Default, as the help shows it.
     pub default: Option<&'static str>,
-    /// The values it takes, where they can be listed.
+    /// Accepted values, if they can be listed.
     pub choices: &'static [&'static str],
-    /// Where it stands in the help.
     pub group: Group,
-    /// Where it can be set.
-    pub reach: Reach,
-    /// Whether the value is a path: one in a configuration file is relative to that file.
+    pub set_by: SetBy,
+    /// Whether the value is a path. In a configuration file, it is relative to the file's directory.
     pub path: bool,
-    /// Whether few users need it, so that the short help leaves it out.
+    /// Whether the short help omits it.
     pub rare: bool,
 }
 
-/// The sections of the help.
+/// Section of the help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// The lock and the command.
+    /// Lock and command.
     Lock,
-    /// The way to the servers.
     Connection,
-    /// TLS.
     Tls,
-    /// Who we are to the servers.
+    /// Credentials, and Consul's namespace, partition and datacenter.
     Identity,
     /// What distlock prints.
     Output,
 }
 
-/// Where an option can be set.
+/// Sources that can set an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// On the command line only: it changes what one lock means.
+pub(crate) enum SetBy {
+    /// Command line only, because the option changes the meaning of one lock.
     Flag,
-    /// On the command line or by its variable.
+    /// Command line and variable.
     Variable,
-    /// On the command line, by its variable, or in the configuration file.
-    Everywhere,
+    /// Command line, variable and configuration file.
+    Any,
 }
 
 impl Group {
-    /// The heading in the help.
+    /// Returns the heading in the help.
     #[must_use]
     pub(crate) fn heading(self) -> &'static str {
         match self {
@@ -67,9 +65,9 @@ impl Group {
         }
     }
 
-    /// Whether its options mean something to `run` alone.
+    /// Returns whether `run` is the only subcommand with these options.
     #[must_use]
-    pub(crate) fn of_run_alone(self) -> bool {
+    pub(crate) fn is_for_run_only(self) -> bool {
         self == Self::Lock
     }
 }
@@ -85,7 +83,7 @@ impl Opt {
             default: None,
             choices: &[],
             group,
-            reach: Reach::Everywhere,
+            set_by: SetBy::Any,
             path: false,
             rare: matches!(group, Tls | Identity),
         }
@@ -99,7 +97,7 @@ impl Opt {
         Self { path: true, ..Self::valued(group, id, "FILE", help) }
     }
 
-    const fn stands_for(self, value: &'static str) -> Self {
+    const fn value_name(self, value: &'static str) -> Self {
         Self { value: Some(value), ..self }
     }
 
@@ -123,48 +121,48 @@ impl Opt {
         Self { details, ..self }
     }
 
-    const fn reach(self, reach: Reach) -> Self {
-        Self { reach, ..self }
+    const fn set_by(self, set_by: SetBy) -> Self {
+        Self { set_by, ..self }
     }
 
-    /// Whether its values begin with a digit, so that a negative one is a mistake about the value.
+    /// Returns whether its values begin with a digit, so that a negative number is a wrong value and not an option.
     #[must_use]
     pub(crate) fn is_number(&self) -> bool {
         matches!(self.value, Some("DUR" | "N" | "CODE"))
     }
 
-    /// The name of the variable that sets it.
+    /// Returns the name of its variable.
     #[must_use]
     pub(crate) fn variable(&self) -> Option<String> {
-        (self.reach != Reach::Flag).then(|| variable(self.id))
+        (self.set_by != SetBy::Flag).then(|| variable(self.id))
     }
 
-    /// The key that sets it in the configuration file.
+    /// Returns its key in the configuration file.
     #[must_use]
     pub(crate) fn key(&self) -> Option<String> {
-        (self.reach == Reach::Everywhere).then(|| self.id.replace('-', "_"))
+        (self.set_by == SetBy::Any).then(|| self.id.replace('-', "_"))
     }
 }
 
-/// The name of the variable that would set the option of this name.
+/// Returns the name of the variable for an option of this name, whether or not it can be set by one.
 #[must_use]
 pub(crate) fn variable(id: &str) -> String {
     format!("DISTLOCK_{}", id.replace('-', "_").to_uppercase())
 }
 
-/// The option of this name.
+/// Returns the option of this name.
 #[must_use]
 pub(crate) fn find(id: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id == id)
 }
 
-/// The option that this configuration key would set, if it may be set there.
+/// Returns the option with this key, whether or not it can be set in the configuration file.
 #[must_use]
 pub(crate) fn find_by_key(key: &str) -> Option<&'static Opt> {
     OPTIONS.iter().find(|option| option.id.replace('-', "_") == key)
 }
 
-/// Options of later versions, with their short flags: refused by name, so that nobody takes them for something else.
+/// Options of later versions, with their short flags. Their names are not mistaken for those of other options.
 pub(crate) const RESERVED: &[(&str, Option<char>)] = &[
     ("shared", Some('s')),
     ("slots", None),
@@ -176,131 +174,146 @@ pub(crate) const RESERVED: &[(&str, Option<char>)] = &[
     ("yes", None),
 ];
 
-/// The reserved option that this word of a command line, without its value, is.
+/// Returns the reserved option that this word of a command line names. The word has no value attached.
 #[must_use]
 pub(crate) fn reserved(word: &str) -> Option<&'static str> {
-    let is = |(id, short): &&(&str, Option<char>)| {
+    let is_named = |(id, short): &&(&str, Option<char>)| {
         word.strip_prefix("--") == Some(*id) || short.is_some_and(|short| word == format!("-{short}"))
     };
-    RESERVED.iter().find(is).map(|(id, _)| *id)
+    RESERVED.iter().find(is_named).map(|(id, _)| *id)
 }
 
-/// What is said of a reserved option.
+/// Returns the message about a reserved option.
 #[must_use]
 pub(crate) fn not_available(id: &str) -> String {
     format!("`--{id}` is not available in this version of distlock")
 }
 
-use Group::{Connection, Identity, Lock, Output, Tls};
-
 /// All options, in the order of the help.
 pub(crate) const OPTIONS: &[Opt] = &[
-    Opt::valued(Lock, "ttl", "DUR", "Lease the lock for this long at a time").short('t').default("15s").details(
-        "The lease is renewed while the command runs; when it cannot be, the command is ended before the lease is. \
-         A longer one rides out longer outages and takes longer to free itself after a crash. Consul takes 10s to 24h.",
+    Opt::valued(Lock, "ttl", "DUR", "Set the lease time of the lock").short('t').default("15s").details(
+        "The lease is renewed while the command runs. If it cannot be renewed, the command is killed before the lease \
+         expires. A longer TTL survives longer outages, but the lock takes longer to expire after a crash. \
+         Consul accepts 10s to 24h.",
     ),
     Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
-        "A duration, or `forever`. The time to connect is included. When it runs out, the exit code is 75, or 69 if no server \
-         ever let it into the queue. With 0 the lock is tried once, and servers that do not answer have --connect-timeout for it.",
+        "A duration, or `forever`. Connecting is included. If the lock is not acquired in time, the exit code is 75, or \
+         69 if no server has ever queued the request. With 0, the lock is tried once, and the servers have \
+         --connect-timeout to answer.",
     ),
     Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details(
-        "The same as --wait 0. Where no server answers, that is known after --connect-timeout.",
+        "Same as --wait 0. If no server answers, distlock exits after --connect-timeout.",
     ),
     Opt::valued(Lock, "busy-exit", "CODE", "Exit with this code if the lock is busy").short('E').default("75").details(
-        "0 also keeps quiet about it.",
+        "0 also suppresses the message.",
     ),
-    Opt::valued(Lock, "message", "TEXT", "Show this text to whoever waits").short('m').default("the CI job").details(
-        "In a CI that is recognised (GitHub Actions, GitLab, Jenkins, Buildkite, CircleCI, Azure Pipelines, TeamCity), the \
-         job's name stands in for it, and its address is shown too.",
+    Opt::valued(Lock, "message", "TEXT", "Show this text to waiters").short('m').default("the CI job").details(
+        "In a known CI (GitHub Actions, GitLab, Jenkins, Buildkite, CircleCI, Azure Pipelines, TeamCity), the default is \
+         the name of the job. The job's URL is shown in any case.",
     ),
-    Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').reach(Reach::Flag),
-    Opt::valued(Lock, "signal", "NAME", "End the command with this signal").default("TERM").rare().details(
-        "It is sent when the lock is lost, and to whatever the command leaves behind.",
+    Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').set_by(SetBy::Flag),
+    Opt::valued(Lock, "signal", "NAME", "Set the soft signal").default("TERM").rare().details(
+        "It asks the command to exit if the lock is lost. Processes that outlive the command get it too.",
     ),
-    Opt::valued(Lock, "grace", "DUR", "Send KILL this much later").default("TTL/3, max 5s").rare().details(
-        "It is taken from the lease: the signal comes this much earlier than KILL, which comes before the lock could be another's.",
-    ),
-    Opt::valued(Lock, "on-lost", "ACTION", "Choose what follows a lost lock")
+    Opt::valued(Lock, "grace", "DUR", "Set the time from the soft signal to KILL")
+        .default("TTL/3, max 5s")
+        .rare()
+        .details(
+            "It is part of the lease time: KILL is sent before another client can acquire the lock, and the soft signal \
+             this much earlier.",
+        ),
+    Opt::valued(Lock, "on-lost", "ACTION", "Choose what to do if the lock is lost")
         .default("kill")
         .choices(&["kill", "restart", "relock"])
-        .reach(Reach::Flag)
+        .set_by(SetBy::Flag)
         .details(
-            "kill: the command and all it started are dead before another can hold the lock; exit 76. restart: then the \
-             lock is acquired again, within --wait, and the command run anew, after a pause where the lock was held for less than \
-             a TTL: 100ms, doubled each time up to the TTL. relock: the command is frozen while the lock \
-             is re-established; it goes on if nobody else can have held the lock in between, else it is killed, exit 76.",
+            "kill: the command and its descendants are killed before another client can hold the lock; exit 76. \
+             restart: the same, then the lock is acquired again, within --wait, and the command run again. If the lock \
+             was held for less than a TTL, a pause comes first: 100ms, doubled each time, up to the TTL. \
+             relock: the command is frozen until the lock is confirmed or acquired again. It continues if no other client can have \
+             held the lock in between; otherwise it is killed, exit 76.",
         ),
-    Opt::valued(Lock, "restarts", "N", "Bound the runs that --on-lost restart adds")
+    Opt::valued(Lock, "restarts", "N", "Limit the number of restarts by --on-lost restart")
         .default("unbounded")
         .rare()
-        .reach(Reach::Flag),
-    Opt::valued(Lock, "leftover", "ACTION", "Choose what follows when processes outlive COMMAND")
+        .set_by(SetBy::Flag),
+    Opt::valued(Lock, "leftover", "ACTION", "Choose what to do with processes that outlive COMMAND")
         .default("kill")
         .choices(&["kill", "wait", "leave"])
         .rare()
-        .reach(Reach::Flag)
+        .set_by(SetBy::Flag)
         .details(
-            "kill: they get the soft signal, the grace and KILL before the lock is released. wait: the lock is held until \
-             they have ended. leave: they run on without the lock, which gives up the promise; a warning names them.",
+            "kill: they get the soft signal, and KILL after the grace, before the lock is released. wait: the lock is held \
+             until they have exited. leave: they continue without the lock and its promise; a warning names them.",
         ),
-    Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning").rare().reach(Reach::Flag).details(
-        "For trying out a script where there is no server.",
-    ),
-    Opt::file(Lock, "report", "Write the outcome as JSON to FILE or to descriptor N")
-        .stands_for("FILE|fd:N")
+    Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning")
         .rare()
-        .reach(Reach::Flag)
-        .details(
-            "FILE is removed at the start and put in place at every ending, 64 included; where that cannot be, nothing runs. \
-             Behind a link it is the file that is replaced; a device or a pipe is written to, and so are /dev/stdout and \
-             the like. Descriptor N, 3 or more, is not passed on to COMMAND. A report that cannot be written in the end \
-             is told of and changes no exit code. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, unreachable, denied, \
-             not-started, usage, interrupted, fault; max-hold is for a later version), exit, command_exit, signal, name, backend, token, waited, held, \
-             renewals, losses, restarts, started_at, ended_at, rusage (user, system, max_rss). Times are in seconds, \
-             max_rss in bytes; what is unknown is null.",
-        ),
-    Opt::valued(Connection, "backend", "BACKEND", "Choose where the lock lives")
+        .set_by(SetBy::Flag)
+        .details("For testing a script without a server."),
+    Opt::file(Lock, "report", "Write the outcome as JSON to FILE or to descriptor N")
+        .value_name("FILE|fd:N")
+        .rare()
+        .set_by(SetBy::Flag)
+        .details(REPORT_DETAILS),
+    Opt::valued(Connection, "backend", "BACKEND", "Choose the backend")
         .short('b')
         .choices(&["etcd", "consul", "local"])
         .details(
-            "Without it, the one backend that has an address is taken: ETCDCTL_ENDPOINTS, CONSUL_HTTP_ADDR, a table with \
-             endpoints in the configuration file, a file: or unix: endpoint. There is no other default.",
+            "etcd, consul, or local for a lock on this host. Without it, the one backend that has an address is used: ETCDCTL_ENDPOINTS, ETCDCTL_DISCOVERY_SRV, \
+             CONSUL_HTTP_ADDR, a backend's table with endpoints in the configuration file, a file: or unix: endpoint. \
+             There is no other default.",
         ),
-    Opt::valued(Connection, "endpoints", "URL[,URL]", "Reach the servers at these addresses").short('e').details(
-        "http://HOST:PORT, https://HOST:PORT, HOST:PORT (https if any TLS setting is given, else http), \
-         unix:///SOCKET (Consul), file:///DIR (local). Several are tried in turn. In ETCDCTL_ENDPOINTS and CONSUL_HTTP_ADDR \
-         the variables of etcdctl and consul mean what they mean there. \
+    Opt::valued(Connection, "endpoints", "URL[,URL]", "Connect to the servers at these addresses").short('e').details(
+        "http://HOST:PORT, https://HOST:PORT, HOST:PORT (https if any TLS setting is given, otherwise http), \
+         unix:///SOCKET (Consul), file:///DIR (local). If one endpoint fails, the next one is tried. For addresses from \
+         ETCDCTL_ENDPOINTS and CONSUL_HTTP_ADDR, the variables of etcdctl and consul have their usual meaning. \
          Default on Consul: its agent at 127.0.0.1:8500; on local: /run/lock/distlock; on etcd: none.",
     ),
-    Opt::valued(Connection, "connect-timeout", "DUR", "Limit the wait for a first answer").default("10s").rare(),
-    Opt::file(Connection, "config", "Read settings from this file").reach(Reach::Variable).details(
-        "Without it, /etc/distlock/config.toml is read where it exists; a file that is named has to exist.",
+    Opt::valued(Connection, "connect-timeout", "DUR", "Give up if no server answers within this time")
+        .default("10s")
+        .rare(),
+    Opt::file(Connection, "config", "Read settings from this file").set_by(SetBy::Variable).details(
+        "Without it, /etc/distlock/config.toml is read if it exists. A file named here must exist.",
     ),
-    Opt::file(Tls, "cacert", "Trust the authorities in this PEM file instead of the system's"),
-    Opt::file(Tls, "cert", "Show the server the certificate in this PEM file"),
-    Opt::file(Tls, "key", "Prove the certificate with the key in this PEM file"),
+    Opt::file(Tls, "cacert", "Trust only the CA certificates in this PEM file").details(
+        "The default is to trust the system's CA certificates.",
+    ),
+    Opt::file(Tls, "cert", "Authenticate with the client certificate in this PEM file"),
+    Opt::file(Tls, "key", "Read the private key of the client certificate from this file"),
     Opt::valued(Tls, "tls-server-name", "NAME", "Expect this name in the server's certificate"),
-    Opt::switch(Tls, "insecure-skip-tls-verify", "Trust whatever certificate the server shows"),
+    Opt::switch(Tls, "insecure-skip-tls-verify", "Accept any server certificate"),
     Opt::valued(Identity, "user", "NAME", "Log in as this user").details(
-        "etcd's user, or the user of HTTP basic authentication in front of Consul. \
-         The password comes from --password-file, from the backend's own variable, or from a prompt on the terminal.",
+        "A user of etcd, or of HTTP basic authentication in front of Consul. The password comes from --password-file, from \
+         the backend's own variable, or from a prompt on the terminal.",
     ),
     Opt::file(Identity, "password-file", "Read the user's password from this file"),
     Opt::file(Identity, "token-file", "Read Consul's ACL token from this file"),
     Opt::valued(Identity, "namespace", "NAME", "Use this namespace (Consul Enterprise)"),
     Opt::valued(Identity, "partition", "NAME", "Use this admin partition (Consul Enterprise)"),
     Opt::valued(Identity, "datacenter", "NAME", "Use this datacenter (Consul)"),
-    Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this form").default("text").choices(&["text", "json"]).rare(),
-    Opt::switch(Output, "verbose", "Tell each step on stderr").short('v'),
-    Opt::switch(Output, "quiet", "Tell errors only, not of a busy lock or a signal").short('q'),
+    Opt::valued(Output, "log-format", "FORMAT", "Write events to stderr in this format")
+        .default("text")
+        .choices(&["text", "json"])
+        .rare(),
+    Opt::switch(Output, "verbose", "Print each step to stderr").short('v'),
+    Opt::switch(Output, "quiet", "Print errors only, except a busy lock or a signal").short('q'),
 ];
+
+const REPORT_DETAILS: &str = "\
+FILE is removed at the start and written when distlock exits, with any exit code; if it cannot be created, nothing runs. \
+If FILE is a symbolic link, its target is replaced; to a device, a pipe, /dev/stdout or the like the report is written \
+directly. Descriptor N, 3 or more, is not passed on to COMMAND. A command line that cannot be parsed writes no report. If the report cannot be written at the end, a warning \
+says so and the exit code does not change. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, \
+unreachable, denied, not-started, usage, interrupted, fault; max-hold is for a later version), exit, command_exit, \
+signal, name, backend, token, waited, held, renewals, losses, restarts, started_at, ended_at, rusage (user, system, \
+max_rss). Times are in seconds, max_rss in bytes; unknown values are null.";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn help_lines_are_imperative_without_a_full_stop() {
+    fn summaries_are_imperative_without_a_full_stop() {
         for option in OPTIONS {
             let first = option.help.split(' ').next().unwrap();
             assert!(first.starts_with(char::is_uppercase), "--{}: {}", option.id, option.help);
@@ -309,7 +322,7 @@ mod tests {
             assert!(!option.help.contains('\n') && option.help.len() <= 64, "--{}: too long", option.id);
             assert!(
                 option.details.is_empty() || option.details.ends_with('.'),
-                "--{}: details are sentences",
+                "--{}: details must be sentences",
                 option.id
             );
         }
@@ -328,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_is_no_option_yet() {
+    fn reserved_options_are_not_defined() {
         for (id, short) in RESERVED {
             assert!(find(id).is_none(), "--{id}");
             assert!(short.is_none() || OPTIONS.iter().all(|option| option.short != *short), "--{id}");
@@ -336,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changes_one_lock_is_a_flag_alone() {
+    fn options_that_change_one_lock_are_flags_only() {
         let flags: Vec<_> = OPTIONS.iter().filter(|o| o.variable().is_none()).map(|o| o.id).collect();
         assert_eq!(flags, ["shell", "on-lost", "restarts", "leftover", "no-lock", "report"]);
         let keyless: Vec<_> = OPTIONS.iter().filter(|o| o.key().is_none()).map(|o| o.id).collect();
@@ -344,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn no_option_takes_a_variable_that_the_command_is_given() {
+    fn variables_of_the_command_set_no_option() {
         let given = ["FENCING_TOKEN", "HANDLE", "HELD_NAME", "HELD_BACKEND", "HELD_KEY"];
         for option in OPTIONS {
             let variable = option.variable().unwrap_or_default();

@@ -1,24 +1,26 @@
 use std::os::unix::ffi::OsStringExt;
 
+use distlock_core::error::Kind;
+
 use super::*;
 
 fn parse_line(line: &[&str]) -> Result<Request, Failure> {
     parse(std::iter::once("distlock").chain(line.iter().copied()).map(OsString::from))
 }
 
-fn run(line: &[&str]) -> (Flags, Words) {
+fn run(line: &[&str]) -> (Flags, NamedCommand) {
     match parse_line(line) {
         Ok(Request::Run(flags, words)) => (flags, words),
-        other => panic!("{line:?} is no run: {other:?}"),
+        other => panic!("{line:?} is not a run: {other:?}"),
     }
 }
 
 fn refusal(line: &[&str]) -> Failure {
-    parse_line(line).map(|_| ()).expect_err("is to be refused")
+    parse_line(line).map(|_| ()).expect_err("a refusal")
 }
 
 #[test]
-fn the_words_of_a_run() {
+fn run_has_a_name_and_a_command() {
     let cases: &[(&[&str], &str, &[&str])] = &[
         (&["/x", "ls", "-l"], "/x", &["ls", "-l"]),
         (&["/x", "--", "ls", "-l"], "/x", &["ls", "-l"]),
@@ -51,7 +53,7 @@ fn the_words_of_a_run() {
 }
 
 #[test]
-fn what_is_refused_and_the_way_out() {
+fn refusals_have_a_hint() {
     let cases: &[(&[&str], &str, &str)] = &[
         (&[], "no command", "distlock NAME -- COMMAND"),
         (&["run"], "no command", "distlock NAME -- COMMAND"),
@@ -66,19 +68,15 @@ fn what_is_refused_and_the_way_out() {
         (&["status", "x"], "not available in this version", "distlock run status -- COMMAND"),
         (&["status", "--", "true"], "not available in this version", "distlock run status -- COMMAND"),
         (&["-t", "5s", "status", "x"], "not available in this version", ""),
-        (&["/x", "-l", "ls"], "`-l` stands between NAME and COMMAND", "options stand before NAME"),
-        (&["/x", "-"], "`-` stands between NAME and COMMAND", ""),
-        (&["/x", "--help"], "`--help` stands between", ""),
-        (&["demo", "-n", "ls"], "`-n` stands between", ""),
-        (&["run", "/x", "-l", "ls"], "`-l` stands between", "options stand before NAME"),
-        (
-            &["-t", "5s", "man"],
-            "--ttl means nothing to `man`",
-            "leave --ttl out; to lock `man`: distlock run man -- COMMAND",
-        ),
-        (&["--try", "completions", "bash"], "--try means nothing to `completions`", ""),
-        (&["--try", "doctor"], "--try means nothing to `doctor`", "distlock run doctor -- COMMAND"),
-        (&["doctor", "-t", "5s"], "'-t'", "--ttl means something to `run` alone: leave it out"),
+        (&["/x", "-l", "ls"], "`-l` is not allowed between NAME and COMMAND", "options precede NAME"),
+        (&["/x", "-"], "`-` is not allowed between NAME and COMMAND", ""),
+        (&["/x", "--help"], "`--help` is not allowed between", ""),
+        (&["demo", "-n", "ls"], "`-n` is not allowed between", ""),
+        (&["run", "/x", "-l", "ls"], "`-l` is not allowed between", "options precede NAME"),
+        (&["-t", "5s", "man"], "`man` does not take --ttl", "remove --ttl; to lock `man`: distlock run man -- COMMAND"),
+        (&["--try", "completions", "bash"], "`completions` does not take --try", ""),
+        (&["--try", "doctor"], "`doctor` does not take --try", "distlock run doctor -- COMMAND"),
+        (&["doctor", "-t", "5s"], "'-t'", "only `run` takes --ttl: remove it"),
         (&["doctor", "/x", "ls"], "'ls'", ""),
         (&["doctor", "/x/"], "ends with a slash", ""),
         (&["doctr", "/x"], "needs `--`", "did you mean `doctor`?"),
@@ -92,67 +90,58 @@ fn what_is_refused_and_the_way_out() {
         (&["run", "--yes", "/x", "ls"], "`--yes` is not available in this version", ""),
         (&["--json", "/x", "ls"], "`--json` is not available here", "distlock doctor --json"),
         (&["doctor", "--watch"], "`--watch` is not available in this version", ""),
-        // What is like a reserved option is not taken for another.
+        // A word that resembles a reserved option is not taken for another one.
         (&["--share", "/x", "ls"], "'--share'", "see distlock --help"),
         (&["--metrics", "/x", "ls"], "'--metrics'", "see distlock --help"),
         (&["run", "-x", "true"], "'-x'", "see distlock --help"),
         (&["--ttl"], "'--ttl <DUR>'", ""),
         (&["-b", "etdc", "/x", "ls"], "[possible values: etcd, consul, local]", "'etcd'"),
         (&["", "--", "ls"], "name is empty", ""),
-        (&["/x/", "ls"], "ends with a slash", "leave it out: /x"),
-        (&["/", "ls"], "ends with a slash", "name a lock below it"),
-        (&["/x\n", "ls"], "cannot be printed", "leave it out"),
-        (&["/x\u{202e}y", "ls"], "cannot be printed: `/x\\u{202e}y`", ""),
-        (&["/x\u{2028}y", "ls"], "cannot be printed", ""),
-        (&["/x\u{200b}y", "ls"], "cannot be printed", ""),
-        (&["/x", ""], "the command is empty", "distlock /x -- COMMAND"),
-        (&["-c", "/x", ""], "the command is empty", ""),
-        (&["run", "x", "--", "", "a"], "the command is empty", ""),
+        (&["/x/", "ls"], "ends with a slash", "remove it: `/x`"),
+        (&["/", "ls"], "ends with a slash", "add a name after the slash"),
+        (&["/x\n", "ls"], "unprintable character", "remove it"),
+        (&["/x\u{202e}y", "ls"], "unprintable character: `/x\\u{202e}y`", ""),
+        (&["/x\u{2028}y", "ls"], "unprintable character", ""),
+        (&["/x\u{200b}y", "ls"], "unprintable character", ""),
+        (&["/x", ""], "command is empty", "distlock /x -- COMMAND"),
+        (&["-c", "/x", ""], "command is empty", ""),
+        (&["run", "x", "--", "", "a"], "command is empty", ""),
         (&["run", "--", "-x", "ls"], "begins with a dash", ""),
     ];
     for (line, message, hint) in cases {
         let failure = refusal(line);
-        assert_eq!(failure.kind, distlock_core::error::Kind::Usage);
+        assert_eq!(failure.kind, Kind::Usage);
         assert!(failure.message.contains(message), "{line:?}: {failure:?}");
         assert!(failure.hint.unwrap_or_default().contains(hint), "{line:?}: {}", failure.message);
     }
 }
 
 #[test]
-fn whatever_can_be_seen_may_be_in_a_name() {
-    for name in ["/a b", "/Straße", "/e\u{301}te\u{301}", "/日本/作業", "/🚀", "/it's \"so\" \\ here"] {
-        assert!(super::grammar::lock_name(name.into()).is_ok(), "{name}");
-    }
-    for c in ["\u{ad}", "\u{200d}", "\u{2066}", "\u{feff}", "\u{e0041}", "\u{7f}", "\u{85}"] {
-        assert!(super::grammar::lock_name(format!("/a{c}b").into()).is_err(), "{}", c.escape_unicode());
-    }
-}
-
-#[test]
-fn a_name_is_utf_8_and_a_command_need_not_be() {
-    let broken = || OsString::from_vec(vec![b'/', 0xff]);
-    for line in
-        [vec!["distlock".into(), broken(), "ls".into()], vec!["distlock".into(), "run".into(), broken(), "ls".into()]]
-    {
+fn only_names_must_be_utf_8() {
+    let not_utf8 = || OsString::from_vec(vec![b'/', 0xff]);
+    for line in [
+        vec!["distlock".into(), not_utf8(), "ls".into()],
+        vec!["distlock".into(), "run".into(), not_utf8(), "ls".into()],
+    ] {
         assert!(parse(line).is_err());
     }
-    match parse(["distlock".into(), "/x".into(), broken()]) {
-        Ok(Request::Run(_, words)) => assert_eq!(words.command, [broken()]),
+    match parse(["distlock".into(), "/x".into(), not_utf8()]) {
+        Ok(Request::Run(_, words)) => assert_eq!(words.command, [not_utf8()]),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn the_last_flag_wins() {
+fn last_flag_wins() {
     let given = |line: &[&str], level, id| run(line).0.at(level, id).cloned();
     assert_eq!(given(&["-t", "1s", "--ttl=2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
     assert_eq!(given(&["-n", "-n", "/x", "ls"], 0, "try"), Some("true".into()));
     assert_eq!(given(&["-n", "-w", "5s", "/x", "ls"], 0, "try"), None);
     assert_eq!(given(&["-w", "5s", "-n", "/x", "ls"], 0, "wait"), None);
     assert_eq!(given(&["-v", "-q", "/x", "ls"], 0, "verbose"), None);
-    // A negative number is a value, if a wrong one.
+    // A negative number is a wrong value, not an option.
     assert_eq!(given(&["-t", "-5", "/x", "ls"], 0, "ttl"), Some("-5".into()));
-    // What stands after the subcommand stands later.
+    // Flags after the subcommand come last.
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 0, "ttl"), Some("2s".into()));
     assert_eq!(given(&["-t", "1s", "run", "-t", "2s", "/x", "ls"], 1, "ttl"), Some("1s".into()));
 }
@@ -174,7 +163,7 @@ fn doctor_takes_connection_options_on_both_sides() {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_are_not_failures() {
     for line in [
         &["--help"][..],
         &["run", "-h"],
@@ -189,7 +178,7 @@ fn help_and_version_are_no_failure() {
 }
 
 #[test]
-fn the_short_help_fits_one_screen() {
+fn short_help_fits_on_one_screen() {
     for line in [&["-h"][..], &["-t", "5s", "-h"], &["-hv"]] {
         assert!(matches!(parse_line(line), Ok(Request::ShortHelp)), "{line:?}");
     }
@@ -201,7 +190,7 @@ fn the_short_help_fits_one_screen() {
 }
 
 #[test]
-fn the_long_help_tells_variable_and_key_of_every_option() {
+fn long_help_shows_all_variables_and_keys() {
     let text = command().render_long_help().to_string();
     for option in OPTIONS {
         assert!(text.contains(&format!("--{}", option.id)));
@@ -211,6 +200,6 @@ fn the_long_help_tells_variable_and_key_of_every_option() {
 }
 
 #[test]
-fn the_definitions_hold_together() {
+fn definitions_are_consistent() {
     command().debug_assert();
 }

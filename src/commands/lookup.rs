@@ -1,4 +1,4 @@
-//! Finding the command as `execvp` would, before the lock is taken: a typing error is not worth a queue.
+//! Lookup of the command as by `execvp`, before the lock is acquired: a misspelled command need not wait in a queue.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,26 +11,30 @@ use nix::unistd::{AccessFlags, access};
 
 use distlock_core::error::{Failure, Kind};
 
-/// The kernel reads no more of a script's first line.
-const LONGEST_FIRST_LINE: u64 = 256;
+/// Maximum length of a script's first line that the kernel reads.
+const MAX_FIRST_LINE: u64 = 256;
 
-/// Makes sure that the first word of `argv` names something that can be executed.
+/// Checks that the first word of `argv` names an executable file.
+///
+/// # Errors
+///
+/// The failure with which distlock would report that the command was not found or cannot be executed.
 pub(super) fn check(argv: &[OsString]) -> Result<(), Failure> {
-    let Some(program) = argv.first() else { return Err(Failure::usage("no command")) };
-    let (mut found, mut lacking) = (None, None);
+    let Some(program) = argv.first() else { return Err(Failure::usage("no command given")) };
+    let (mut not_executable, mut failure) = (None, None);
     for candidate in candidates(program) {
         if is_executable(&candidate) {
-            // The kernel calls that "not found", and execvp goes on to the next.
+            // The kernel reports that as "not found", and execvp tries the next candidate.
             let Some(interpreter) = missing_interpreter(&candidate) else { return Ok(()) };
-            lacking.get_or_insert(lacks(&candidate, &interpreter));
+            failure.get_or_insert(no_interpreter(&candidate, &interpreter));
         } else if candidate.exists() {
-            found.get_or_insert(candidate);
+            not_executable.get_or_insert(candidate);
         }
     }
-    if let Some(failure) = lacking {
+    if let Some(failure) = failure {
         return Err(failure);
     }
-    Err(match found {
+    Err(match not_executable {
         Some(path) if path.is_dir() => {
             Failure::new(Kind::NotExecutable, format!("cannot execute {}", path.display())).because("it is a directory")
         }
@@ -44,28 +48,28 @@ pub(super) fn check(argv: &[OsString]) -> Result<(), Failure> {
 fn not_found(program: &OsStr, words: usize) -> Failure {
     let failure = Failure::new(Kind::NotFound, format!("command not found: {}", program.to_string_lossy()));
     failure.hint(if words == 1 && program.as_bytes().contains(&b' ') {
-        "the command is one word with spaces: use -c to have a shell run it"
+        "the command is one word with spaces: use -c to run it with a shell"
     } else if program.as_bytes().contains(&b'/') {
-        "there is no such file"
+        "the file does not exist"
     } else {
-        "no directory of the PATH has it: name it with its directory"
+        "no directory in PATH contains it: give its path"
     })
 }
 
-fn lacks(script: &Path, interpreter: &Path) -> Failure {
+fn no_interpreter(script: &Path, interpreter: &Path) -> Failure {
     let failure = Failure::new(Kind::NotExecutable, format!("cannot execute {}", script.display()))
         .because(format!("its interpreter is missing: {}", interpreter.display()));
     if interpreter.as_os_str().as_bytes().ends_with(b"\r") {
-        return failure.hint("its lines end as on Windows: remove the carriage returns");
+        return failure.hint("it has Windows line endings: remove the carriage returns");
     }
-    failure.hint("its first line names the interpreter: install that, or correct the line")
+    failure.hint("install the interpreter, or correct the first line of the script")
 }
 
-/// The interpreter that a script's first line names, if that cannot be executed. What cannot be read is left to the
-/// kernel.
+/// Returns the interpreter in the first line of a script if it cannot be executed. A script that cannot be read is left
+/// to the kernel.
 fn missing_interpreter(path: &Path) -> Option<PathBuf> {
     let mut start = Vec::new();
-    File::open(path).ok()?.take(LONGEST_FIRST_LINE).read_to_end(&mut start).ok()?;
+    File::open(path).ok()?.take(MAX_FIRST_LINE).read_to_end(&mut start).ok()?;
     let line = start.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let interpreter = Path::new(OsStr::from_bytes(line.split(is_blank).find(|word| !word.is_empty())?));
@@ -79,7 +83,7 @@ fn candidates(program: &OsStr) -> Vec<PathBuf> {
     if program.is_empty() {
         return Vec::new();
     }
-    // What the C library takes when PATH is not set.
+    // The default of the C library if PATH is unset.
     let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
     env::split_paths(&path).map(|directory| directory.join(program)).collect()
 }
@@ -95,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    fn of(text: &[u8]) -> Result<(), Failure> {
+    fn check_script(text: &[u8]) -> Result<(), Failure> {
         let dir = tempfile::tempdir().expect("a directory");
         let script = dir.path().join("script");
         fs::write(&script, text).expect("a file");
@@ -104,25 +108,28 @@ mod tests {
     }
 
     #[test]
-    fn a_script_needs_its_interpreter() {
+    fn script_needs_its_interpreter() {
         for sound in [&b"#!/bin/sh\n"[..], b"#! /bin/sh -e\n", b"#!\t/bin/sh", b"echo", b"", b"#!\n", b"\x7fELF"] {
-            assert_eq!(of(sound), Ok(()), "{}", sound.escape_ascii());
+            assert_eq!(check_script(sound), Ok(()), "{}", sound.escape_ascii());
         }
-        for (unsound, hint) in [(&b"#!/nonexistent -e\n"[..], "first line"), (b"#!/bin/sh\r\n", "carriage returns")] {
-            let failure = of(unsound).expect_err("is to be refused");
+        for (unsound, hint) in
+            [(&b"#!/nonexistent -e\n"[..], "install the interpreter"), (b"#!/bin/sh\r\n", "carriage returns")]
+        {
+            let failure = check_script(unsound).expect_err("a failure");
             assert_eq!(failure.kind, Kind::NotExecutable);
             assert!(failure.causes[0].contains("interpreter is missing"), "{failure:?}");
-            assert!(failure.hint.as_deref().is_some_and(|told| told.contains(hint)), "{failure:?}");
+            assert!(failure.hint.as_deref().is_some_and(|text| text.contains(hint)), "{failure:?}");
         }
     }
 
     #[test]
-    fn what_is_not_found_has_a_way_out() {
-        for (argv, hint) in [(&["no-such-command"][..], "PATH"), (&["./none"], "no such file"), (&["a b"], "use -c")] {
+    fn command_not_found_has_a_hint() {
+        for (argv, hint) in [(&["no-such-command"][..], "PATH"), (&["./none"], "does not exist"), (&["a b"], "use -c")]
+        {
             let argv: Vec<OsString> = argv.iter().map(OsString::from).collect();
-            let failure = check(&argv).expect_err("is to be refused");
+            let failure = check(&argv).expect_err("a failure");
             assert_eq!(failure.kind, Kind::NotFound);
-            assert!(failure.hint.as_deref().is_some_and(|told| told.contains(hint)), "{failure:?}");
+            assert!(failure.hint.as_deref().is_some_and(|text| text.contains(hint)), "{failure:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `distlock man`: what man/ holds.
+//! `distlock man`: the page in man/.
 
 use std::io;
 
@@ -8,25 +8,30 @@ use clap_mangen::roff::{Roff, bold, roman};
 use crate::cli;
 use crate::cli::help::{SECTIONS, Section};
 
-/// The man page, in roff.
-pub(super) fn page() -> io::Result<Vec<u8>> {
-    let man = Man::new(cli::command()).title("DISTLOCK").manual("User Commands");
+/// Returns the man page in roff.
+pub(super) fn page() -> Vec<u8> {
     let mut page = Vec::new();
-    man.render_title(&mut page)?;
-    man.render_name_section(&mut page)?;
-    man.render_synopsis_section(&mut page)?;
-    man.render_description_section(&mut page)?;
-    subcommands().to_writer(&mut page)?;
-    man.render_options_section(&mut page)?;
-    for section in SECTIONS {
-        roff(section).to_writer(&mut page)?;
-    }
-    let see_also = [bold("flock"), roman("(1), "), bold("etcdctl"), roman("(1), "), bold("consul"), roman("(1)")];
-    Roff::new().control("SH", ["SEE ALSO"]).text(see_also).to_writer(&mut page)?;
-    Ok(page)
+    render(&mut page).expect("writing to a vector cannot fail");
+    page
 }
 
-/// What the subcommands do; they have no pages of their own.
+fn render(page: &mut Vec<u8>) -> io::Result<()> {
+    // An empty date would not be quoted, and the manual's name would take its place.
+    let man = Man::new(cli::command()).title("DISTLOCK").date(" ").manual("User Commands");
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    subcommands().to_writer(page)?;
+    man.render_options_section(page)?;
+    for section in SECTIONS {
+        section_of(section).to_writer(page)?;
+    }
+    let see_also = [bold("flock"), roman("(1), "), bold("etcdctl"), roman("(1), "), bold("consul"), roman("(1)")];
+    Roff::new().control("SH", ["SEE ALSO"]).text(see_also).to_writer(page)
+}
+
+/// Returns the section about the subcommands: they have no pages of their own.
 fn subcommands() -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", ["SUBCOMMANDS"]);
@@ -43,7 +48,7 @@ fn subcommands() -> Roff {
     roff
 }
 
-fn roff(section: &Section) -> Roff {
+fn section_of(section: &Section) -> Roff {
     let mut roff = Roff::new();
     roff.control("SH", [section.title.to_uppercase().as_str()]);
     if !section.intro.is_empty() {

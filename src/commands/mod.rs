@@ -1,81 +1,69 @@
-//! What distlock can be asked to do, one module each.
+//! Subcommands: one file each.
+//!
+//! Owns the dispatch and the steps of each subcommand; the work is done below. May import everything.
+//!
+//! Invariants: each failure is printed once and gets the exit code of the table in `exit`. A failure is reported to
+//! `--report` as soon as the command line could be parsed.
 
 mod completions;
 mod doctor;
+mod ending;
 mod lookup;
 mod man;
 mod password;
 mod run;
+mod stdout;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use nix::sys::signal::Signal;
 
-use crate::config::{self, Invocation, Stated, Surroundings};
+use distlock_core::error::Failure;
+use distlock_core::messages::Verdict;
+
+use crate::config::{self, Environment, FailureOutput, Invocation};
 use crate::report::output::{Format, Output};
 use crate::report::tally::Facts;
 use crate::report::{Report, Reporter};
 use crate::sys::process;
 use crate::{cli, exit};
-use distlock_core::error::Failure;
-use distlock_core::messages::Verdict;
 
-/// An end before anything ran.
-#[derive(Debug)]
-struct Early {
-    failure: Failure,
-    /// The user ended it from the keyboard, so a shell's loop is to stop.
-    keyboard: bool,
-}
-
-impl From<Failure> for Early {
-    fn from(failure: Failure) -> Self {
-        Self { failure, keyboard: false }
-    }
-}
-
-/// Reads the command line, does what it asks for, and returns the exit code.
+/// Runs distlock as the command line asks, and returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    // A limit on the size of files is an error like a full disk, no reason to die.
+    // Without SIGXFSZ, a write beyond the file size limit fails like one to a full disk.
     process::ignore(&[Signal::SIGXFSZ]);
-    let around = Surroundings::of_process();
+    let environment = Environment::of_process();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
-        // The line cannot be read, so nothing says where to report.
-        Err(failure) => return fail(&failure, &mut reporter(config::default_format(&around))),
+        Err(failure) => return ending::fail(&failure, &mut early_reporter(config::default_format(&environment))),
     };
-    let stated = config::stated(&request, &around);
-    match config::resolve(request, &around) {
-        Ok(invocation) => dispatch(invocation).unwrap_or_else(|failure| fail(&failure, &mut reporter(stated.format))),
-        Err(failure) => refuse(stated, failure),
+    let output = config::failure_output(&request, &environment);
+    match config::resolve(request, &environment) {
+        Ok(invocation) => {
+            dispatch(invocation).unwrap_or_else(|failure| ending::fail(&failure, &mut early_reporter(output.format)))
+        }
+        Err(failure) => refuse(output, failure),
     }
 }
 
-fn fail(failure: &Failure, reporter: &mut Reporter) -> ExitCode {
-    let exit = exit::code(failure.kind);
-    reporter.failure(failure, exit);
-    ExitCode::from(exit)
-}
-
-/// Ends with what is wrong about the configuration, and reports it if the command line says where.
-fn refuse(stated: Stated, failure: Failure) -> ExitCode {
-    let mut reporter = reporter(stated.format);
-    let exit = fail(&failure, &mut reporter);
-    let Some(target) = stated.report else { return exit };
+/// Prints and reports a failure of the configuration, and returns its exit code.
+fn refuse(output: FailureOutput, failure: Failure) -> ExitCode {
+    let mut reporter = early_reporter(output.format);
+    let exit = ending::fail(&failure, &mut reporter);
+    let Some(target) = output.report else { return exit };
     let code = exit::code(failure.kind);
     let verdict = Verdict::Failed(failure);
-    let written = Report::open(&target, stated.name, stated.backend)
+    let written = Report::open(&target, output.name, output.backend)
         .and_then(|report| report.write(&verdict, code, &Facts::default()));
     if let Err(failure) = written {
-        reporter.unreported(&failure);
+        reporter.report_failed(&failure);
     }
     exit
 }
 
-/// Returns a reporter for errors that come before the output is configured.
-fn reporter(format: Format) -> Reporter {
+/// Returns a reporter for failures before the output is configured.
+fn early_reporter(format: Format) -> Reporter {
     Reporter::new(Output { verbose: false, quiet: false, format, ci: false })
 }
 
@@ -83,27 +71,9 @@ fn dispatch(invocation: Invocation) -> Result<ExitCode, Failure> {
     match invocation {
         Invocation::Run(run) => Ok(run::run(*run)),
         Invocation::Doctor(doctor) => doctor::doctor(*doctor),
-        Invocation::Completions(shell) => print(&completions::script(shell)),
-        Invocation::ShortHelp => print(cli::help::short().as_bytes()),
-        Invocation::Man => print(&man::page().map_err(|error| cannot_write(&error))?),
-        Invocation::Help(text) => text.print().map(|()| ExitCode::SUCCESS).or_else(|error| unless_closed(&error)),
+        Invocation::Completions(shell) => stdout::print(&completions::script(shell)),
+        Invocation::ShortHelp => stdout::print(cli::help::short().as_bytes()),
+        Invocation::Man => stdout::print(&man::page()),
+        Invocation::Help(text) => stdout::result(text.print()),
     }
-}
-
-fn print(text: &[u8]) -> Result<ExitCode, Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text)
-        .and_then(|()| stdout.flush())
-        .map(|()| ExitCode::SUCCESS)
-        .or_else(|error| unless_closed(&error))
-}
-
-/// A reader that has seen enough, as `head` has, is no error.
-fn unless_closed(error: &io::Error) -> Result<ExitCode, Failure> {
-    if error.kind() == io::ErrorKind::BrokenPipe { Ok(ExitCode::SUCCESS) } else { Err(cannot_write(error)) }
-}
-
-fn cannot_write(error: &io::Error) -> Failure {
-    Failure::fault("cannot write to stdout").because(error)
 }

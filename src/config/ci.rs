@@ -1,92 +1,91 @@
-//! The CI job that distlock runs in, as whoever waits for its lock would like to see it.
+//! The CI job that runs distlock, for display to waiters.
 
-use super::layers::Environment;
+use super::environment::Variables;
 
-/// A CI job's name and address.
+/// CI job.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Job {
-    /// What people call it.
     pub name: String,
-    /// Where its log can be read.
+    /// URL of the log.
     pub url: Option<String>,
 }
 
-/// How a CI system is told, and what its jobs are called; `$NAME` stands for a variable.
+/// CI system, and templates for its jobs, in which `$NAME` is replaced by the variable.
 struct System {
-    /// A variable that is set under this system.
-    sign: &'static str,
+    /// Variable that identifies the system.
+    marker: &'static str,
     name: &'static str,
     url: &'static str,
 }
 
 const SYSTEMS: &[System] = &[
     System {
-        sign: "GITHUB_ACTIONS",
+        marker: "GITHUB_ACTIONS",
         name: "$GITHUB_REPOSITORY $GITHUB_WORKFLOW #$GITHUB_RUN_NUMBER $GITHUB_JOB",
         url: "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID",
     },
-    System { sign: "GITLAB_CI", name: "$CI_PROJECT_PATH $CI_JOB_NAME #$CI_JOB_ID", url: "$CI_JOB_URL" },
-    System { sign: "JENKINS_URL", name: "$JOB_NAME #$BUILD_NUMBER", url: "$BUILD_URL" },
+    System { marker: "GITLAB_CI", name: "$CI_PROJECT_PATH $CI_JOB_NAME #$CI_JOB_ID", url: "$CI_JOB_URL" },
+    System { marker: "JENKINS_URL", name: "$JOB_NAME #$BUILD_NUMBER", url: "$BUILD_URL" },
     System {
-        sign: "BUILDKITE",
+        marker: "BUILDKITE",
         name: "$BUILDKITE_PIPELINE_SLUG #$BUILDKITE_BUILD_NUMBER $BUILDKITE_LABEL",
         url: "$BUILDKITE_BUILD_URL#$BUILDKITE_JOB_ID",
     },
     System {
-        sign: "CIRCLECI",
+        marker: "CIRCLECI",
         name: "$CIRCLE_PROJECT_REPONAME $CIRCLE_JOB #$CIRCLE_BUILD_NUM",
         url: "$CIRCLE_BUILD_URL",
     },
     System {
-        sign: "TF_BUILD",
+        marker: "TF_BUILD",
         name: "$BUILD_DEFINITIONNAME #$BUILD_BUILDNUMBER $SYSTEM_JOBDISPLAYNAME",
         url: "$SYSTEM_COLLECTIONURI$SYSTEM_TEAMPROJECT/_build/results?buildId=$BUILD_BUILDID",
     },
     System {
-        sign: "TEAMCITY_VERSION",
+        marker: "TEAMCITY_VERSION",
         name: "$TEAMCITY_PROJECT_NAME $TEAMCITY_BUILDCONF_NAME #$BUILD_NUMBER",
         url: "$BUILD_URL",
     },
 ];
 
-/// Whether this is the environment of a CI job, so that a long wait is told in its log.
+/// Returns whether these are the variables of a CI job. Long waits are then reported in its log.
 #[must_use]
-pub(super) fn recognised(environment: Environment) -> bool {
-    system(environment).is_some()
+pub(super) fn is_ci(variables: Variables) -> bool {
+    system(variables).is_some()
 }
 
-/// The CI system whose sign is set. Some set it to say that they are not meant.
-fn system(environment: Environment) -> Option<&'static System> {
+/// Returns the CI system whose marker is set. Some tools set a marker to 0 or false to disable it.
+fn system(variables: Variables) -> Option<&'static System> {
     let is_set = |system: &&System| {
-        value(environment, system.sign).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+        value(variables, system.marker).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     };
     SYSTEMS.iter().find(is_set)
 }
 
-/// The job that this environment belongs to, if it has a name.
+/// Returns the CI job, if it has a name.
 #[must_use]
-pub(super) fn job(environment: Environment) -> Option<Job> {
-    let system = system(environment)?;
-    // A word of the name whose variable is missing is left out; an address with a gap would lead nowhere.
-    let words: Vec<_> = system.name.split(' ').filter_map(|word| fill(environment, word)).collect();
-    let job = Job { name: words.join(" "), url: fill(environment, system.url) };
+pub(super) fn job(variables: Variables) -> Option<Job> {
+    let system = system(variables)?;
+    // A name is useful without one of its words, a URL is not.
+    let words: Vec<_> = system.name.split(' ').filter_map(|word| fill(variables, word)).collect();
+    let job = Job { name: words.join(" "), url: fill(variables, system.url) };
     (!job.name.is_empty()).then_some(job)
 }
 
-/// The template with its variables filled in; None when one of them is missing.
-fn fill(environment: Environment, template: &str) -> Option<String> {
+/// Returns the template with its variables filled in; None if one of them is missing.
+fn fill(variables: Variables, template: &str) -> Option<String> {
     let mut parts = template.split('$');
     let mut text = parts.next()?.to_owned();
     for part in parts {
         let end = part.find(|c: char| c != '_' && !c.is_ascii_uppercase()).unwrap_or(part.len());
-        text.push_str(&value(environment, &part[..end])?);
+        text.push_str(&value(variables, &part[..end])?);
         text.push_str(&part[end..]);
     }
     Some(text)
 }
 
-fn value(environment: Environment, name: &str) -> Option<String> {
-    environment(name)?.into_string().ok().filter(|value| !value.is_empty())
+fn value(variables: Variables, name: &str) -> Option<String> {
+    variables(name)?.into_string().ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
 
     fn is_ci(variables: &[(&str, &str)]) -> bool {
-        recognised(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
+        super::is_ci(&|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
     }
 
     fn job_of(variables: &[(&str, &str)]) -> Option<Job> {
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_named() {
+    fn job_has_name_and_url() {
         let github = job_of(&[
             ("GITHUB_ACTIONS", "true"),
             ("GITHUB_REPOSITORY", "o/r"),
@@ -119,20 +118,20 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_ci_there_is_no_job() {
+    fn there_is_no_job_outside_ci() {
         assert_eq!(job_of(&[]), None);
         assert_eq!(job_of(&[("GITLAB_CI", "")]), None);
         assert_eq!(job_of(&[("GITLAB_CI", "true")]), None);
     }
 
     #[test]
-    fn a_ci_is_one_though_its_job_has_no_name() {
+    fn ci_is_detected_without_a_job_name() {
         assert!(
             is_ci(&[("GITLAB_CI", "true")]) && is_ci(&[("JENKINS_URL", "http://ci")]) && is_ci(&[("TF_BUILD", "True")])
         );
-        for sign in ["", "false", "False", "0"] {
-            assert!(!is_ci(&[("GITHUB_ACTIONS", sign), ("GITHUB_JOB", "deploy")]), "{sign}");
-            assert_eq!(job_of(&[("GITHUB_ACTIONS", sign), ("GITHUB_JOB", "deploy")]), None, "{sign}");
+        for marker in ["", "false", "False", "0"] {
+            assert!(!is_ci(&[("GITHUB_ACTIONS", marker), ("GITHUB_JOB", "deploy")]), "{marker}");
+            assert_eq!(job_of(&[("GITHUB_ACTIONS", marker), ("GITHUB_JOB", "deploy")]), None, "{marker}");
         }
     }
 }

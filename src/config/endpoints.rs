@@ -1,101 +1,101 @@
-//! Addresses as users write them.
+//! Parsing of addresses.
 
 use std::path::PathBuf;
 
 use reqwest::Url;
 
-use crate::lock::Name;
+use crate::lock::BackendName;
 use crate::lock::transport::endpoint::Endpoint;
 
-/// Consul's agent on this host, where its own tools look for it.
+/// Default address of Consul's agent, as in its own tools.
 pub(super) const CONSUL_AGENT: &str = "127.0.0.1:8500";
 
-/// An address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
-    /// A server.
     Server(Endpoint),
-    /// The directory of the local backend.
+    /// Directory of the local backend.
     Directory(PathBuf),
 }
 
-/// How plain addresses are to be taken.
+/// Scheme of addresses that do not name one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Plain {
-    /// `host:port` is http.
+pub(super) enum SchemeDefault {
     Http,
-    /// `host:port` is https, since TLS is set up.
     Https,
-    /// So is `http://`: Consul's tools let `CONSUL_HTTP_SSL` overrule the scheme in `CONSUL_HTTP_ADDR`.
+    /// https, also for `http://`: Consul's tools let `CONSUL_HTTP_SSL` override the scheme in `CONSUL_HTTP_ADDR`.
     AlwaysHttps,
 }
 
-/// Whether one of these addresses can only be this backend's: `file:` is the local one's, `unix:` is Consul's.
+/// Returns whether an address of the list fits this backend only: `file:` is for local, `unix:` for Consul.
 #[must_use]
-pub(super) fn speak_for(list: &str, backend: Name) -> bool {
+pub(super) fn scheme_implies(list: &str, backend: BackendName) -> bool {
     let wanted = match backend {
-        Name::Local => "file",
-        Name::Consul => "unix",
-        Name::Etcd => return false,
+        BackendName::Local => "file",
+        BackendName::Consul => "unix",
+        BackendName::Etcd => return false,
     };
     list.split(',').any(|one| scheme(one.trim()).is_some_and(|(scheme, _)| scheme == wanted))
 }
 
-/// Reads addresses that are separated by commas.
+/// Parses addresses separated by commas.
 ///
 /// # Errors
 ///
-/// Why one of them is not an address of this backend, to follow the name of the setting.
-pub(super) fn parse(list: &str, backend: Name, plain: Plain) -> Result<Vec<Address>, String> {
-    list.split(',').map(|one| address(one.trim(), backend, plain)).collect()
+/// Why one of them is not an address for this backend, to follow the name of the setting.
+pub(super) fn parse(list: &str, backend: BackendName, default: SchemeDefault) -> Result<Vec<Address>, String> {
+    list.split(',').map(|one| address(one.trim(), backend, default)).collect()
 }
 
-/// Reads a domain whose servers DNS tells of.
+/// Parses the name of a domain whose SRV records list the servers.
 ///
 /// # Errors
 ///
-/// Why it is none, to follow the name of the setting.
+/// Why it is not a domain name, to follow the name of the setting.
 pub(super) fn domain(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    // A longer label or name is not to be had in DNS; the services' names take their share.
+    // Limits of DNS: 63 for a label, 253 for a name, including the name of the service.
     if name.len() > 220
         || name.split('.').any(|label| label.is_empty() || label.len() > 63 || !label.chars().all(allowed))
     {
-        return Err(format!("`{text}` is not the name of a domain"));
+        return Err(format!("`{text}` is not a domain name"));
     }
     Ok(name.to_owned())
 }
 
-fn address(text: &str, backend: Name, plain: Plain) -> Result<Address, String> {
+fn address(text: &str, backend: BackendName, default: SchemeDefault) -> Result<Address, String> {
     let expected = || {
         let expected = match backend {
-            Name::Etcd => "http://HOST:PORT or https://HOST:PORT",
-            Name::Consul => "http://HOST:PORT, https://HOST:PORT or unix:///SOCKET",
-            Name::Local => "file:///DIR",
+            BackendName::Etcd => "http://HOST:PORT or https://HOST:PORT",
+            BackendName::Consul => "http://HOST:PORT, https://HOST:PORT or unix:///SOCKET",
+            BackendName::Local => "file:///DIR",
         };
-        format!("`{}` is not an address for the backend {backend}: {expected}", without_login(text))
+        format!("`{}` is not an address for the backend {backend}; expected {expected}", without_credentials(text))
     };
     match (backend, scheme(text)) {
-        (Name::Local, Some(("file", _))) => {
+        (BackendName::Local, Some(("file", _))) => {
             let path = Url::parse(text).ok().filter(|url| url.query().is_none() && url.fragment().is_none());
             path.and_then(|url| url.to_file_path().ok()).map(Address::Directory).ok_or_else(expected)
         }
-        (Name::Consul, Some(("unix", rest))) => {
+        (BackendName::Consul, Some(("unix", rest))) => {
             let path = PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
             if path.is_absolute() { Ok(Address::Server(Endpoint::Unix { path })) } else { Err(expected()) }
         }
-        (Name::Etcd | Name::Consul, Some(("http", _))) => server(text, plain == Plain::AlwaysHttps),
-        (Name::Etcd | Name::Consul, Some(("https", _))) => server(text, true),
-        (Name::Etcd | Name::Consul, None) if has_port(text) => server(&format!("http://{text}"), plain != Plain::Http),
-        (Name::Etcd | Name::Consul, None) if !text.is_empty() => {
-            Err(format!("`{}` has no port: etcd listens on 2379, Consul on 8500", without_login(text)))
+        (BackendName::Etcd | BackendName::Consul, Some(("http", _))) => {
+            server(text, default == SchemeDefault::AlwaysHttps)
+        }
+        (BackendName::Etcd | BackendName::Consul, Some(("https", _))) => server(text, true),
+        (BackendName::Etcd | BackendName::Consul, None) if has_port(text) => {
+            server(&format!("http://{text}"), default != SchemeDefault::Http)
+        }
+        (BackendName::Etcd | BackendName::Consul, None) if !text.is_empty() => {
+            Err(format!("`{}` has no port: etcd listens on 2379, Consul on 8500", without_credentials(text)))
         }
         _ => Err(expected()),
     }
 }
 
-/// The scheme and what follows its colon. In `host:2379` there is none.
+/// Returns the scheme and the text after its colon. `host:2379` has no scheme.
 fn scheme(text: &str) -> Option<(&str, &str)> {
     text.split_once(':')
         .filter(|(scheme, rest)| rest.starts_with('/') && scheme.starts_with(|c: char| c.is_ascii_alphabetic()))
@@ -105,25 +105,25 @@ fn has_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
-/// A URL with nothing but a host and perhaps a port; without one it is the scheme's.
+/// Parses a URL of only a host and a port. The default port is that of the scheme.
 fn server(text: &str, https: bool) -> Result<Address, String> {
-    let refuse = |why: &str| Err(format!("`{}` {why}", without_login(text)));
+    let refuse = |why: &str| Err(format!("`{}` {why}", without_credentials(text)));
     let Ok(url) = Url::parse(text) else { return refuse("is not a URL") };
     let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
-        return refuse("names no host");
+        return refuse("has no host");
     };
     if !url.username().is_empty() || url.password().is_some() {
-        return refuse("holds a login: use --user and --password-file");
+        return refuse("contains credentials: use --user and --password-file");
     }
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return refuse("holds more than a host and a port");
+        return refuse("contains more than a host and a port");
     }
     let authority = format!("{host}:{port}");
     Ok(Address::Server(if https { Endpoint::Https { authority } } else { Endpoint::Http { authority } }))
 }
 
-/// The address as a message may show it: a login, which may hold a secret, is left out.
-fn without_login(text: &str) -> String {
+/// Returns the address for messages, without credentials.
+fn without_credentials(text: &str) -> String {
     match text.rsplit_once('@') {
         None => text.to_owned(),
         Some((before, host)) => {
@@ -137,67 +137,67 @@ fn without_login(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn shown(list: &str, backend: Name, plain: Plain) -> Result<Vec<String>, String> {
+    fn parsed(list: &str, backend: BackendName, default: SchemeDefault) -> Result<Vec<String>, String> {
         let show = |address| match address {
             Address::Server(endpoint) => endpoint.to_string(),
             Address::Directory(path) => format!("dir {}", path.display()),
         };
-        parse(list, backend, plain).map(|list| list.into_iter().map(show).collect())
+        parse(list, backend, default).map(|list| list.into_iter().map(show).collect())
     }
 
     #[test]
-    fn addresses_are_read() {
-        for (list, backend, plain, expected) in [
-            ("h:2379", Name::Etcd, Plain::Http, "http://h:2379"),
-            ("h:2379", Name::Etcd, Plain::Https, "https://h:2379"),
-            ("http://h:2379", Name::Etcd, Plain::Https, "http://h:2379"),
-            ("http://h:8500", Name::Consul, Plain::AlwaysHttps, "https://h:8500"),
-            ("https://h:2379/", Name::Etcd, Plain::Http, "https://h:2379"),
-            ("https://h", Name::Consul, Plain::Http, "https://h:443"),
-            ("http://h", Name::Consul, Plain::Http, "http://h:80"),
-            ("[::1]:2379", Name::Etcd, Plain::Http, "http://[::1]:2379"),
-            ("https://[fe80::1]:2379", Name::Etcd, Plain::Http, "https://[fe80::1]:2379"),
-            ("unix:///run/consul.sock", Name::Consul, Plain::Http, "unix:///run/consul.sock"),
-            ("unix:/run/consul.sock", Name::Consul, Plain::Https, "unix:///run/consul.sock"),
-            ("file:///var/a%20b", Name::Local, Plain::Http, "dir /var/a b"),
-            ("file:/var/lock", Name::Local, Plain::Https, "dir /var/lock"),
+    fn addresses_are_parsed() {
+        for (list, backend, default, expected) in [
+            ("h:2379", BackendName::Etcd, SchemeDefault::Http, "http://h:2379"),
+            ("h:2379", BackendName::Etcd, SchemeDefault::Https, "https://h:2379"),
+            ("http://h:2379", BackendName::Etcd, SchemeDefault::Https, "http://h:2379"),
+            ("http://h:8500", BackendName::Consul, SchemeDefault::AlwaysHttps, "https://h:8500"),
+            ("https://h:2379/", BackendName::Etcd, SchemeDefault::Http, "https://h:2379"),
+            ("https://h", BackendName::Consul, SchemeDefault::Http, "https://h:443"),
+            ("http://h", BackendName::Consul, SchemeDefault::Http, "http://h:80"),
+            ("[::1]:2379", BackendName::Etcd, SchemeDefault::Http, "http://[::1]:2379"),
+            ("https://[fe80::1]:2379", BackendName::Etcd, SchemeDefault::Http, "https://[fe80::1]:2379"),
+            ("unix:///run/consul.sock", BackendName::Consul, SchemeDefault::Http, "unix:///run/consul.sock"),
+            ("unix:/run/consul.sock", BackendName::Consul, SchemeDefault::Https, "unix:///run/consul.sock"),
+            ("file:///var/a%20b", BackendName::Local, SchemeDefault::Http, "dir /var/a b"),
+            ("file:/var/lock", BackendName::Local, SchemeDefault::Https, "dir /var/lock"),
         ] {
-            assert_eq!(shown(list, backend, plain), Ok(vec![expected.to_owned()]), "{list}");
+            assert_eq!(parsed(list, backend, default), Ok(vec![expected.to_owned()]), "{list}");
         }
-        let three = shown("a:1, https://b:2,c:3", Name::Etcd, Plain::Http);
+        let three = parsed("a:1, https://b:2,c:3", BackendName::Etcd, SchemeDefault::Http);
         assert_eq!(three, Ok(["http://a:1", "https://b:2", "http://c:3"].map(str::to_owned).to_vec()));
     }
 
     #[test]
-    fn what_is_not_an_address_of_the_backend_is_refused() {
+    fn addresses_of_other_backends_are_refused() {
         for (list, backend) in [
-            ("", Name::Etcd),
-            ("h", Name::Etcd),
-            ("h:", Name::Etcd),
-            (":2379", Name::Etcd),
-            ("h:0", Name::Etcd),
-            ("h:70000", Name::Etcd),
-            ("h:1,", Name::Etcd),
-            ("unix:///s", Name::Etcd),
-            ("file:///d", Name::Etcd),
-            ("ftp://h:1", Name::Consul),
-            ("file:///d", Name::Consul),
-            ("unix://s", Name::Consul),
-            ("http://h:1/path", Name::Consul),
-            ("http://h:1?q", Name::Consul),
-            ("h:1/path:2", Name::Etcd),
-            ("http://h:1", Name::Local),
-            ("h:1", Name::Local),
-            ("/dir", Name::Local),
-            ("file:dir", Name::Local),
-            ("file://host/dir", Name::Local),
+            ("", BackendName::Etcd),
+            ("h", BackendName::Etcd),
+            ("h:", BackendName::Etcd),
+            (":2379", BackendName::Etcd),
+            ("h:0", BackendName::Etcd),
+            ("h:70000", BackendName::Etcd),
+            ("h:1,", BackendName::Etcd),
+            ("unix:///s", BackendName::Etcd),
+            ("file:///d", BackendName::Etcd),
+            ("ftp://h:1", BackendName::Consul),
+            ("file:///d", BackendName::Consul),
+            ("unix://s", BackendName::Consul),
+            ("http://h:1/path", BackendName::Consul),
+            ("http://h:1?q", BackendName::Consul),
+            ("h:1/path:2", BackendName::Etcd),
+            ("http://h:1", BackendName::Local),
+            ("h:1", BackendName::Local),
+            ("/dir", BackendName::Local),
+            ("file:dir", BackendName::Local),
+            ("file://host/dir", BackendName::Local),
         ] {
-            assert!(parse(list, backend, Plain::Http).is_err(), "{list} on {backend}");
+            assert!(parse(list, backend, SchemeDefault::Http).is_err(), "{list} on {backend}");
         }
     }
 
     #[test]
-    fn domains_are_names() {
+    fn domains_are_checked() {
         assert_eq!(domain("example.com."), Ok("example.com".into()));
         assert_eq!(domain("lan"), Ok("lan".into()));
         for text in ["", ".", "a..b", "https://example.com", "a b", "a:2379", &"x".repeat(64), &"x.".repeat(120)] {
@@ -206,9 +206,9 @@ mod tests {
     }
 
     #[test]
-    fn a_login_in_an_address_is_refused_and_not_shown() {
+    fn credentials_in_addresses_are_refused_and_hidden() {
         for text in ["http://me:secret@h:1", "me:secret@h:1", "http://me:secret@h:1/p", "ftp://me:secret@h"] {
-            let refusal = parse(text, Name::Etcd, Plain::Http).unwrap_err();
+            let refusal = parse(text, BackendName::Etcd, SchemeDefault::Http).unwrap_err();
             assert!(!refusal.contains("secret"), "{refusal}");
         }
     }

@@ -1,85 +1,87 @@
-//! Who we are to the servers. Secrets come from files, from the backends' own variables, or from a prompt: never from
-//! the command line, which everybody on the host can read.
+//! Credentials, and Consul's namespace, partition and datacenter. Secrets come from files, the backends' own variables or
+//! a prompt, never from the command line: every user of the host can read it.
 
-use super::layers::{Layers, Value};
-use crate::lock::Name;
-use crate::lock::transport::endpoint::{Identity, Secret};
 use distlock_core::error::Failure;
 
-/// The identity for the chosen backend. A user whose password no layer has is to be asked for it.
-pub(super) fn resolve(layers: &Layers, name: Name) -> Result<Identity, Failure> {
+use super::sources::Sources;
+use super::value::Value;
+use crate::lock::BackendName;
+use crate::lock::transport::endpoint::{Identity, Secret};
+
+/// Returns the identity for the chosen backend. A user without a password is still to be prompted for it.
+pub(super) fn resolve(sources: &Sources, name: BackendName) -> Result<Identity, Failure> {
     Ok(Identity {
-        token: token(layers, name)?,
-        namespace: layers.text("namespace")?,
-        partition: layers.text("partition")?,
-        datacenter: layers.text("datacenter")?,
-        ..login(layers, name)?
+        token: token(sources, name)?,
+        namespace: sources.text("namespace")?,
+        partition: sources.text("partition")?,
+        datacenter: sources.text("datacenter")?,
+        ..login(sources, name)?
     })
 }
 
-/// A user and a password as the backends' own variables have them.
+/// User and password from the backend's own variables.
 #[derive(Default)]
-struct OwnLogin {
+struct BackendLogin {
     user: Option<String>,
     password: Option<Secret>,
-    /// Whether one variable holds both: that password is no other user's.
-    joined: bool,
+    /// Whether one variable holds both, so that the password is for this user only.
+    is_combined: bool,
 }
 
-/// The user and the password, each from the strongest layer that has one.
-fn login(layers: &Layers, name: Name) -> Result<Identity, Failure> {
-    let own = own_login(layers, name)?;
-    let user = match (layers.get("user"), &own.user) {
+/// Returns the user and the password, each with its own precedence.
+fn login(sources: &Sources, name: BackendName) -> Result<Identity, Failure> {
+    let own = backend_login(sources, name)?;
+    let user = match (sources.get("user"), &own.user) {
         (Some(value), own) if !value.is_from_file() || own.is_none() => user_name(&value)?,
         (_, Some(own)) => own.clone(),
-        (_, None) => return nobody(layers),
+        (_, None) => return without_user(sources),
     };
-    let of_another = own.joined && own.user.as_ref() != Some(&user);
-    let password = match (layers.get("password-file"), own.password.filter(|_| !of_another)) {
+    let is_for_another_user = own.is_combined && own.user.as_ref() != Some(&user);
+    let password = match (sources.get("password-file"), own.password.filter(|_| !is_for_another_user)) {
         (Some(file), own) if !file.is_from_file() || own.is_none() => Some(secret_file(&file)?),
         (_, own) => own,
     };
     Ok(Identity { user: Some(user), password, ..Identity::default() })
 }
 
-/// No user is given. A password that is would be passed over, and with it the whole login.
-fn nobody(layers: &Layers) -> Result<Identity, Failure> {
-    match layers.get("password-file") {
+/// Returns an identity without credentials. Refuses a password file: it would be ignored.
+fn without_user(sources: &Sources) -> Result<Identity, Failure> {
+    match sources.get("password-file") {
         None => Ok(Identity::default()),
-        Some(file) => Err(file.refuse("there is no user whose password it holds").hint("name the user with --user")),
+        Some(file) => Err(file.refuse("no user is set for this password").hint("set the user with --user")),
     }
 }
 
 fn user_name(value: &Value) -> Result<String, Failure> {
     let user = value.text()?;
     if user.contains(':') {
-        // What follows the colon is most likely a password: it is not repeated.
-        return Err(value
-            .refuse("a user name has no colon, and a password does not stand beside it")
-            .hint("name a file that holds the password with --password-file"));
+        // The text after the colon is probably a password, so the message does not repeat it.
+        return Err(value.refuse("takes a user name without a colon and no password").hint("use --password-file"));
     }
     Ok(user.to_owned())
 }
 
-fn own_login(layers: &Layers, name: Name) -> Result<OwnLogin, Failure> {
+fn backend_login(sources: &Sources, name: BackendName) -> Result<BackendLogin, Failure> {
     let (login, password) = match name {
-        Name::Etcd => (layers.variable("ETCDCTL_USER"), layers.variable("ETCDCTL_PASSWORD")),
-        Name::Consul => (layers.variable("CONSUL_HTTP_AUTH"), None),
-        Name::Local => (None, None),
+        BackendName::Etcd => (sources.variable("ETCDCTL_USER"), sources.variable("ETCDCTL_PASSWORD")),
+        BackendName::Consul => (sources.variable("CONSUL_HTTP_AUTH"), None),
+        BackendName::Local => (None, None),
     };
     let login = login.map(|value| value.text().map(ToOwned::to_owned)).transpose()?;
     let password = password.map(|value| value.text().map(secret)).transpose()?;
-    let Some(login) = login else { return Ok(OwnLogin { password, ..OwnLogin::default() }) };
+    let Some(login) = login else { return Ok(BackendLogin { password, ..BackendLogin::default() }) };
     Ok(match (login.split_once(':'), password) {
-        // As etcdctl has it: beside a password of its own, the whole of ETCDCTL_USER is the name.
-        (_, Some(password)) => OwnLogin { user: Some(login), password: Some(password), joined: false },
+        // As in etcdctl: with ETCDCTL_PASSWORD, all of ETCDCTL_USER is the name.
+        (_, Some(password)) => BackendLogin { user: Some(login), password: Some(password), is_combined: false },
         (Some((user, password)), None) => {
-            OwnLogin { user: Some(user.to_owned()), password: Some(secret(password)), joined: true }
+            BackendLogin { user: Some(user.to_owned()), password: Some(secret(password)), is_combined: true }
         }
-        // HTTP's basic authentication knows an empty password; etcd asks for one.
-        (None, None) => {
-            OwnLogin { user: Some(login), password: (name == Name::Consul).then(|| secret("")), joined: true }
-        }
+        // HTTP basic authentication allows an empty password; for etcd there is a prompt.
+        (None, None) => BackendLogin {
+            user: Some(login),
+            password: (name == BackendName::Consul).then(|| secret("")),
+            is_combined: true,
+        },
     })
 }
 
@@ -87,19 +89,19 @@ fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
 }
 
-fn token(layers: &Layers, name: Name) -> Result<Option<Secret>, Failure> {
-    if name != Name::Consul {
+fn token(sources: &Sources, name: BackendName) -> Result<Option<Secret>, Failure> {
+    if name != BackendName::Consul {
         return Ok(None);
     }
-    // As Consul's tools have it: of their two variables, the file's is the stronger.
-    match (layers.get("token-file"), layers.variable("CONSUL_HTTP_TOKEN")) {
+    // As in Consul's tools: CONSUL_HTTP_TOKEN_FILE beats CONSUL_HTTP_TOKEN.
+    match (sources.get("token-file"), sources.variable("CONSUL_HTTP_TOKEN")) {
         (Some(file), own) if !file.is_from_file() || own.is_none() => secret_file(&file).map(Some),
         (_, Some(own)) => own.text().map(secret).map(Some),
         (_, None) => Ok(None),
     }
 }
 
-/// The secret in a file, without the line's end.
+/// Returns the content of a file without the final line break.
 fn secret_file(value: &Value) -> Result<Secret, Failure> {
     let path = value.path();
     let text = std::fs::read_to_string(&path)

@@ -1,148 +1,164 @@
-//! The way to the lock: which backend, at which addresses, with which TLS files and which identity.
+//! Choice of the backend, and its settings: addresses, TLS, identity, Consul's session.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::endpoints::{self, Address, CONSUL_AGENT, Plain};
-use super::identity;
-use super::layers::{Layer, Layers, Value};
-use crate::cli::options::{Group, OPTIONS};
-use crate::lock::transport::endpoint::{Endpoint, Server, Tls};
-use crate::lock::{Name, Settings, consul, local};
+use distlock_core::consul::limits;
 use distlock_core::duration;
 use distlock_core::error::Failure;
 
-/// Consul keeps a lock closed for no longer than this after its session was lost.
-const LONGEST_LOCK_DELAY: Duration = Duration::from_secs(60);
+use super::endpoints::{self, Address, CONSUL_AGENT, SchemeDefault};
+use super::sources::Sources;
+use super::value::{Source, Value};
+use super::{identity, lease_terms};
+use crate::cli::options::{Group, OPTIONS};
+use crate::lock::transport::endpoint::{Endpoint, Server, Tls};
+use crate::lock::{BackendName, BackendSettings, consul, local};
 
-/// The backend that was named, or else the one that has an address.
-pub(super) fn choose(layers: &Layers) -> Result<Name, Failure> {
-    if let Some(value) = layers.get("backend") {
-        return value.parse(|text| Name::of(text).ok_or_else(|| format!("`{text}` is not one of etcd, consul, local")));
+const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Chooses the backend, and returns its settings after checking the terms of the lease.
+pub(super) fn resolve(sources: &mut Sources) -> Result<BackendSettings, Failure> {
+    let name = choose(sources)?;
+    sources.backend = Some(name);
+    let ttl = lease_terms::ttl(sources)?;
+    let settings = match name {
+        BackendName::Etcd => BackendSettings::Etcd(server(sources, name)?),
+        BackendName::Consul => BackendSettings::Consul(server(sources, name)?, consul_options(sources, ttl)?),
+        BackendName::Local => BackendSettings::Local(directory(sources)?),
+    };
+    lease_terms::check(sources, &settings)?;
+    Ok(settings)
+}
+
+pub(super) fn connect_timeout(sources: &Sources) -> Result<Duration, Failure> {
+    let timeout = sources.parse("connect-timeout", |text| match duration::parse(text)? {
+        Duration::ZERO => Err("must be greater than zero".to_owned()),
+        duration => Ok(duration),
+    })?;
+    Ok(timeout.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
+}
+
+/// Returns the named backend, or the only one that has an address.
+fn choose(sources: &Sources) -> Result<BackendName, Failure> {
+    if let Some(value) = sources.get("backend") {
+        return value.parse(|text| {
+            BackendName::parse(text).ok_or_else(|| format!("`{text}` is not one of etcd, consul, local"))
+        });
     }
-    let addressed: Vec<_> = [Name::Etcd, Name::Consul, Name::Local]
+    let addressed: Vec<_> = [BackendName::Etcd, BackendName::Consul, BackendName::Local]
         .into_iter()
-        .filter_map(|name| Some((name, has_address(layers, name)?)))
+        .filter_map(|name| Some((name, address_origin(sources, name)?)))
         .collect();
-    let way_out =
-        "choose one: -b etcd, -b consul or -b local (also DISTLOCK_BACKEND, or `backend` in the configuration file)";
+    let hint =
+        "choose one: -b etcd, -b consul or -b local (or set DISTLOCK_BACKEND, or `backend` in the configuration file)";
     match addressed.as_slice() {
         [(name, _)] => Ok(*name),
-        [] => Err(Failure::usage(match layers.get("endpoints") {
-            Some(value) => format!("no backend is chosen, and {} does not tell which it is for", value.source),
+        [] => Err(Failure::usage(match sources.get("endpoints") {
+            Some(value) => format!("no backend is chosen, and {} does not imply one", value.origin),
             None => "no backend is chosen, and none has an address".to_owned(),
         })
-        .hint(way_out)),
+        .hint(hint)),
         several => {
-            let failure = Failure::usage("no backend is chosen, and more than one has an address").hint(way_out);
-            Err(several.iter().fold(failure, |failure, (name, source)| failure.because(format!("{name}: {source}"))))
+            let failure = Failure::usage("no backend is chosen, and more than one has an address").hint(hint);
+            Err(several.iter().fold(failure, |failure, (name, origin)| failure.because(format!("{name}: {origin}"))))
         }
     }
 }
 
-/// What gives this backend an address, if anything does.
-fn has_address(layers: &Layers, name: Name) -> Option<String> {
+/// Returns the setting that gives this backend an address.
+fn address_origin(sources: &Sources, name: BackendName) -> Option<String> {
     let variables: &[&str] = match name {
-        Name::Etcd => &["ETCDCTL_ENDPOINTS", "ETCDCTL_DISCOVERY_SRV"],
-        Name::Consul => &["CONSUL_HTTP_ADDR"],
-        Name::Local => &[],
+        BackendName::Etcd => &["ETCDCTL_ENDPOINTS", "ETCDCTL_DISCOVERY_SRV"],
+        BackendName::Consul => &["CONSUL_HTTP_ADDR"],
+        BackendName::Local => &[],
     };
     let by_scheme =
-        || layers.get("endpoints").filter(|value| endpoints::speak_for(&value.text.to_string_lossy(), name));
-    let value = variables.iter().find_map(|variable| layers.variable(variable));
-    value.or_else(|| layers.file.value(Some(name), "endpoints")).or_else(by_scheme).map(|value| value.source)
+        || sources.get("endpoints").filter(|value| endpoints::scheme_implies(&value.text.to_string_lossy(), name));
+    let value = variables.iter().find_map(|variable| sources.variable(variable));
+    value.or_else(|| sources.file.value(Some(name), "endpoints")).or_else(by_scheme).map(|value| value.origin)
 }
 
-/// How the chosen backend is reached. `ttl` is the lease time that will be asked for.
-pub(super) fn settings(layers: &Layers, name: Name, ttl: Duration) -> Result<Settings, Failure> {
-    Ok(match name {
-        Name::Etcd => Settings::Etcd(server(layers, name)?),
-        Name::Consul => Settings::Consul(server(layers, name)?, consul_options(layers, ttl)?),
-        Name::Local => Settings::Local(directory(layers)?),
-    })
-}
-
-/// What gave the chosen backend its addresses.
+/// Returns the setting that gave the chosen backend its addresses.
 #[must_use]
-pub(super) fn source(layers: &Layers, name: Name) -> String {
-    let named = discovery(layers, name).or_else(|| layers.get("endpoints"));
-    named.map_or_else(|| "the default".to_owned(), |value| value.source)
+pub(super) fn endpoints_source(sources: &Sources, name: BackendName) -> String {
+    let value = discovery(sources, name).or_else(|| sources.get("endpoints"));
+    value.map_or_else(|| "the default".to_owned(), |value| value.origin)
 }
 
-/// The domain whose servers DNS tells of. As etcdctl has it: of its two variables, this is the stronger.
-fn discovery(layers: &Layers, name: Name) -> Option<Value> {
-    let stronger = || layers.get("endpoints").is_none_or(|named| named.layer >= Layer::Own);
-    layers.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == Name::Etcd && stronger())
+/// Returns the domain whose SRV records list the servers. As in etcdctl, it beats `ETCDCTL_ENDPOINTS`.
+fn discovery(sources: &Sources, name: BackendName) -> Option<Value> {
+    let applies = || sources.get("endpoints").is_none_or(|value| value.source >= Source::BackendVariable);
+    sources.variable("ETCDCTL_DISCOVERY_SRV").filter(|_| name == BackendName::Etcd && applies())
 }
 
-/// A flag that secures the way to a server means that somebody expects one. A variable or a file may be there for
-/// other locks.
-fn refuse_what_is_servers(layers: &Layers) -> Result<(), Failure> {
-    let of_servers = OPTIONS.iter().filter(|option| matches!(option.group, Group::Tls | Group::Identity));
-    let mut flags = of_servers
-        .flat_map(|option| [Layer::LateFlag, Layer::Flag].into_iter().filter_map(|layer| layers.at(layer, option.id)));
+/// Refuses flags for a server with the local backend. Variables and keys are ignored: they may be meant for other locks.
+fn refuse_server_flags(sources: &Sources) -> Result<(), Failure> {
+    let server_options = OPTIONS.iter().filter(|option| matches!(option.group, Group::Tls | Group::Identity));
+    let mut flags = server_options.flat_map(|option| {
+        [Source::LateFlag, Source::Flag].into_iter().filter_map(|source| sources.at(source, option.id))
+    });
     match flags.next() {
         None => Ok(()),
-        Some(value) => Err(value
-            .refuse("means nothing on the local backend")
-            .hint("it is for a server: choose -b etcd or -b consul, or leave it out")),
+        Some(value) => {
+            Err(value.refuse("does not apply to the local backend").hint("remove it, or choose -b etcd or -b consul"))
+        }
     }
 }
 
-fn directory(layers: &Layers) -> Result<local::Directory, Failure> {
-    refuse_what_is_servers(layers)?;
-    let Some(value) = layers.get("endpoints") else { return Ok(local::Directory::standard()) };
-    let addresses = value.parse(|list| endpoints::parse(list, Name::Local, Plain::Http))?;
+fn directory(sources: &Sources) -> Result<local::Directory, Failure> {
+    refuse_server_flags(sources)?;
+    let Some(value) = sources.get("endpoints") else { return Ok(local::Directory::standard()) };
+    let addresses = value.parse(|list| endpoints::parse(list, BackendName::Local, SchemeDefault::Http))?;
     match addresses.as_slice() {
         [Address::Directory(path)] => Ok(local::Directory(path.clone())),
-        _ => Err(value.refuse("the local backend has one directory: two would be two locks")),
+        _ => Err(value.refuse("the local backend takes one directory: two would be two locks")),
     }
 }
 
-fn server(layers: &Layers, name: Name) -> Result<Server, Failure> {
-    if name == Name::Etcd {
-        refuse_what_is_consuls(layers)?;
+fn server(sources: &Sources, name: BackendName) -> Result<Server, Failure> {
+    if name == BackendName::Etcd {
+        refuse_consul_options(sources)?;
     }
-    let tls = tls(layers, name)?;
-    let endpoints = addresses(layers, name, &tls)?;
-    let identity = identity::resolve(layers, name)?;
+    let tls = tls(sources, name)?;
+    let endpoints = addresses(sources, name, &tls)?;
+    let identity = identity::resolve(sources, name)?;
     Ok(Server { endpoints, tls, identity })
 }
 
-/// Options that etcd has no counterpart for are refused rather than passed over: who sets a namespace does not want
-/// a lock outside of it.
-fn refuse_what_is_consuls(layers: &Layers) -> Result<(), Failure> {
-    match ["token-file", "namespace", "partition", "datacenter"].into_iter().find_map(|id| layers.get(id)) {
+/// Refuses options that etcd does not have. If a namespace was ignored, the lock would be outside of it.
+fn refuse_consul_options(sources: &Sources) -> Result<(), Failure> {
+    match ["token-file", "namespace", "partition", "datacenter"].into_iter().find_map(|id| sources.get(id)) {
         None => Ok(()),
-        Some(value) => Err(value.refuse("means nothing on etcd").hint("it is for the backend consul")),
+        Some(value) => Err(value.refuse("does not apply to etcd").hint("remove it, or choose -b consul")),
     }
 }
 
-fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Failure> {
-    let forced = on(layers, name, Name::Consul, "CONSUL_HTTP_SSL", true)?
-        || on(layers, name, Name::Etcd, "ETCDCTL_INSECURE_TRANSPORT", false)?;
-    let plain = |own: bool| -> Result<Plain, Failure> {
-        let secured = forced || if own { own_address_is_secured(layers, name)? } else { *tls != Tls::default() };
-        Ok(if secured { Plain::Https } else { Plain::Http })
+fn addresses(sources: &Sources, name: BackendName, tls: &Tls) -> Result<Vec<Endpoint>, Failure> {
+    let tls_switched_on = is_switched(sources, name, BackendName::Consul, "CONSUL_HTTP_SSL", true)?
+        || is_switched(sources, name, BackendName::Etcd, "ETCDCTL_INSECURE_TRANSPORT", false)?;
+    let scheme_default = |is_backends_own: bool| -> Result<SchemeDefault, Failure> {
+        let has_tls = tls_switched_on
+            || if is_backends_own { own_addresses_have_tls(sources, name)? } else { *tls != Tls::default() };
+        Ok(if has_tls { SchemeDefault::Https } else { SchemeDefault::Http })
     };
-    let parse = |list: &str, plain| endpoints::parse(list, name, plain);
-    let named = layers.get("endpoints");
-    if let Some(value) = discovery(layers, name) {
-        let secure = plain(true)? == Plain::Https;
+    let parse = |list: &str, default| endpoints::parse(list, name, default);
+    if let Some(value) = discovery(sources, name) {
+        let secure = scheme_default(true)? == SchemeDefault::Https;
         return Ok(vec![Endpoint::Discovered { domain: value.parse(endpoints::domain)?, secure }]);
     }
-    let addresses = match (named, name) {
-        (Some(value), Name::Consul) if forced && value.layer == Layer::Own => {
-            value.parse(|list| parse(list, Plain::AlwaysHttps))?
+    let addresses = match (sources.get("endpoints"), name) {
+        (Some(value), BackendName::Consul) if tls_switched_on && value.source == Source::BackendVariable => {
+            value.parse(|list| parse(list, SchemeDefault::AlwaysHttps))?
         }
         (Some(value), _) => {
-            let plain = plain(value.layer == Layer::Own)?;
-            value.parse(|list| parse(list, plain))?
+            let default = scheme_default(value.source == Source::BackendVariable)?;
+            value.parse(|list| parse(list, default))?
         }
-        (None, Name::Consul) => parse(CONSUL_AGENT, plain(true)?).map_err(Failure::fault)?,
+        (None, BackendName::Consul) => parse(CONSUL_AGENT, scheme_default(true)?).map_err(Failure::fault)?,
         (None, _) => {
-            return Err(Failure::usage("etcd has no address: there is no default").hint(
-                "name the servers with -e https://HOST:2379,... (also DISTLOCK_ENDPOINTS, ETCDCTL_ENDPOINTS, \
+            return Err(Failure::usage("etcd has no address, and there is no default").hint(
+                "name the servers with -e https://HOST:2379,... (or set DISTLOCK_ENDPOINTS, ETCDCTL_ENDPOINTS or \
                  ETCDCTL_DISCOVERY_SRV)",
             ));
         }
@@ -154,56 +170,62 @@ fn addresses(layers: &Layers, name: Name, tls: &Tls) -> Result<Vec<Endpoint>, Fa
     Ok(addresses.into_iter().filter_map(endpoint).collect())
 }
 
-/// Whether an address from the backend's own variables, or where its tools look without one, is one of TLS: the settings
-/// of those tools mean what they mean there (to etcdctl its files do so, to Consul's tools nothing but `CONSUL_HTTP_SSL`),
-/// and ours say so for every address.
-fn own_address_is_secured(layers: &Layers, name: Name) -> Result<bool, Failure> {
+/// Returns whether addresses without a scheme from the backend's own variables, and its default address, use TLS. The
+/// backend's own variables have the meaning that they have in its tools: for etcdctl, the TLS files imply https; for
+/// consul, only `CONSUL_HTTP_SSL` does. distlock's own TLS settings imply https for all addresses.
+fn own_addresses_have_tls(sources: &Sources, name: BackendName) -> Result<bool, Failure> {
     const FILES: [&str; 3] = ["cacert", "cert", "key"];
-    let ours = |id| Layer::ALL.into_iter().filter(|layer| *layer != Layer::Own).find_map(|layer| layers.at(layer, id));
-    let etcd_s = FILES.iter().any(|id| name == Name::Etcd && layers.at(Layer::Own, id).is_some());
-    let given = etcd_s || FILES.iter().chain(&["tls-server-name"]).any(|id| ours(id).is_some());
-    Ok(given || ours("insecure-skip-tls-verify").map_or(Ok(false), |value| value.boolean())?)
+    let distlocks = |id| {
+        let mut others = Source::ALL.into_iter().filter(|source| *source != Source::BackendVariable);
+        others.find_map(|source| sources.at(source, id))
+    };
+    let etcdctls =
+        FILES.iter().any(|id| name == BackendName::Etcd && sources.at(Source::BackendVariable, id).is_some());
+    let is_given = etcdctls || FILES.iter().chain(&["tls-server-name"]).any(|id| distlocks(id).is_some());
+    Ok(is_given || distlocks("insecure-skip-tls-verify").map_or(Ok(false), |value| value.boolean())?)
 }
 
-/// Whether a backend's own switch is set to `state`, where that backend is the chosen one.
-fn on(layers: &Layers, chosen: Name, of: Name, variable: &str, state: bool) -> Result<bool, Failure> {
-    match layers.variable(variable).filter(|_| chosen == of) {
+/// Returns whether a switch of the backend `of`'s own tools is set to `state`. False if another backend is chosen.
+fn is_switched(
+    sources: &Sources,
+    chosen: BackendName,
+    of: BackendName,
+    variable: &str,
+    state: bool,
+) -> Result<bool, Failure> {
+    match sources.variable(variable).filter(|_| chosen == of) {
         None => Ok(false),
         Some(value) => Ok(value.boolean()? == state),
     }
 }
 
-fn tls(layers: &Layers, name: Name) -> Result<Tls, Failure> {
-    let file = |id| layers.get(id).as_ref().map(readable).transpose();
-    let capath = layers.variable("CONSUL_CAPATH").filter(|_| name == Name::Consul);
-    let skip = layers.get("insecure-skip-tls-verify");
+fn tls(sources: &Sources, name: BackendName) -> Result<Tls, Failure> {
+    let file = |id| sources.get(id).as_ref().map(readable).transpose();
+    let capath = sources.variable("CONSUL_CAPATH").filter(|_| name == BackendName::Consul);
+    let skip = sources.get("insecure-skip-tls-verify");
     let tls = Tls {
         cacert: file("cacert")?,
         capath: capath.as_ref().map(readable).transpose()?,
         cert: file("cert")?,
         key: file("key")?,
-        server_name: layers.text("tls-server-name")?,
+        server_name: sources.text("tls-server-name")?,
         insecure_skip_verify: match skip {
-            // CONSUL_HTTP_SSL_VERIFY stands between our variables and the file.
+            // The precedence of CONSUL_HTTP_SSL_VERIFY is below DISTLOCK_ variables and above the file.
             Some(value) if !value.is_from_file() => value.boolean()?,
-            _ if name == Name::Consul && layers.variable("CONSUL_HTTP_SSL_VERIFY").is_some() => {
-                on(layers, name, Name::Consul, "CONSUL_HTTP_SSL_VERIFY", false)?
+            _ if name == BackendName::Consul && sources.variable("CONSUL_HTTP_SSL_VERIFY").is_some() => {
+                is_switched(sources, name, BackendName::Consul, "CONSUL_HTTP_SSL_VERIFY", false)?
             }
             other => other.map_or(Ok(false), |value| value.boolean())?,
         },
     };
     match (&tls.cert, &tls.key) {
-        (Some(_), None) => {
-            Err(Failure::usage("a client certificate is given without its key").hint("name it with --key"))
-        }
-        (None, Some(_)) => {
-            Err(Failure::usage("a client's key is given without its certificate").hint("name it with --cert"))
-        }
+        (Some(_), None) => Err(Failure::usage("client certificate without a private key").hint("add --key")),
+        (None, Some(_)) => Err(Failure::usage("private key without a client certificate").hint("add --cert")),
         _ => Ok(tls),
     }
 }
 
-/// A file or directory that can be opened: better to learn of it here than from a failed handshake.
+/// Returns the path of a file or directory after a check that it can be opened.
 fn readable(value: &Value) -> Result<PathBuf, Failure> {
     let path = value.path();
     match std::fs::File::open(&path) {
@@ -212,16 +234,15 @@ fn readable(value: &Value) -> Result<PathBuf, Failure> {
     }
 }
 
-fn consul_options(layers: &Layers, ttl: Duration) -> Result<consul::Options, Failure> {
-    let lock_delay = match layers.file.value(Some(Name::Consul), "lock_delay") {
-        None => ttl.min(LONGEST_LOCK_DELAY),
+fn consul_options(sources: &Sources, ttl: Duration) -> Result<consul::Options, Failure> {
+    let lock_delay = match sources.file.value(Some(BackendName::Consul), "lock_delay") {
+        None => ttl.min(limits::MAX_LOCK_DELAY),
         Some(value) => {
             let delay = value.parse(duration::parse)?;
-            if delay > LONGEST_LOCK_DELAY {
-                return Err(value.refuse("Consul's longest lock-delay is 60s"));
-            }
+            limits::check_lock_delay(delay)
+                .map_err(|failure| Failure { hint: failure.hint, ..value.refuse(failure.message) })?;
             delay
         }
     };
-    Ok(consul::Options { lock_delay, health_checks: layers.file.list(Name::Consul, "health_checks") })
+    Ok(consul::Options { lock_delay, health_checks: sources.file.list(BackendName::Consul, "health_checks") })
 }

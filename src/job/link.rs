@@ -1,30 +1,32 @@
-//! The messages between keeper and supervisor, and nothing else.
+//! The link: carries the messages between keeper and supervisor.
 //!
-//! The link is a pair of datagram-like sockets. Neither side ever blocks on it: what does not fit waits in an outbox,
-//! where a newer deadline replaces an older one, and mere notes are dropped when they pile up.
+//! It is a pair of sockets that keep message boundaries. Neither process blocks on it: a message that does not fit waits in
+//! an outbox, in which a newer deadline replaces an older one, and notes are dropped if too many are unsent (rule 7).
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, socketpair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use distlock_core::messages::{FromKeeper, FromSupervisor};
 
-/// No message is longer, and no text from a server makes it so.
+use crate::sys::process::FixedDescriptor;
+
+/// Limit on the length of a message in bytes. Longer ones are dropped.
 const MAX_MESSAGE: usize = 64 * 1024;
-/// Notes beyond this many unsent messages are dropped.
-const MAX_BACKLOG: usize = 64;
+/// Limit on unsent messages; droppable ones beyond it are dropped.
+const MAX_UNSENT: usize = 64;
 
 trait Message: Serialize {
-    /// The message takes the place of an unsent one of its kind.
+    /// Returns whether this message makes an unsent `older` one obsolete.
     fn replaces(&self, _older: &Self) -> bool {
         false
     }
-    /// The message may be lost.
+    /// Returns whether this message may be dropped if too many are unsent.
     fn is_droppable(&self) -> bool {
         false
     }
@@ -52,43 +54,42 @@ pub(crate) struct Link<Out> {
     outbox: VecDeque<Out>,
 }
 
-/// What there was to read.
+/// Result of [`Link::receive`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received<In> {
-    /// A message.
     Message(In),
-    /// Nothing at present.
+    /// No message is available yet.
     Nothing,
-    /// The other process is gone.
+    /// The other end is closed: its process has exited or is about to.
     Closed,
 }
 
-/// Both ends: the supervisor's and the keeper's.
+/// Returns both ends: the supervisor's and the keeper's.
 pub(crate) fn pair() -> nix::Result<(Link<FromSupervisor>, Link<FromKeeper>)> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-    Ok((Link { socket: ours, outbox: VecDeque::new() }, Link { socket: theirs, outbox: VecDeque::new() }))
+    let (supervisor, keeper) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    Ok((Link { socket: supervisor, outbox: VecDeque::new() }, Link { socket: keeper, outbox: VecDeque::new() }))
 }
 
-#[allow(private_bounds, reason = "the two message types are all there are")]
+#[allow(private_bounds, reason = "no other message types exist")]
 impl<Out: Message> Link<Out> {
-    /// Queues a message and sends what the socket takes.
-    pub(crate) fn post(&mut self, message: Out) {
-        if message.is_droppable() && self.outbox.len() >= MAX_BACKLOG {
+    /// Queues a message and sends as much as the socket accepts.
+    pub(crate) fn send(&mut self, message: Out) {
+        if message.is_droppable() && self.outbox.len() >= MAX_UNSENT {
             return;
         }
-        // To its end, and not in place of the older one: it is news of after what stands between.
+        // At the end, not at the older one's position: it happened after the messages in between.
         self.outbox.retain(|older| !message.replaces(older));
         self.outbox.push_back(message);
         self.flush();
     }
 
-    /// Sends what the socket takes. A link whose other end is gone takes everything.
+    /// Sends as much as the socket accepts. If the other end is closed, all messages are dropped.
     pub(crate) fn flush(&mut self) {
         while let Some(message) = self.outbox.front() {
             let Ok(bytes) = serde_json::to_vec(message) else { return };
             if bytes.len() <= MAX_MESSAGE
-                && send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)
+                && socket::send(self.socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)
                     == Err(Errno::EAGAIN)
             {
                 return;
@@ -97,17 +98,16 @@ impl<Out: Message> Link<Out> {
         }
     }
 
-    /// Whether messages wait for the socket to take them.
     #[must_use]
-    pub(crate) fn backlog(&self) -> bool {
+    pub(crate) fn has_unsent(&self) -> bool {
         !self.outbox.is_empty()
     }
 
     /// Reads one message, without blocking.
     pub(crate) fn receive<In: DeserializeOwned>(&self) -> io::Result<Received<In>> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let mut read = || recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
-        // An end that left messages unread resets the other, once: what it sent before can still be read.
+        let mut read = || socket::recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT);
+        // An end that is closed with unread messages resets the other once. Earlier messages can still be read.
         let length = match read() {
             Err(Errno::ECONNRESET) => read(),
             other => other,
@@ -126,6 +126,8 @@ impl<Out> AsFd for Link<Out> {
         self.socket.as_fd()
     }
 }
+
+impl<Out> FixedDescriptor for Link<Out> {}
 
 impl<Out> AsRawFd for Link<Out> {
     fn as_raw_fd(&self) -> RawFd {
@@ -149,40 +151,40 @@ mod tests {
     }
 
     #[test]
-    fn a_full_link_keeps_the_newest_deadline_and_drops_notes() {
+    fn full_link_keeps_newest_deadline_and_drops_notes() {
         let (supervisor, mut keeper) = pair().expect("a socket pair");
         let mut sent = 0;
-        while !keeper.backlog() {
-            keeper.post(FromKeeper::Notice(Notice::Note("x".repeat(1000))));
+        while !keeper.has_unsent() {
+            keeper.send(FromKeeper::Notice(Notice::Note("x".repeat(1000))));
             sent += 1;
         }
         for at in 0..1000 {
-            keeper.post(deadlines(at));
-            keeper.post(FromKeeper::Notice(Notice::Note("y".into())));
+            keeper.send(deadlines(at));
+            keeper.send(FromKeeper::Notice(Notice::Note("y".into())));
         }
         let done = FromKeeper::Done { verdict: Verdict::Exited(0), lingers: false };
-        keeper.post(done.clone());
-        assert!(keeper.outbox.len() <= MAX_BACKLOG + 2);
+        keeper.send(done.clone());
+        assert!(keeper.outbox.len() <= MAX_UNSENT + 2);
 
-        let mut seen = Vec::new();
+        let mut received = Vec::new();
         loop {
             keeper.flush();
             match supervisor.receive::<FromKeeper>().expect("readable") {
-                Received::Message(message) => seen.push(message),
+                Received::Message(message) => received.push(message),
                 Received::Nothing => break,
                 Received::Closed => panic!("the keeper's end is open"),
             }
         }
-        assert!(seen.len() > sent);
+        assert!(received.len() > sent);
         assert_eq!(
-            seen.iter().filter(|m| matches!(m, FromKeeper::Deadlines(_))).collect::<Vec<_>>(),
+            received.iter().filter(|m| matches!(m, FromKeeper::Deadlines(_))).collect::<Vec<_>>(),
             [&deadlines(999)]
         );
-        assert_eq!(seen.last(), Some(&done));
+        assert_eq!(received.last(), Some(&done));
     }
 
     #[test]
-    fn the_end_of_the_other_process_is_seen() {
+    fn closed_link_is_noticed() {
         let (supervisor, keeper) = pair().expect("a socket pair");
         assert_eq!(supervisor.receive::<FromKeeper>().expect("readable"), Received::Nothing);
         drop(keeper);

@@ -1,6 +1,17 @@
-//! Running one command under one lock: the supervisor, the keeper and the witness, and what passes between them.
+//! One command under one lock: the supervisor, the keeper and the witness, and the channels between them.
+//!
+//! Owns: the three processes and the order of their creation. Imports: `lock`, `sys`, `exit`, core.
+//! Invariants: the machines in core decide and the code here acts; no process waits for another; the keeper writes to no
+//! descriptor of the user, and the supervisor prints only through [`Show`], without blocking (rule 7).
 
-pub(crate) mod keeper;
-pub(crate) mod link;
-pub(crate) mod supervisor;
-pub(crate) mod witness;
+mod fault;
+mod keeper;
+mod link;
+mod show;
+mod spec;
+mod supervisor;
+mod witness;
+
+pub(crate) use show::Show;
+pub(crate) use spec::Job;
+pub(crate) use supervisor::{Ending, run};

@@ -1,25 +1,25 @@
-//! No lock at all (`--no-lock`): always held, by everybody at once.
+//! No lock (`--no-lock`): every contender holds it at once.
 
-use crate::sys::clock;
 use async_trait::async_trait;
 
-use super::Backend;
 use distlock_core::outcome::{Granted, Outcome, Position, Trouble};
 use distlock_core::time::Instant;
 
-/// A contender for nothing.
+use super::backend::Backend;
+use crate::sys::clock;
+
 #[derive(Debug)]
 pub(crate) struct Contender;
 
 #[async_trait(?Send)]
 impl Backend for Contender {
     async fn enter(&self) -> Outcome<(Granted, Position)> {
-        let place = Position::Held { token: 0, key: String::new() };
-        Ok((Granted { sent_at: clock::now(), cover: None }, place))
+        let position = Position::Held { token: 0, key: String::new() };
+        Ok((Granted { sent_at: clock::now(), cover: None }, position))
     }
 
     async fn wait(&self) -> Outcome<Position> {
-        self.enter().await.map(|(_, place)| place)
+        self.enter().await.map(|(_, position)| position)
     }
 
     async fn renew(&self) -> Outcome<Instant> {
@@ -34,11 +34,11 @@ impl Backend for Contender {
         Ok(())
     }
 
-    fn turn(&self) -> usize {
+    fn endpoint_changes(&self) -> usize {
         0
     }
 
-    fn overdue(&self, _turn: usize) -> String {
+    fn leave_endpoint(&self, _changes: usize) -> String {
         "no lock".to_owned()
     }
 

@@ -1,73 +1,70 @@
-//! `--report`: how it ended, as one JSON object that programs can rely on.
+//! The report of `--report`: the outcome of a run as one JSON object for programs.
 
 use std::os::fd::RawFd;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
-use super::tally::Facts;
-use super::target::Target;
-use crate::lock::Name;
 use distlock_core::error::{Failure, Kind};
-use distlock_core::messages::Usage;
-use distlock_core::messages::Verdict;
+use distlock_core::messages::{Usage, Verdict};
 use distlock_core::time::iso;
 
 use super::sink::Sink;
+use super::tally::Facts;
+use super::target::Target;
+use crate::lock::BackendName;
 
-/// Later versions add fields, and change none.
+/// Version of the fields. Added fields do not change it.
 const SCHEMA: u32 = 1;
 
-/// A report that is to be written once all is over.
+/// Report that is written when the run has ended.
 #[derive(Debug)]
 pub(crate) struct Report {
     sink: Sink,
     header: Header,
 }
 
-/// What is known of a run before it begins.
+/// What is known before the run.
 #[derive(Clone, Debug)]
 struct Header {
     name: Option<String>,
-    backend: Option<Name>,
-    started_at: jiff::Timestamp,
+    backend: Option<BackendName>,
+    started_at: Timestamp,
 }
 
 impl Report {
-    /// Makes the target ready for the report of a run that begins now. Call it before the inherited descriptors are
-    /// counted. `name` and `backend` are the lock's, as far as they are known.
+    /// Prepares the target for the report of a run that begins now. Call it before [`Inherited::capture`].
+    ///
+    /// [`Inherited::capture`]: crate::sys::process::Inherited::capture
     ///
     /// # Errors
     ///
     /// A usage failure: no report could be written there.
-    pub(crate) fn open(target: &Target, name: Option<String>, backend: Option<Name>) -> Result<Self, Failure> {
+    pub(crate) fn open(target: &Target, name: Option<String>, backend: Option<BackendName>) -> Result<Self, Failure> {
         let refuse = |why| {
             Failure::usage(format!("--report: {why}"))
-                .hint("name a file in a directory that can be written to, or an open descriptor as fd:3")
+                .hint("name a file in a writable directory, or an open descriptor as in fd:3")
         };
         let sink = Sink::open(target).map_err(refuse)?;
-        Ok(Self { sink, header: Header { name, backend, started_at: jiff::Timestamp::now() } })
+        Ok(Self { sink, header: Header { name, backend, started_at: Timestamp::now() } })
     }
 
-    /// The descriptor that no other process is to hold.
+    /// Returns the descriptor that only the supervisor may hold.
     #[must_use]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         self.sink.descriptor()
     }
 
-    /// Writes what came of the run, which ends now with this exit code. Takes a few seconds at most, whatever blocks.
-    ///
-    /// # Errors
-    ///
-    /// What is to be told; it changes no exit code.
+    /// Writes the report of the run, which ends now. Takes a few seconds at most. An error does not change the exit code.
     pub(crate) fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
         let text = Fields::new(&self.header, verdict, exit, facts).line();
         self.sink.write(text).map_err(|why| {
-            Failure::fault("cannot write the report").because(why).hint("the exit code is right all the same")
+            Failure::fault("cannot write the report").because(why).hint("the exit code is not affected")
         })
     }
 }
 
-/// The object. What is unknown is null, never absent; times are in seconds, moments in ISO 8601, UTC.
+/// The object. Unknown fields are null, never absent. Durations are in seconds, times in ISO 8601, UTC.
 #[derive(Debug, Serialize)]
 struct Fields<'a> {
     schema: u32,
@@ -76,7 +73,7 @@ struct Fields<'a> {
     command_exit: Option<i32>,
     signal: Option<i32>,
     name: Option<&'a str>,
-    backend: Option<Name>,
+    backend: Option<BackendName>,
     token: Option<u64>,
     waited: f64,
     held: f64,
@@ -90,7 +87,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn new(header: &'a Header, verdict: &Verdict, exit: u8, facts: &Facts) -> Self {
-        // Where the lock was lost the verdict does not say how the command ended.
+        // The verdict of a lost lock does not say how the command ended.
         let command = facts.account.as_ref().and_then(|account| account.command.as_ref()).unwrap_or(verdict);
         Self {
             schema: SCHEMA,
@@ -117,29 +114,26 @@ impl<'a> Fields<'a> {
             losses: facts.losses,
             restarts: facts.restarts,
             started_at: iso(header.started_at),
-            ended_at: iso(jiff::Timestamp::now()),
+            ended_at: iso(Timestamp::now()),
             rusage: facts.account.as_ref().map(|account| account.usage),
         }
     }
 
-    /// The object on one line.
     fn line(&self) -> String {
-        // Strings and numbers only: nothing in it can fail to be written.
+        // Only strings and numbers, whose serialization cannot fail.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 }
 
-/// The outcome in one word.
 fn word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Exited(_) => "exited",
         Verdict::Signaled(_) => "signaled",
-        Verdict::Failed(failure) => of(failure.kind),
+        Verdict::Failed(failure) => word_of_kind(failure.kind),
     }
 }
 
-/// The outcome of a failure in one word.
-pub(super) fn of(kind: Kind) -> &'static str {
+pub(super) fn word_of_kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Usage => "usage",
         Kind::Unreachable => "unreachable",
@@ -160,21 +154,22 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::*;
-    use crate::exit;
     use distlock_core::messages::Account;
     use distlock_core::signal::Signal;
 
+    use super::*;
+    use crate::exit;
+
     fn fields(verdict: &Verdict, exit: u8, facts: &Facts) -> Value {
-        let started_at = jiff::Timestamp::UNIX_EPOCH;
-        let header = Header { name: Some("/jobs/x".into()), backend: Some(Name::Etcd), started_at };
+        let started_at = Timestamp::UNIX_EPOCH;
+        let header = Header { name: Some("/jobs/x".into()), backend: Some(BackendName::Etcd), started_at };
         let line = Fields::new(&header, verdict, exit, facts).line();
         assert!(line.ends_with("}\n") && line.lines().count() == 1, "{line}");
         serde_json::from_str(&line).expect("JSON")
     }
 
     #[test]
-    fn what_is_unknown_is_null_and_not_absent() {
+    fn unknown_fields_are_null() {
         let usage = fields(&Verdict::Failed(Failure::usage("no")), 64, &Facts::default());
         assert_eq!((&usage["outcome"], &usage["exit"]), (&json!("usage"), &json!(64)));
         for field in ["command_exit", "signal", "token", "renewals", "rusage"] {
@@ -185,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_tells_how_the_command_ended_all_the_same() {
+    fn loss_reports_how_the_command_ended() {
         let account = |command| Account { renewals: 3, command: Some(command), usage: Usage::default() };
         let facts = |command| Facts {
             account: Some(account(command)),
@@ -205,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_signal_is_the_one_that_ended_it() {
+    fn signal_is_the_one_that_ended_the_run() {
         let died = fields(&Verdict::Signaled(Signal::SIGTERM), exit::signaled(Signal::SIGTERM), &Facts::default());
         assert_eq!((&died["outcome"], &died["exit"], &died["signal"]), (&json!("signaled"), &json!(143), &json!(15)));
         let left = Verdict::Failed(Failure::new(Kind::Interrupted(Signal::SIGINT), "interrupted"));

@@ -1,23 +1,21 @@
-//! What is printed, and in which form.
+//! Options of the output on stderr.
 
-/// What distlock prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Output {
-    /// Each step is told.
+    /// Each step is shown.
     pub verbose: bool,
-    /// Nothing but errors.
+    /// Only errors are shown.
     pub quiet: bool,
-    /// The form of events on stderr.
     pub format: Format,
-    /// In a CI that is recognised, so a long wait is told in the job's log.
+    /// distlock runs in a recognised CI system, so a long wait is shown in its log.
     pub ci: bool,
 }
 
-/// The form of events.
+/// Format of the lines on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

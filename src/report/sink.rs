@@ -1,155 +1,164 @@
-//! Where the report goes, and how it gets there: at the very end, and without waiting for ever.
+//! Writes the report to its target: at the very end of the run, and for a limited time.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
 use nix::unistd::{AccessFlags, access};
+
+use distlock_core::duration::show;
 
 use super::target::Target;
 use crate::sys::process;
-use distlock_core::duration;
 
-/// A pipe that nobody reads, or a disk, may keep the end waiting for this long.
-const LONGEST: Duration = Duration::from_secs(5);
-/// The kernel follows no more links than this either.
-const MOST_LINKS: usize = 40;
+/// Limit on the time for which a pipe without a reader, or a disk, can block the end of distlock.
+const MAX_WRITE: Duration = Duration::from_secs(5);
 
-/// A target that was made ready.
+/// A prepared target.
 #[derive(Debug)]
 pub(super) enum Sink {
-    /// A plain file, which appears complete or not at all.
+    /// A regular file, which is replaced as a whole.
     Replace(PathBuf),
-    /// A device or a pipe: it stays what it is, and is written to.
-    Through(PathBuf),
-    /// A descriptor that is ours now, or our own copy of a standard one.
+    /// A device or FIFO, which is opened and written to.
+    Open(PathBuf),
+    /// A descriptor that only this process holds, or a duplicate of a standard one.
     Descriptor(OwnedFd),
 }
 
 impl Sink {
-    /// Removes the file of an earlier run and makes sure that another can take its place, or takes the descriptor away
-    /// from the command. Call it before the inherited descriptors are counted.
-    ///
-    /// # Errors
-    ///
-    /// Why a report could not be written there, or an old one would stay and be taken for this run's.
+    /// Removes the report of an earlier run and checks that a new one can be created, or takes the descriptor from the
+    /// command. Call it before [`process::Inherited::capture`].
     pub(super) fn open(target: &Target) -> Result<Self, String> {
         match target {
             Target::Descriptor(fd) => descriptor(*fd),
-            Target::File(path) => match follow(path)? {
-                End::Descriptor(fd) => descriptor(fd),
-                End::Path(path) => file(path),
+            Target::File(path) => match named_descriptor(path) {
+                Some(fd) => descriptor(fd),
+                None => file(path),
             },
         }
     }
 
-    /// The descriptor that no other process is to hold.
+    /// Returns the descriptor that only the supervisor may hold.
     #[must_use]
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::Descriptor(fd) => Some(fd.as_raw_fd()),
-            Self::Replace(_) | Self::Through(_) => None,
+            Self::Replace(_) | Self::Open(_) => None,
         }
     }
 
-    /// Writes the text, or gives it up after [`LONGEST`]: the thread that does it may block, this one does not. The
-    /// descriptor is everybody's who inherited it, so it cannot be told not to block.
-    ///
-    /// # Errors
-    ///
-    /// Why there is no report.
+    /// Writes the text, or gives up after [`MAX_WRITE`]. A thread writes, because the descriptor may block: `O_NONBLOCK`
+    /// would affect every process that inherited it.
     pub(super) fn write(self, text: String) -> Result<(), String> {
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let write = move || {
-            // Nobody listens any more once it took too long.
-            let _ = tell.send(self.put(text.as_bytes()));
+            // The receiver is gone if the time was over.
+            let _ = sender.send(self.write_blocking(text.as_bytes()));
         };
         let thread = thread::Builder::new().name("report".to_owned()).spawn(write);
-        match thread.map(|_| told.recv_timeout(LONGEST)) {
+        match thread.map(|_| receiver.recv_timeout(MAX_WRITE)) {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) | Err(error) => Err(error.to_string()),
-            Ok(Err(_)) => Err(format!("it was not taken within {}", duration::show(LONGEST))),
+            Ok(Err(_)) => Err(format!("timed out after {}", show(MAX_WRITE))),
         }
     }
 
-    fn put(self, text: &[u8]) -> io::Result<()> {
+    fn write_blocking(self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Descriptor(fd) => File::from(fd).write_all(text),
-            // What is a plain file by now is not ours to cut.
-            Self::Through(path) => OpenOptions::new().append(true).open(path)?.write_all(text),
+            // Append, so that a regular file that has replaced the device is not truncated.
+            Self::Open(path) => OpenOptions::new().append(true).open(path)?.write_all(text),
             Self::Replace(path) => replace(&path, text),
         }
     }
 }
 
-/// What a path leads to.
-enum End {
-    /// A descriptor of this process.
-    Descriptor(RawFd),
-    /// Anything else, or nothing yet.
-    Path(PathBuf),
-}
-
-/// Follows links by hand: the file behind one is replaced, not the link, whether or not it exists by now. And
-/// `/dev/stdout` is a link to a name that means another file once this process has another standard output.
-fn follow(path: &Path) -> Result<End, String> {
-    let own = fs::canonicalize("/proc/self/fd");
-    let mut at = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        let beside = at.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let among_own = own.as_ref().is_ok_and(|own| fs::canonicalize(beside).is_ok_and(|beside| beside == *own));
-        let number = at.file_name().filter(|_| among_own).and_then(|name| name.to_str()?.parse().ok());
-        if let Some(fd) = number {
-            return Ok(End::Descriptor(fd));
-        }
-        match fs::read_link(&at) {
-            Ok(target) => at = beside.join(target),
-            Err(_) => return Ok(End::Path(at)),
+/// Returns the descriptor that `path` names by its spelling. Opened as a file at the end of the run it would mean another
+/// one, because the supervisor closes the inherited descriptors.
+fn named_descriptor(path: &Path) -> Option<RawFd> {
+    match path.to_str()? {
+        "/dev/stdout" => Some(1),
+        "/dev/stderr" => Some(2),
+        path => {
+            let number = path.strip_prefix("/dev/fd/").or(path.strip_prefix("/proc/self/fd/"))?;
+            number.parse().ok().filter(|fd| *fd >= 0)
         }
     }
-    Err(format!("{}: too many links", path.display()))
 }
 
-/// The standard ones are the command's as well, so we write to a copy; others are taken away from it.
+/// Takes a descriptor from the command, or duplicates a standard one, which the command needs too.
 fn descriptor(fd: RawFd) -> Result<Sink, String> {
-    let ours = if fd <= 2 { process::copy(fd) } else { process::claim(fd) };
-    ours.map(Sink::Descriptor).map_err(|error| format!("descriptor {fd} cannot be written to: {error}"))
+    let owned = if fd <= 2 { process::duplicate(fd) } else { process::take_inherited(fd) };
+    owned.map(Sink::Descriptor).map_err(|error| format!("descriptor {fd} cannot be written to: {error}"))
 }
 
-fn file(path: PathBuf) -> Result<Sink, String> {
+fn file(path: &Path) -> Result<Sink, String> {
     let cannot = |what: &str, error: &io::Error| format!("cannot {what} {}: {error}", path.display());
-    match fs::symlink_metadata(&path).map(|known| known.file_type()) {
-        Ok(kind) if kind.is_dir() => return Err(format!("{} is a directory", path.display())),
-        Ok(kind) if kind.is_socket() => return Err(format!("{} is a socket", path.display())),
-        Ok(kind) if !kind.is_file() => {
-            access(&path, AccessFlags::W_OK).map_err(|error| cannot("write to", &error.into()))?;
-            return Ok(Sink::Through(path));
+    let is_link = path.is_symlink();
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound && is_link => {
+            return Err(format!("{} is a symbolic link to a file that does not exist", path.display()));
         }
-        Ok(_) => fs::remove_file(&path).map_err(|error| cannot("replace", &error))?,
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(cannot("reach", &error)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_draft(path, &[]).and_then(fs::remove_file).map_err(|error| cannot("create", &error))?;
+            return Ok(Sink::Replace(path.to_owned()));
+        }
+        Err(error) => return Err(cannot("access", &error)),
+    };
+    // The file that a link leads to is replaced, not the link.
+    let target =
+        if is_link { fs::canonicalize(path).map_err(|error| cannot("resolve", &error))? } else { path.to_owned() };
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Err(format!("{} is a directory", path.display()));
     }
-    // Better to learn of it now than when the job is done.
-    let tried = draft(&path).and_then(|draft| File::create_new(&draft).and_then(|_| fs::remove_file(&draft)));
-    tried.map_err(|error| cannot("create", &error))?;
-    Ok(Sink::Replace(path))
+    if kind.is_socket() {
+        return Err(format!("{} is a socket", path.display()));
+    }
+    if !kind.is_file() {
+        access(&target, AccessFlags::W_OK).map_err(|error| cannot("write to", &error.into()))?;
+        return Ok(Sink::Open(target));
+    }
+    if is_link && is_standard_stream(&metadata) {
+        return Err(format!("{} leads to a standard stream; use /dev/stdout or /dev/stderr", path.display()));
+    }
+    let draft = create_draft(&target, &[]).map_err(|error| cannot("create", &error))?;
+    // An old report must not be taken for this run's. Behind a link an empty file replaces it, because a run that is killed
+    // must not leave a dangling link, which the next run would refuse.
+    let replaced = if is_link {
+        fs::rename(&draft, &target)
+    } else {
+        fs::remove_file(&target).and_then(|()| fs::remove_file(&draft))
+    };
+    replaced.inspect_err(|_| drop(fs::remove_file(&draft))).map_err(|error| cannot("replace", &error))?;
+    Ok(Sink::Replace(target))
 }
 
-/// A name beside `path` that nothing else has.
-fn draft(path: &Path) -> io::Result<PathBuf> {
-    Ok(path.with_file_name(format!(".distlock-report-{:016x}", getrandom::u64().map_err(io::Error::other)?)))
+/// Returns whether stdout or stderr is this file.
+fn is_standard_stream(file: &fs::Metadata) -> bool {
+    let is_same = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino) == (file.dev(), file.ino());
+    fstat(io::stdout()).is_ok_and(is_same) || fstat(io::stderr()).is_ok_and(is_same)
 }
 
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let draft = draft(path)?;
-    let written =
-        File::create_new(&draft).and_then(|mut file| file.write_all(text)).and_then(|()| fs::rename(&draft, path));
-    written.inspect_err(|_| drop(fs::remove_file(&draft)))
+    let draft = create_draft(path, text)?;
+    fs::rename(&draft, path).inspect_err(|_| drop(fs::remove_file(&draft)))
+}
+
+/// Writes `text` to a new file beside `path` and returns its path.
+fn create_draft(path: &Path, text: &[u8]) -> io::Result<PathBuf> {
+    let random = getrandom::u64().map_err(io::Error::other)?;
+    let draft = path.with_file_name(format!(".distlock-report-{random:016x}"));
+    let mut file = File::create_new(&draft)?;
+    file.write_all(text).inspect_err(|_| drop(fs::remove_file(&draft)))?;
+    Ok(draft)
 }
 
 #[cfg(test)]
@@ -163,59 +172,61 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_at_the_start_and_comes_whole_at_the_end() {
+    fn file_is_removed_at_start_and_complete_at_end() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("report.json");
         fs::write(&path, "old").expect("a file");
-        let sink = Sink::open(&Target::File(path.clone())).expect("a file can be reported to");
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing is there while it runs");
+        let sink = Sink::open(&Target::File(path.clone())).expect("a valid target");
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "no file exists during the run");
         sink.write("new\n".to_owned()).expect("a report");
         assert_eq!(fs::read_to_string(&path).expect("a file"), "new\n");
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "nothing else is left");
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "no other file is left");
     }
 
     #[test]
-    fn where_none_can_appear_is_refused_at_the_start() {
+    fn impossible_target_is_refused_at_start() {
         let dir = tempfile::tempdir().expect("a directory");
         let plain = dir.path().join("plain");
         fs::write(&plain, "").expect("a file");
-        let around = dir.path().join("around");
-        symlink(&around, &around).expect("a link");
-        // /proc/version is a plain file that nobody can remove, and /proc takes no new ones.
-        let unfit = [dir.path().join("missing/r"), dir.path().into(), plain.join("r"), around];
-        for path in unfit.into_iter().chain(["/proc/version", "/proc/r"].map(Into::into)) {
+        let circular = dir.path().join("circular");
+        symlink(&circular, &circular).expect("a link");
+        // /proc/version is a regular file that cannot be removed, and no file can be created in /proc.
+        let impossible = [dir.path().join("missing/r"), dir.path().into(), plain.join("r"), circular];
+        for path in impossible.into_iter().chain(["/proc/version", "/proc/r"].map(Into::into)) {
             assert!(Sink::open(&Target::File(path.clone())).is_err(), "{}", path.display());
         }
     }
 
     #[test]
-    fn the_file_behind_a_link_is_replaced_and_the_link_stays() {
+    fn file_behind_a_link_is_replaced() {
         let dir = tempfile::tempdir().expect("a directory");
-        let link = dir.path().join("link");
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         symlink("real", &link).expect("a link");
-        // The first time there is no such file yet.
-        for _ in 0..2 {
-            report_to(&link).expect("a report");
-            assert_eq!(fs::read_to_string(dir.path().join("real")).expect("a file"), "new\n");
-            assert!(link.is_symlink());
-        }
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 2);
+        assert!(report_to(&link).is_err_and(|error| error.contains("does not exist")));
+        fs::write(&real, "old").expect("a file");
+        let sink = Sink::open(&Target::File(link.clone())).expect("a valid target");
+        assert_eq!(fs::read_to_string(&real).expect("a file"), "", "an old report is not left");
+        sink.write("new\n".to_owned()).expect("a report");
+        assert_eq!(fs::read_to_string(&real).expect("a file"), "new\n");
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 2, "no other file is left");
     }
 
     #[test]
-    fn devices_stay_what_they_are() {
+    fn device_is_written_to() {
         let dir = tempfile::tempdir().expect("a directory");
         report_to(Path::new("/dev/null")).expect("a report");
         symlink("/dev/full", dir.path().join("full")).expect("a link");
-        assert!(report_to(&dir.path().join("full")).is_err_and(|why| why.contains("space")));
+        assert!(report_to(&dir.path().join("full")).is_err_and(|error| error.contains("space")));
     }
 
     #[test]
-    fn names_of_descriptors_are_the_descriptors() {
-        for name in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/../dev/stdout"] {
-            assert!(matches!(follow(Path::new(name)), Ok(End::Descriptor(1))), "{name}");
+    fn descriptors_are_recognised_by_spelling() {
+        for (path, fd) in [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/17", 17), ("/proc/self/fd/1", 1)] {
+            assert_eq!(named_descriptor(Path::new(path)), Some(fd), "{path}");
         }
-        assert!(matches!(follow(Path::new("/dev/fd/17")), Ok(End::Descriptor(17))));
-        assert!(matches!(follow(Path::new("1")), Ok(End::Path(_))));
+        for path in ["1", "fd/1", "/dev/fd/", "/dev/fd/x", "/dev/fd/-1", "/dev/null"] {
+            assert_eq!(named_descriptor(Path::new(path)), None, "{path}");
+        }
     }
 }

@@ -1,35 +1,28 @@
-//! Where the report of `--report` goes.
+//! The value of `--report`.
 
 use std::ffi::OsStr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The value of `--report`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// A file.
     File(PathBuf),
-    /// An inherited descriptor, 3 or more.
+    /// An inherited descriptor, 3 or greater.
     Descriptor(RawFd),
 }
 
 impl Target {
-    /// Reads `FILE` or `fd:N`.
-    ///
-    /// # Errors
-    ///
-    /// Why it is neither, to follow the name of the option.
+    /// Parses `FILE` or `fd:N`. An error continues a message that starts with the name of the option.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, String> {
         match text.as_bytes().strip_prefix(b"fd:") {
             None if text.is_empty() => Err("is empty; give a FILE, or fd:N".to_owned()),
             None => Ok(Self::File(text.into())),
             Some(number) => {
                 let number = str::from_utf8(number).ok().and_then(|number| number.parse().ok());
-                number
-                    .filter(|number| *number >= 3)
-                    .map(Self::Descriptor)
-                    .ok_or_else(|| format!("`{}` names no descriptor from 3 up, such as fd:3", text.to_string_lossy()))
+                number.filter(|number| *number >= 3).map(Self::Descriptor).ok_or_else(|| {
+                    format!("`{}` is not a descriptor; give 3 or greater, as in fd:3", text.to_string_lossy())
+                })
             }
         }
     }
@@ -40,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_a_file_or_a_descriptor_that_is_no_standard_one() {
+    fn target_is_a_file_or_a_descriptor_from_3() {
         let parse = |text: &str| Target::parse(OsStr::new(text));
         assert_eq!(parse("a/b.json"), Ok(Target::File("a/b.json".into())));
         assert_eq!(parse("./fd:3"), Ok(Target::File("./fd:3".into())));

@@ -1,139 +1,138 @@
-//! What is shown while the lock is waited for: one live line on a terminal, a plain line now and then in a CI. Pure: the
-//! moments come from outside.
+//! The wait for the lock as the user sees it: a live line on a terminal, an occasional line in the log of a CI system.
+//! Pure: times are passed in.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::output::{Format, Output};
+use distlock_core::duration::show_rounded;
 use distlock_core::outcome::Queue;
 use distlock_core::record::Record;
 use distlock_core::time::Instant;
 
-/// A live line is drawn no more often than this.
-const REDRAW: Duration = Duration::from_secs(1);
-/// A log is told this often that the wait goes on.
-const REPEAT: Duration = Duration::from_secs(60);
+use super::output::{Format, Output};
 
-/// How much is shown without being asked for.
+/// Minimum interval between two redraws of a live line.
+const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval between two lines in a log.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How the wait is shown if the user did not ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// One line, redrawn in place.
     Live,
     /// Lines in a log.
     Log,
-    /// Nothing.
     Silent,
 }
 
 impl Mode {
-    /// What suits this output; `terminal`: one that a live line can be drawn on.
+    /// Returns the mode for this output. `can_redraw` says whether stderr is a terminal on which a line can be redrawn.
     #[must_use]
-    pub(super) fn of(output: Output, terminal: bool) -> Self {
+    pub(super) fn of(output: Output, can_redraw: bool) -> Self {
         match output {
             Output { quiet: true, .. } => Self::Silent,
             Output { ci: true, .. } => Self::Log,
-            Output { format: Format::Text, .. } if terminal => Self::Live,
+            Output { format: Format::Text, .. } if can_redraw => Self::Live,
             _ => Self::Silent,
         }
     }
 }
 
-/// What is to be shown.
+/// A line about the wait.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Shown {
+pub(super) struct WaitingLine {
     /// For people.
     pub text: String,
-    /// For machines.
+    /// For programs.
     pub fields: Value,
 }
 
-/// The wait, as far as it is shown.
+/// The current wait, if any.
 #[derive(Debug)]
 pub(super) struct Waiting {
     mode: Mode,
     queue: Option<Queue>,
-    begun: Option<Instant>,
-    /// When this holder was seen to follow another.
-    followed: Option<Timestamp>,
-    due: Option<Instant>,
-    last: Option<Instant>,
+    begun_at: Option<Instant>,
+    /// When this holder was observed to replace another one.
+    holder_changed_at: Option<Timestamp>,
+    due_at: Option<Instant>,
+    last_shown_at: Option<Instant>,
 }
 
 impl Waiting {
-    /// Nobody waits yet.
     #[must_use]
     pub(super) fn new(mode: Mode) -> Self {
-        Self { mode, queue: None, begun: None, followed: None, due: None, last: None }
+        Self { mode, queue: None, begun_at: None, holder_changed_at: None, due_at: None, last_shown_at: None }
     }
 
-    /// How it is shown.
     #[must_use]
     pub(super) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Somebody else is first.
-    pub(super) fn learn(&mut self, queue: Queue, now: Instant, wall: Timestamp) {
-        let change = self.queue.as_ref().is_none_or(|known| holder(known) != holder(&queue));
-        if change {
-            self.followed = self.queue.is_some().then_some(wall);
+    /// Records the new state of the queue.
+    pub(super) fn update(&mut self, queue: Queue, now: Instant, wall: Timestamp) {
+        let holder_changed = self.queue.as_ref().is_none_or(|old| holder_key(old) != holder_key(&queue));
+        if holder_changed {
+            self.holder_changed_at = self.queue.is_some().then_some(wall);
         }
-        // Between two holders there may be nobody for a moment, which is no news.
-        let news = change && (self.queue.is_none() || queue.holder.is_some() || queue.lock_delay);
-        self.begun = self.begun.or(Some(now));
+        // Between two holders the lock may be free for a moment, which is not worth a line.
+        let worth_a_line = holder_changed && (self.queue.is_none() || queue.holder.is_some() || queue.lock_delay);
+        self.begun_at = self.begun_at.or(Some(now));
         self.queue = Some(queue);
         match self.mode {
-            Mode::Live => self.due = Some(self.last.map_or(now, |last| now.max(last + REDRAW))),
-            Mode::Log if news => self.due = Some(now),
+            Mode::Live => self.due_at = Some(self.last_shown_at.map_or(now, |last| now.max(last + REDRAW_INTERVAL))),
+            Mode::Log if worth_a_line => self.due_at = Some(now),
             Mode::Log | Mode::Silent => {}
         }
     }
 
-    /// The wait is over.
+    /// Ends the wait.
     pub(super) fn end(&mut self) {
         *self = Self::new(self.mode);
     }
 
-    /// When [`Waiting::show`] has something next.
+    /// Returns when [`Waiting::next_line`] returns a line next.
     #[must_use]
     pub(super) fn wake(&self) -> Option<Instant> {
-        self.due
+        self.due_at
     }
 
-    /// What is to be shown now.
-    pub(super) fn show(&mut self, now: Instant, wall: Timestamp) -> Option<Shown> {
-        let queue = self.queue.as_ref().filter(|_| self.due.is_some_and(|due| now >= due))?;
-        let fields = fields(queue);
-        let mut text = sentence(queue, self.followed, wall);
-        let pause = if self.mode == Mode::Live { REDRAW } else { REPEAT };
-        if self.mode == Mode::Log && self.last.is_some() {
-            let waited = self.begun.map_or(Duration::ZERO, |begun| now.since(begun));
-            text += &format!(" (after {})", human(waited));
+    /// Returns the line that is due now, if any.
+    pub(super) fn next_line(&mut self, now: Instant, wall: Timestamp) -> Option<WaitingLine> {
+        let queue = self.queue.as_ref().filter(|_| self.due_at.is_some_and(|due_at| now >= due_at))?;
+        let fields = queue_fields(queue);
+        let mut text = sentence(queue, self.holder_changed_at, wall);
+        let interval = if self.mode == Mode::Live { REDRAW_INTERVAL } else { LOG_INTERVAL };
+        if self.mode == Mode::Log && self.last_shown_at.is_some() {
+            let waited = self.begun_at.map_or(Duration::ZERO, |begun_at| now.since(begun_at));
+            text += &format!(" (after {})", show_rounded(waited));
         }
-        (self.last, self.due) = (Some(now), Some(now + pause));
-        Some(Shown { text, fields })
+        (self.last_shown_at, self.due_at) = (Some(now), Some(now + interval));
+        Some(WaitingLine { text, fields })
     }
 }
 
-/// What machines are told of the queue; what is unknown is null.
+/// Returns the queue as JSON fields; unknown ones are null.
 #[must_use]
-pub(super) fn fields(queue: &Queue) -> Value {
-    json!({ "holder": queue.holder.as_ref().map(known), "ahead": queue.ahead, "lock_delay": queue.lock_delay })
+pub(super) fn queue_fields(queue: &Queue) -> Value {
+    json!({ "holder": queue.holder.as_ref().map(record_fields), "ahead": queue.ahead, "lock_delay": queue.lock_delay })
 }
 
-/// What a record tells. One that another tool wrote has little of it.
-fn known(holder: &Record) -> Value {
+/// Returns a record as JSON fields. The records of other tools leave most of them empty.
+fn record_fields(holder: &Record) -> Value {
     let Record { id, tool, host, user, pid, command, message, url, since, acquired, stop: _ } = holder;
-    let said = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     json!({
-        "id": said(id),
-        "tool": said(tool),
-        "host": said(host),
-        "user": said(user),
+        "id": non_empty(id),
+        "tool": non_empty(tool),
+        "host": non_empty(host),
+        "user": non_empty(user),
         "pid": pid,
-        "command": said(command),
+        "command": non_empty(command),
         "message": message,
         "url": url,
         "since": since,
@@ -141,49 +140,41 @@ fn known(holder: &Record) -> Value {
     })
 }
 
-/// Who holds the lock, told apart from others as well as the record allows.
-fn holder(queue: &Queue) -> Option<(&str, Option<&String>, Option<u32>)> {
+/// Returns what distinguishes one holder from another, as far as the record allows.
+fn holder_key(queue: &Queue) -> Option<(&str, Option<&String>, Option<u32>)> {
     queue.holder.as_ref().map(|holder| (holder.id.as_str(), holder.since.as_ref(), holder.pid))
 }
 
-/// The place in the queue, who holds the lock, for how long, and why: the most important first, since the end may not fit.
-/// `followed` is when the holder was seen to follow another.
-fn sentence(queue: &Queue, followed: Option<Timestamp>, wall: Timestamp) -> String {
-    let place = queue.ahead.map(|ahead| if queue.lock_delay { ahead + 1 } else { ahead.max(1) });
-    let place = place.map_or(String::new(), |place| format!(" at place {place}"));
-    let rest = match &queue.holder {
-        _ if queue.lock_delay => ": a lock-delay has to pass".to_owned(),
-        Some(holder) => format!(": held by {}{}{}", holder.who(), age(holder, followed, wall), why(holder)),
+/// Returns the position in the queue, the holder, since when it holds the lock, and why. The most important comes first,
+/// because the end may be cut.
+fn sentence(queue: &Queue, holder_changed_at: Option<Timestamp>, wall: Timestamp) -> String {
+    let position = queue.ahead.map(|ahead| if queue.lock_delay { ahead + 1 } else { ahead.max(1) });
+    let position = position.map_or(String::new(), |position| format!(" at position {position}"));
+    let reason = match &queue.holder {
+        _ if queue.lock_delay => ": the lock-delay must end first".to_owned(),
+        Some(holder) => {
+            format!(": held by {}{}{}", holder.summary(), age(holder, holder_changed_at, wall), purpose(holder))
+        }
         None => String::new(),
     };
-    format!("waiting{place}{rest}")
+    format!("waiting{position}{reason}")
 }
 
-/// For how long the lock has been held. A record may tell only when its author began to wait, which may be long before.
-fn age(holder: &Record, followed: Option<Timestamp>, wall: Timestamp) -> String {
-    let moment = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
-    let began = || moment(&holder.since).into_iter().chain(followed).max();
-    let Some(since) = moment(&holder.acquired).or_else(began) else { return String::new() };
-    // Another host's clock may be ahead.
+/// Returns for how long the lock has been held. Some records contain only when their author began to wait, which may be long
+/// before it acquired the lock.
+fn age(holder: &Record, holder_changed_at: Option<Timestamp>, wall: Timestamp) -> String {
+    let parse = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+    let waiting_since = || parse(&holder.since).into_iter().chain(holder_changed_at).max();
+    let Some(since) = parse(&holder.acquired).or_else(waiting_since) else { return String::new() };
+    // The clock of another host may be ahead.
     let age = Duration::try_from(wall.duration_since(since)).unwrap_or(Duration::ZERO);
-    format!(" for {}", human(age))
+    // Whole seconds: the clocks of two hosts differ.
+    format!(" for {}", show_rounded(Duration::from_secs(age.as_secs())))
 }
 
-fn why(holder: &Record) -> String {
+fn purpose(holder: &Record) -> String {
     let parts: Vec<_> = holder.message.iter().chain(&holder.url).map(String::as_str).collect();
     if parts.is_empty() { String::new() } else { format!(": {}", parts.join(" ")) }
-}
-
-/// A duration in its two greatest units.
-fn human(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
-        (0, ..) => format!("{hours}h {minutes}m"),
-        _ => format!("{days}d {hours}h"),
-    }
 }
 
 #[cfg(test)]
@@ -214,92 +205,83 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_the_place_who_for_how_long_and_why() {
+    fn line_shows_position_holder_age_and_purpose() {
         let line = sentence(&held_by("ann", wall(0)), None, wall(192));
-        assert_eq!(line, "waiting at place 1: held by ann@web1 pid 12 (backup.sh) for 3m 12s: nightly https://ci/7");
-        // One who waited as well does not hold it for longer than it was seen to.
+        assert_eq!(line, "waiting at position 1: held by ann@web1 pid 12 (backup.sh) for 3m12s: nightly https://ci/7");
+        // A holder that was a waiter before has held the lock since the change was observed.
         assert!(sentence(&held_by("ann", wall(0)), Some(wall(190)), wall(192)).contains(" for 2s: "));
-        let mut told = held_by("ann", wall(0));
-        told.holder.as_mut().expect("a holder").acquired = Some(wall(182).to_string());
-        assert!(sentence(&told, Some(wall(190)), wall(192)).contains(" for 10s: "), "the record knows best");
-        // Clocks differ.
+        let mut acquired = held_by("ann", wall(0));
+        acquired.holder.as_mut().expect("a holder").acquired = Some(wall(182).to_string());
+        assert!(sentence(&acquired, Some(wall(190)), wall(192)).contains(" for 10s: "), "the record has precedence");
+        // The holder's clock is ahead.
         assert!(sentence(&held_by("ann", wall(500)), None, wall(192)).contains(" for 0s: "));
     }
 
     #[test]
-    fn what_is_not_known_is_left_out() {
+    fn unknown_facts_are_left_out() {
         assert_eq!(sentence(&Queue::default(), None, wall(0)), "waiting");
         let foreign = Queue { holder: Some(Record::default()), ..Queue::default() };
         assert_eq!(sentence(&foreign, None, wall(0)), "waiting: held by an unknown holder");
         let delay = Queue { ahead: Some(1), holder: None, lock_delay: true };
-        assert_eq!(sentence(&delay, None, wall(0)), "waiting at place 2: a lock-delay has to pass");
+        assert_eq!(sentence(&delay, None, wall(0)), "waiting at position 2: the lock-delay must end first");
     }
 
     #[test]
-    fn machines_are_told_of_the_holder_field_by_field() {
-        let told = fields(&held_by("ann", wall(0)));
-        assert_eq!((&told["holder"]["user"], &told["holder"]["pid"]), (&json!("ann"), &json!(12)));
-        let foreign = fields(&Queue { holder: Some(Record::default()), ..Queue::default() });
+    fn holder_has_one_json_field_per_fact() {
+        let known = queue_fields(&held_by("ann", wall(0)));
+        assert_eq!((&known["holder"]["user"], &known["holder"]["pid"]), (&json!("ann"), &json!(12)));
+        let foreign = queue_fields(&Queue { holder: Some(Record::default()), ..Queue::default() });
         assert_eq!(foreign["holder"].as_object().map(|holder| holder.values().all(Value::is_null)), Some(true));
         assert_eq!(foreign["holder"].as_object().map(serde_json::Map::len), Some(10));
-        assert_eq!(fields(&Queue::default())["holder"], Value::Null);
+        assert_eq!(queue_fields(&Queue::default())["holder"], Value::Null);
     }
 
     #[test]
-    fn durations_have_two_units_at_most() {
-        for (seconds, shown) in
-            [(0, "0s"), (59, "59s"), (60, "1m 0s"), (3599, "59m 59s"), (7_500, "2h 5m"), (356_400, "4d 3h")]
-        {
-            assert_eq!(human(Duration::from_secs(seconds)), shown);
-        }
-    }
-
-    #[test]
-    fn a_live_line_is_redrawn_once_a_second_and_never_more_often() {
+    fn live_line_is_redrawn_once_a_second() {
         let mut waiting = Waiting::new(Mode::Live);
-        assert_eq!((waiting.wake(), waiting.show(at(0), wall(0))), (None, None));
-        waiting.learn(held_by("ann", wall(0)), at(0), wall(0));
-        assert!(waiting.show(at(0), wall(0)).is_some());
-        waiting.learn(held_by("bob", wall(0)), at(0), wall(0));
-        assert_eq!((waiting.wake(), waiting.show(at(0), wall(0))), (Some(at(1)), None));
-        assert!(waiting.show(at(1), wall(1)).is_some_and(|shown| shown.text.contains("bob")));
+        assert_eq!((waiting.wake(), waiting.next_line(at(0), wall(0))), (None, None));
+        waiting.update(held_by("ann", wall(0)), at(0), wall(0));
+        assert!(waiting.next_line(at(0), wall(0)).is_some());
+        waiting.update(held_by("bob", wall(0)), at(0), wall(0));
+        assert_eq!((waiting.wake(), waiting.next_line(at(0), wall(0))), (Some(at(1)), None));
+        assert!(waiting.next_line(at(1), wall(1)).is_some_and(|line| line.text.contains("bob")));
         assert_eq!(waiting.wake(), Some(at(2)));
         waiting.end();
         assert_eq!(waiting.wake(), None);
     }
 
     #[test]
-    fn a_log_is_told_of_the_start_of_new_holders_and_every_minute() {
+    fn log_shows_start_new_holders_and_every_minute() {
         let mut waiting = Waiting::new(Mode::Log);
-        waiting.learn(held_by("ann", wall(0)), at(0), wall(0));
-        assert!(waiting.show(at(0), wall(0)).is_some_and(|shown| !shown.text.contains("after")));
-        // A place that moved is worth no line.
-        waiting.learn(Queue { ahead: Some(2), ..held_by("ann", wall(0)) }, at(5), wall(5));
-        assert_eq!((waiting.wake(), waiting.show(at(59), wall(59))), (Some(at(60)), None));
-        assert!(waiting.show(at(60), wall(60)).is_some_and(|shown| shown.text.ends_with("(after 1m 0s)")));
-        waiting.learn(Queue { holder: None, ..held_by("ann", wall(0)) }, at(69), wall(69));
-        assert_eq!(waiting.show(at(69), wall(69)), None);
-        waiting.learn(held_by("bob", wall(0)), at(70), wall(70));
-        assert!(waiting.show(at(70), wall(70)).is_some_and(|shown| shown.text.contains("bob@web1")));
+        waiting.update(held_by("ann", wall(0)), at(0), wall(0));
+        assert!(waiting.next_line(at(0), wall(0)).is_some_and(|line| !line.text.contains("after")));
+        // A changed position is not worth a line.
+        waiting.update(Queue { ahead: Some(2), ..held_by("ann", wall(0)) }, at(5), wall(5));
+        assert_eq!((waiting.wake(), waiting.next_line(at(59), wall(59))), (Some(at(60)), None));
+        assert!(waiting.next_line(at(60), wall(60)).is_some_and(|line| line.text.ends_with("(after 1m)")));
+        waiting.update(Queue { holder: None, ..held_by("ann", wall(0)) }, at(69), wall(69));
+        assert_eq!(waiting.next_line(at(69), wall(69)), None);
+        waiting.update(held_by("bob", wall(0)), at(70), wall(70));
+        assert!(waiting.next_line(at(70), wall(70)).is_some_and(|line| line.text.contains("bob@web1")));
         assert_eq!(waiting.wake(), Some(at(130)));
     }
 
     #[test]
-    fn a_silent_wait_wakes_nobody() {
+    fn silent_wait_never_wakes() {
         let mut waiting = Waiting::new(Mode::Silent);
-        waiting.learn(held_by("ann", wall(0)), at(0), wall(0));
-        assert_eq!((waiting.wake(), waiting.show(at(0), wall(0))), (None, None));
+        waiting.update(held_by("ann", wall(0)), at(0), wall(0));
+        assert_eq!((waiting.wake(), waiting.next_line(at(0), wall(0))), (None, None));
     }
 
     #[test]
-    fn what_is_shown_depends_on_who_reads() {
+    fn mode_depends_on_output_and_terminal() {
         let output = Output { verbose: false, quiet: false, format: Format::Text, ci: false };
         assert_eq!(Mode::of(output, true), Mode::Live);
         assert_eq!(Mode::of(output, false), Mode::Silent);
-        for terminal in [true, false] {
-            assert_eq!(Mode::of(Output { quiet: true, ci: true, ..output }, terminal), Mode::Silent);
-            assert_eq!(Mode::of(Output { ci: true, ..output }, terminal), Mode::Log);
-            assert_eq!(Mode::of(Output { format: Format::Json, ..output }, terminal), Mode::Silent);
+        for can_redraw in [true, false] {
+            assert_eq!(Mode::of(Output { quiet: true, ci: true, ..output }, can_redraw), Mode::Silent);
+            assert_eq!(Mode::of(Output { ci: true, ..output }, can_redraw), Mode::Log);
+            assert_eq!(Mode::of(Output { format: Format::Json, ..output }, can_redraw), Mode::Silent);
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Reads `CLOCK_BOOTTIME` and sets timers on it.
+//! Clock and timers on `CLOCK_BOOTTIME`, which continues while the machine is suspended (rule 11).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use distlock_core::time::Instant;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::time::clock_gettime;
+
+use distlock_core::time::Instant;
 
 /// Returns the current time.
 #[must_use]
@@ -16,17 +17,17 @@ pub fn now() -> Instant {
     Instant::from_boot(time.map_or(Duration::ZERO, Into::into))
 }
 
-/// Timer on `CLOCK_BOOTTIME`: readable once its time has come, also if the machine was suspended then.
+/// Timer that becomes readable at its time, even if the machine was suspended then.
 #[derive(Debug)]
 pub(crate) struct Alarm(TimerFd);
 
 impl Alarm {
-    /// Creates an alarm that is not set.
+    /// Returns an alarm that is not set.
     pub(crate) fn new() -> nix::Result<Self> {
         TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC).map(Self)
     }
 
-    /// Sets the alarm to `at`, or disarms it. A time in the past makes it readable at once.
+    /// Sets the alarm to `at`, or disarms it. A time in the past makes it readable immediately.
     pub(crate) fn set(&self, at: Option<Instant>) -> nix::Result<()> {
         let Some(at) = at else { return self.0.unset() };
         // An expiration of zero would disarm the timer.
@@ -47,8 +48,8 @@ impl AsFd for Alarm {
     }
 }
 
-impl std::os::fd::AsRawFd for Alarm {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.0.as_fd())
+impl AsRawFd for Alarm {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
     }
 }

@@ -1,127 +1,146 @@
-//! Forking, executing and dying, and whatever else takes unsafe code: there is none elsewhere.
-#![allow(unsafe_code, reason = "fork, and code between fork and exec, cannot be had safely")]
+//! Fork, exec, signal dispositions and descriptors: all code that needs `unsafe`.
+#![allow(
+    unsafe_code,
+    reason = "fork, the code between fork and exec, and inherited descriptors have no safe interface"
+)]
 
 use std::ffi::{CString, OsString};
-use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::{fs, io, iter};
 
-use super::signals;
-use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl, open};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
-use nix::unistd::{ForkResult, Pid, fork, getpid, setpgid};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask};
+use nix::sys::stat::Mode;
+use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, setpgid};
+use tokio::io::unix::AsyncFd;
 
-/// What this process got from whoever started it, taken before anything is changed.
+use super::clock::Alarm;
+use super::signals;
+
+/// What this process inherited from its parent, recorded before anything is changed.
 #[derive(Debug)]
 pub(crate) struct Inherited {
     ignored: Vec<Signal>,
     descriptors: Vec<RawFd>,
-    /// Soft and hard, where the soft one was raised.
+    /// Soft and hard limit, if the soft one was raised.
     descriptor_limit: Option<(rlim_t, rlim_t)>,
 }
 
 impl Inherited {
-    /// Takes stock. Call it first: later there are descriptors and dispositions of our own. The limit on descriptors is
-    /// raised for this process alone; the command finds it as it was.
+    /// Records what was inherited. Call it first, before distlock opens descriptors and changes dispositions of its own.
+    /// Raises the limit on descriptors for this process; the command gets the original limit.
     #[must_use]
-    pub(crate) fn take() -> Self {
-        let ignored = signals::inherited().into_iter().filter(|signal| is_ignored(*signal)).collect();
-        Self { ignored, descriptors: open_descriptors(), descriptor_limit: raise_descriptor_limit() }
+    pub(crate) fn capture() -> Self {
+        let ignored = signals::inherited_if_ignored().into_iter().filter(|signal| is_ignored(*signal)).collect();
+        Self { ignored, descriptors: inherited_descriptors(), descriptor_limit: raise_descriptor_limit() }
     }
 
-    /// Whether this signal was to be ignored.
+    /// Returns whether `signal` was ignored at the start.
     #[must_use]
     pub(crate) fn ignores(&self, signal: Signal) -> bool {
         self.ignored.contains(&signal)
     }
 
-    /// Closes what only the command is to hold open, so that a reader of its output sees the end when the command closes
-    /// it. The standard ones become `/dev/null`, but `keep`.
+    /// Closes the inherited descriptors except `keep`, so that a reader of the command's output sees the end when the
+    /// command closes it. The standard ones become `/dev/null`.
     pub(crate) fn close(&self, keep: &[RawFd]) {
-        let null = nix::fcntl::open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty());
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         for &fd in self.descriptors.iter().filter(|fd| !keep.contains(fd)) {
             match &null {
                 // SAFETY: dup2 onto a descriptor number; nothing in this process owns 0 to 2 as an OwnedFd.
                 Ok(null) if fd <= 2 => drop(unsafe { libc::dup2(null.as_raw_fd(), fd) }),
                 Err(_) if fd <= 2 => {}
-                // SAFETY: these numbers were inherited, no object of ours owns them, and they are closed once.
+                // SAFETY: these numbers were inherited, no object of this process owns them, and they are closed once.
                 _ => drop(unsafe { libc::close(fd) }),
             }
         }
     }
 }
 
-/// Whoever guards a tree must be able to look at it, however few descriptors its command is to have.
+/// Raises the soft limit to the hard one: a guardian needs descriptors to signal the tree, however few its command gets.
 fn raise_descriptor_limit() -> Option<(rlim_t, rlim_t)> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     (soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok()).then_some((soft, hard))
 }
 
-/// The inherited descriptors. One that is close-on-exec cannot have come through an exec, so it is our own.
-fn open_descriptors() -> Vec<RawFd> {
-    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.filter(|fd| inheritable(*fd)).collect()
+fn inherited_descriptors() -> Vec<RawFd> {
+    open_descriptors().into_iter().filter(|fd| is_inherited(*fd)).collect()
 }
 
-fn inheritable(fd: RawFd) -> bool {
-    // SAFETY: the number is only used for this query, which fails when it names no open descriptor.
+fn open_descriptors() -> Vec<RawFd> {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Returns whether `fd` is open and was inherited: one that is close-on-exec cannot have passed an exec.
+fn is_inherited(fd: RawFd) -> bool {
+    // SAFETY: the number is only used for this query, which fails if it names no open descriptor.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(fd, F_GETFD).is_ok_and(|flags| !FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC))
 }
 
-/// Makes an inherited descriptor ours: no command that is started from here on gets it.
+/// Takes ownership of an inherited descriptor and makes it close-on-exec, so that the command does not get it.
 ///
 /// # Errors
 ///
-/// It is not open, not for writing, or was not inherited.
-pub(crate) fn claim(fd: RawFd) -> io::Result<OwnedFd> {
-    if !inheritable(fd) {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
+/// It is not open, not writable, or was not inherited.
+pub(crate) fn take_inherited(fd: RawFd) -> io::Result<OwnedFd> {
+    if !is_inherited(fd) {
+        return Err(Errno::EBADF.into());
     }
-    // SAFETY: it is open and came through the exec, so no object of ours owns it.
+    // SAFETY: it is open and was inherited, so no object of this process owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     fcntl(&fd, F_SETFD(FdFlag::FD_CLOEXEC))?;
-    writable(fd)
+    require_writable(fd)
 }
 
-/// A copy of a standard descriptor, which no command that is started from here on gets.
+/// Returns a close-on-exec duplicate of a standard descriptor.
 ///
 /// # Errors
 ///
-/// It is not open, or not for writing.
-pub(crate) fn copy(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: the number is only used for this call, which fails when it names no open descriptor.
-    let copy = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
-    writable(copy)
+/// It is not open, or not writable.
+pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the number is only used for this call, which fails if it names no open descriptor.
+    let duplicate = unsafe { BorrowedFd::borrow_raw(fd) }.try_clone_to_owned()?;
+    require_writable(duplicate)
 }
 
-fn writable(fd: OwnedFd) -> io::Result<OwnedFd> {
+fn require_writable(fd: OwnedFd) -> io::Result<OwnedFd> {
     let mode = OFlag::from_bits_truncate(fcntl(&fd, F_GETFL)?) & OFlag::O_ACCMODE;
-    if mode == OFlag::O_RDONLY { Err(io::Error::from_raw_os_error(libc::EBADF)) } else { Ok(fd) }
+    if mode == OFlag::O_RDONLY { Err(Errno::EBADF.into()) } else { Ok(fd) }
 }
 
-/// Closes a descriptor in a process that was forked and never uses, nor drops, its parent's object that owns it.
+/// Closes a descriptor in a forked process that never uses or drops its parent's object that owns it.
 pub(crate) fn close(fd: RawFd) {
     // SAFETY: as the caller promises.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
 }
 
-fn is_ignored(signal: Signal) -> bool {
-    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: a null new action only reads the present one into `now`, which is zeroed and large enough.
-    unsafe {
-        libc::sigaction(signal as i32, std::ptr::null(), now.as_mut_ptr()) == 0
-            && now.assume_init().sa_sigaction == libc::SIG_IGN
+/// Closes every descriptor except `keep`, in a forked process that never uses or drops its parent's objects.
+pub(crate) fn close_all_except(keep: &[RawFd]) {
+    for fd in open_descriptors().into_iter().filter(|fd| !keep.contains(fd)) {
+        // SAFETY: as the caller promises.
+        unsafe { libc::close(fd) };
     }
 }
 
-/// Forks. The child runs `child` and exits with what it returns; nothing above it on the stack runs in the child.
+fn is_ignored(signal: Signal) -> bool {
+    let mut current = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: a null new action only reads the current one into `current`, which is zeroed and large enough.
+    unsafe {
+        libc::sigaction(signal as i32, std::ptr::null(), current.as_mut_ptr()) == 0
+            && current.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Forks. The child runs `child` and exits with the code that it returns; no caller's code runs in the child.
 ///
-/// Must be called while the process has one thread only, since the child goes on to allocate.
+/// Must be called while the process has only one thread, because the child allocates.
 pub(crate) fn fork_into(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
-    // SAFETY: single-threaded here, so the child may do anything; it ends without returning.
+    // SAFETY: single-threaded here, so the child may do anything; it exits without returning.
     match unsafe { fork()? } {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
@@ -133,21 +152,21 @@ pub(crate) fn fork_into(child: impl FnOnce() -> u8) -> nix::Result<Pid> {
     }
 }
 
-/// The process group of the command.
+/// Process group of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Group {
-    /// One of its own.
+pub(crate) enum ProcessGroup {
+    /// A new group.
     Own,
-    /// This one, the supervisor's, so that the terminal takes both for one job.
+    /// The supervisor's group, so that the terminal treats both as one job.
     Shared(Pid),
-    /// The one that all inherited, and that has no number in this PID namespace: nobody can be moved to it, so nobody
-    /// leaves it, the keeper included.
+    /// The inherited group, which has no number in this PID namespace. No process can be moved to it, so none may leave it,
+    /// the keeper included.
     Unnamed,
 }
 
-impl Group {
-    /// Moves a process there; this one, if `pid` is zero.
-    fn take(self, pid: Pid) -> nix::Result<()> {
+impl ProcessGroup {
+    /// Moves `pid` to the group; zero means this process.
+    fn join(self, pid: Pid) -> nix::Result<()> {
         match self {
             Self::Own => setpgid(pid, pid),
             Self::Shared(group) => setpgid(pid, group),
@@ -156,31 +175,31 @@ impl Group {
     }
 }
 
-/// What the command gets.
+/// How to start the command.
 #[derive(Debug)]
 pub(crate) struct Spawn<'a> {
     /// Program and arguments.
     pub argv: &'a [OsString],
-    /// Variables that are set for it, and override inherited ones.
-    pub set: &'a [(&'static str, String)],
-    /// The process group that it joins.
-    pub group: Group,
-    /// A descriptor of ours that it holds open as well.
-    pub holds: Option<BorrowedFd<'a>>,
-    /// Dispositions to restore.
+    /// Variables to set, which override inherited ones.
+    pub variables: &'a [(&'static str, String)],
+    pub group: ProcessGroup,
+    /// A close-on-exec descriptor of this process that the command gets too.
+    pub passed_descriptor: Option<BorrowedFd<'a>>,
+    /// Dispositions and limits to restore.
     pub inherited: &'a Inherited,
 }
 
 impl Spawn<'_> {
-    /// Forks the command, without waiting for its program: on a slow disk that may take longer than a lease. `report`, a
-    /// close-on-exec pipe, ends when the program was executed, after an [`exec_error`] where it could not be. The command
-    /// is killed should the calling *thread* end: call it from the main one.
+    /// Forks the command without waiting for the `exec` of its program, which can take longer than a lease on a slow disk.
+    ///
+    /// `exec_status`, the write end of a close-on-exec pipe, is closed when the program was executed, after an
+    /// [`exec_error`] if that failed. The kernel kills the command when the calling *thread* ends: call it from the main one.
     ///
     /// # Errors
     ///
-    /// There is no process: none is to be had, or a word holds a zero byte.
-    pub(crate) fn start(&self, report: &OwnedFd) -> io::Result<Pid> {
-        // All that is allocated is allocated before the fork.
+    /// No process could be forked, or a word contains a zero byte.
+    pub(crate) fn start(&self, exec_status: &OwnedFd) -> io::Result<Pid> {
+        // Everything is allocated before the fork.
         let words = self.argv.iter().map(|word| CString::new(word.as_bytes())).collect::<Result<Vec<_>, _>>()?;
         let environment = self.environment()?;
         let (argv, envp) = (pointers(&words), pointers(&environment));
@@ -189,39 +208,39 @@ impl Spawn<'_> {
         }
         let parent = getpid();
         let mut before = SigSet::empty();
-        // A signal that comes before the program runs is the program's, and this process ignores what it is to heed.
+        // The keeper ignores signals that the program must get: one that arrives before the exec stays pending.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
         // SAFETY: the child makes system calls only, allocates nothing, and ends in one of them.
         let forked = unsafe { fork() };
         if matches!(forked, Ok(ForkResult::Child)) {
             let error = match self.prepare(parent) {
-                // SAFETY: both end with a null pointer, and what they point to lives above. It returns only to fail.
+                // SAFETY: both end with a null pointer, and their strings live above. It returns only on failure.
                 Ok(()) => unsafe {
                     libc::execvpe(argv[0], argv.as_ptr(), envp.as_ptr());
-                    nix::errno::Errno::last()
+                    Errno::last()
                 },
                 Err(error) => error,
             };
-            let _ = nix::unistd::write(report, &(error as i32).to_ne_bytes());
+            let _ = nix::unistd::write(exec_status, &(error as i32).to_ne_bytes());
             // SAFETY: _exit ends this process and touches nothing.
             unsafe { libc::_exit(127) }
         }
-        // Nothing from here on fails: there is a process, and the caller is to know.
+        // A failure after the fork must not hide the new process from the caller.
         let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
         let ForkResult::Parent { child: pid } = forked? else { return Err(io::ErrorKind::Other.into()) };
-        // The child does so too; here it makes sure that its group can be signalled from now on.
-        let _ = self.group.take(pid);
+        // The child does this too. Here it ensures that the group can be signalled from now on.
+        let _ = self.group.join(pid);
         Ok(pid)
     }
 
-    /// What the child does before it executes the program.
+    /// Prepares the child for the exec of the program.
     fn prepare(&self, parent: Pid) -> nix::Result<()> {
-        self.group.take(Pid::from_raw(0))?;
+        self.group.join(Pid::from_raw(0))?;
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        if nix::unistd::getppid() != parent {
-            return Err(nix::errno::Errno::ESRCH);
+        if getppid() != parent {
+            return Err(Errno::ESRCH);
         }
-        if let Some(fd) = self.holds {
+        if let Some(fd) = self.passed_descriptor {
             fcntl(fd, F_SETFD(FdFlag::empty()))?;
         }
         if let Some((soft, hard)) = self.inherited.descriptor_limit {
@@ -231,10 +250,10 @@ impl Spawn<'_> {
         Ok(())
     }
 
-    /// This process's environment, with what is set for the command.
+    /// Returns the environment of this process with the variables for the command.
     fn environment(&self) -> io::Result<Vec<CString>> {
-        let set = self.set.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let inherited = std::env::vars_os().filter(|(name, _)| !self.set.iter().any(|(set, _)| name == set));
+        let set = self.variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let inherited = std::env::vars_os().filter(|(name, _)| !self.variables.iter().any(|(set, _)| name == set));
         let word = |(name, value): (OsString, OsString)| {
             CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).map_err(io::Error::from)
         };
@@ -242,35 +261,31 @@ impl Spawn<'_> {
     }
 }
 
-/// The words as C wants them.
+/// Returns the words as a null-terminated array for C.
 fn pointers(words: &[CString]) -> Vec<*const libc::c_char> {
-    words.iter().map(|word| word.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+    words.iter().map(|word| word.as_ptr()).chain(iter::once(std::ptr::null())).collect()
 }
 
-/// A pipe for [`Spawn::start`]: the end to read, and the end for the command.
-///
-/// # Errors
-///
-/// There are too many descriptors.
-pub(crate) fn report_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
+/// Returns a pipe for [`Spawn::start`]: the read end and the write end.
+pub(crate) fn exec_status_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?)
 }
 
-/// Why the program of a command was not executed, as its report says.
+/// Parses the error that [`Spawn::start`] wrote to its pipe.
 #[must_use]
-pub(crate) fn exec_error(report: &[u8]) -> io::Error {
-    io::Error::from_raw_os_error(i32::from_ne_bytes(report.try_into().unwrap_or_default()))
+pub(crate) fn exec_error(status: &[u8]) -> io::Error {
+    io::Error::from_raw_os_error(i32::from_ne_bytes(status.try_into().unwrap_or_default()))
 }
 
-/// Every signal at its default but those ignored on purpose, and none blocked.
+/// Resets every signal to its default except `ignored`, and unblocks all.
 fn restore_signals(ignored: &[Signal]) {
     for signal in Signal::iterator() {
         let handler = if ignored.contains(&signal) { SigHandler::SigIgn } else { SigHandler::SigDfl };
         set_handler(signal, handler);
     }
-    // Real-time signals have no names; whoever started us may have had them ignored.
+    // The parent of distlock may have ignored real-time signals, which have no names.
     for signal in libc::SIGRTMIN()..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL runs no code of ours.
+        // SAFETY: SIG_DFL runs no code of this process.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
@@ -278,69 +293,53 @@ fn restore_signals(ignored: &[Signal]) {
 
 fn set_handler(signal: Signal, handler: SigHandler) {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
-    // SAFETY: SIG_DFL and SIG_IGN run no code of ours. KILL and STOP refuse, as they must.
+    // SAFETY: SIG_DFL and SIG_IGN run no code of this process. It fails for KILL and STOP, as it must.
     let _ = unsafe { sigaction(signal, &action) };
 }
 
-/// Has the kernel keep the ends of children for this process, which one that ignores SIGCHLD never hears of.
-pub(crate) fn await_children() {
+/// Resets SIGCHLD to its default. If it was ignored, the kernel would discard the exit statuses of the children.
+pub(crate) fn keep_exit_statuses() {
     set_handler(Signal::SIGCHLD, SigHandler::SigDfl);
 }
 
-/// Ignores these signals from now on.
 pub(crate) fn ignore(signals: &[Signal]) {
     for &signal in signals {
         set_handler(signal, SigHandler::SigIgn);
     }
 }
 
-/// Closes every descriptor but `keep`, in a process that was forked and owns none of the others.
-pub(crate) fn close_all_but(keep: &[RawFd]) {
-    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
-    let open: Vec<RawFd> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| !keep.contains(fd)) {
-        // SAFETY: the caller is a fork that never uses, nor drops, what its parent's objects own.
-        unsafe { libc::close(fd) };
-    }
-}
-
-/// Lets these signals do again what they usually do.
-pub(crate) fn heed(signals: &[Signal]) {
+/// Resets the disposition of these signals.
+pub(crate) fn restore_default(signals: &[Signal]) {
     for &signal in signals {
         set_handler(signal, SigHandler::SigDfl);
     }
 }
 
-/// Dies of `signal`, so that a shell sees it: its loops stop. Returns when that is impossible, as for PID 1.
-pub(crate) fn die_of(signal: Signal) {
-    // The core file that QUIT would leave would be ours, not the command's.
+/// Kills this process by `signal`, because shells stop their loops only then. Returns if that is impossible, as for PID 1.
+pub(crate) fn die_by_signal(signal: Signal) {
+    // A core file after QUIT would be distlock's, not the command's.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     set_handler(signal, SigHandler::SigDfl);
-    let _ = nix::sys::signal::kill(getpid(), signal);
-    let mut only = SigSet::empty();
-    only.add(signal);
-    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), None);
+    let _ = kill(getpid(), signal);
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals::set([signal])), None);
 }
 
-/// Stops this process by `signal`, which is shown by shells and told in their `$?`. Returns once it goes on.
-pub(crate) fn stop_by(signal: Signal) {
+/// Stops this process by `signal`, which a shell then shows and puts in `$?`. Returns when it is continued.
+pub(crate) fn stop_by_signal(signal: Signal) {
     set_handler(signal, SigHandler::SigDfl);
-    let _ = nix::sys::signal::kill(getpid(), signal);
-    let mut only = SigSet::empty();
-    only.add(signal);
-    let mut before = SigSet::empty();
-    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&only), Some(&mut before));
-    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    let _ = kill(getpid(), signal);
+    let mut mask_before = SigSet::empty();
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&signals::set([signal])), Some(&mut mask_before));
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask_before), None);
 }
 
-/// Objects that own one descriptor from their creation to their end, and never exchange it.
+/// Types that own one descriptor as long as they live and never exchange it. [`register`] relies on that.
 pub(crate) trait FixedDescriptor: AsRawFd {}
-impl FixedDescriptor for crate::sys::clock::Alarm {}
+impl FixedDescriptor for Alarm {}
 impl FixedDescriptor for nix::sys::signalfd::SignalFd {}
-impl<Out> FixedDescriptor for crate::job::link::Link<Out> {}
 
 /// Registers a descriptor with the runtime, which must be running.
-pub(crate) fn register<T: FixedDescriptor>(inner: T) -> io::Result<tokio::io::unix::AsyncFd<T>> {
-    // SAFETY: the types above keep their descriptor open and the same for as long as they live.
-    Ok(unsafe { tokio::io::unix::AsyncFd::register(inner)? })
+pub(crate) fn register<T: FixedDescriptor>(inner: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: the implementors of the trait keep their descriptor open and the same as long as they live.
+    Ok(unsafe { AsyncFd::register(inner)? })
 }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use distlock::{Backend, ConsulOptions, Endpoint, Identity, Prepared, Server as Settings, Tls, Want};
+use distlock::{Backend, ConsulOptions, Endpoint, Identity, PreparedBackend, Server as Settings, Tls, LockSpec};
 use distlock_core::outcome::{Outcome, Position, Trouble};
 use distlock_core::record::Record;
 
@@ -19,11 +19,11 @@ fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
     let endpoints = vec![Endpoint::Http { authority: server.address().to_string() }];
     let settings = Settings { endpoints, tls: Tls::default(), identity: Identity::default() };
     let prepared = match server.backend() {
-        "consul" => Prepared::Consul(settings, ConsulOptions { lock_delay: secs(1), health_checks: Vec::new() }),
-        _ => Prepared::Etcd(settings),
+        "consul" => PreparedBackend::Consul(settings, ConsulOptions { lock_delay: secs(1), health_checks: Vec::new() }),
+        _ => PreparedBackend::Etcd(settings),
     };
-    let want = Want { name: name.to_owned(), ttl: secs(10), relock: true, record: Record::default() };
-    prepared.contender(want, Rc::new(|_| ())).expect("a contender")
+    let spec = LockSpec { name: name.to_owned(), ttl: secs(10), relock: true, record: Record::default() };
+    prepared.contender(spec, Rc::new(|_| ())).expect("a contender")
 }
 
 /// Enters the queue and waits for the lock; returns the token.

@@ -48,7 +48,7 @@ fn assert_held_by_a_stranger(world: &World, name: &str, peer: Run) {
     let peer = peer.spawn();
     poll_until("the peer", secs(20), || world.path().join("held").exists());
     let busy = world.distlock().args(["--try", name, "true"]).run().assert_code(75);
-    assert!(busy.stderr.starts_with(&format!("distlock: error: {name} is held by ")), "{}", busy.describe());
+    assert!(busy.stderr.starts_with(&format!("distlock: error: {name} not acquired: held by ")), "{}", busy.describe());
     assert!(!busy.stderr.contains("the last one"), "{}", busy.describe());
     drop(peer);
 }

@@ -141,7 +141,7 @@ fn what_no_backend_can_hold_is_refused_by_all() {
         assert_refused(world, "/", "ends with a slash");
         assert_refused(world, "//", "ends with a slash");
         assert_refused(world, "", "is empty");
-        assert_refused(world, "a\nb", "cannot be printed");
+        assert_refused(world, "a\nb", "unprintable character");
     });
     let dash = World::local().distlock().args(["--", "-x", "true"]).run().assert_code(64);
     assert!(dash.stderr.contains("begins with a dash"), "{}", dash.stderr);
@@ -152,7 +152,7 @@ fn names_that_consul_lock_would_map_elsewhere_are_refused_on_consul() {
     let world = World::on(shared::consul());
     for name in ["/jobs//a", "//jobs", "/jobs/../a", "../a", "/jobs/./a", "jobs/.."] {
         assert_refused(&world, name, "`consul lock` would drop its segment");
-        assert_refused(&world, name, "hint: name it like a path");
+        assert_refused(&world, name, "hint: use a path such as");
     }
 }
 

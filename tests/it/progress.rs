@@ -58,7 +58,7 @@ fn the_live_line_tells_the_place_and_is_never_wider_than_the_terminal() {
         terminal.line(&line(world, "", &name));
         terminal.expect(START);
         let shown = terminal.expect(CLEAR);
-        assert!(shown.starts_with("waiting at place 2: held") && shown.ends_with('…'), "{shown:?}");
+        assert!(shown.starts_with("waiting at position 2: held") && shown.ends_with('…'), "{shown:?}");
         // `distlock: ` has ten columns, and the last column stays free.
         assert_eq!(shown.chars().count(), 29, "{shown:?}");
         holder.release();
@@ -136,7 +136,7 @@ fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
         let logged = wait(in_ci(world.distlock()));
         let first = told(&logged, 1);
         let pid = holder.job.pid();
-        assert!(first.starts_with("distlock: waiting at place 2: held by "), "{first}");
+        assert!(first.starts_with("distlock: waiting at position 2: held by "), "{first}");
         assert!(first.contains(&format!("pid {pid} (sh) for ")), "{first}");
         let silent = [wait(world.distlock()), wait(in_ci(world.distlock()).args(["-q"]))];
         holder.release();

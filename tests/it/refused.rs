@@ -28,7 +28,7 @@ fn mistakes_on_the_command_line_are_64_with_the_way_out() {
         (&["--ttl=-5s"], &["--ttl", "-5s", "15s"]),
         (&["--wait", "1 fortnight"], &["--wait", "fortnight", "forever"]),
         (&["--grace", ""], &["--grace", "15s"]),
-        (&["--connect-timeout", "0"], &["--connect-timeout", "longer than nothing"]),
+        (&["--connect-timeout", "0"], &["--connect-timeout", "greater than zero"]),
         (&["-E", "256"], &["--busy-exit", "256", "0 to 255"]),
         (&["--signal", "NOPE"], &["--signal", "NOPE", "TERM"]),
         (&["--on-lost", "shrug"], &["--on-lost", "shrug", "kill"]),
@@ -75,7 +75,7 @@ fn a_line_without_a_command_is_64_with_the_way_out() {
         (&["run"], "distlock NAME -- COMMAND"),
         (&["run", "x"], "distlock x -- COMMAND"),
         (&["backup"], "distlock backup -- COMMAND"),
-        (&["/x", "-n", "true"], "options stand before NAME: distlock -n /x -- COMMAND"),
+        (&["/x", "-n", "true"], "options precede NAME: distlock -n /x -- COMMAND"),
         (&["x", "true"], "to lock it: distlock x -- true"),
     ] {
         assert_usage(&world, line, &[told]);

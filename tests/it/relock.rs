@@ -235,7 +235,7 @@ fn overtaken(server: &dyn Server, still_held: bool) {
         assert_eq!(event(&job.stderr, never), None, "{}", job.describe());
     }
     let causes = event(&job.stderr, "failed").expect("seen before")["causes"].to_string();
-    assert!(causes.contains("somebody else"), "{}", job.describe());
+    assert!(causes.contains("another client"), "{}", job.describe());
     next.wait_within(lease.ttl * 4).assert_code(0);
     ledger.assert_exclusive(2);
     await_nothing_left(server, &name, &[held], lease.ttl * 3);

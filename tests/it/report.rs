@@ -340,5 +340,5 @@ fn a_pipe_that_nobody_reads_holds_up_neither_the_lock_nor_the_end() {
     println!("the next one waited {:?}", next.elapsed);
     let job = job.wait().assert_code(7);
     assert!(job.elapsed > secs(5), "the pipe was given its time: {}", job.describe());
-    assert!(job.stderr.contains("caused by: it was not taken within 5s"), "{}", job.describe());
+    assert!(job.stderr.contains("caused by: timed out after 5s"), "{}", job.describe());
 }

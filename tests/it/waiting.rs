@@ -28,7 +28,11 @@ fn a_try_of_a_held_lock_is_75_in_under_a_second() {
         assert!(tries.iter().any(|job| job.elapsed < secs(1)), "{}", tries[0].describe());
         for job in tries {
             assert_eq!(job.stdout, "");
-            assert!(job.stderr.starts_with(&format!("distlock: error: {name} is held by ")), "{}", job.stderr);
+            assert!(
+                job.stderr.starts_with(&format!("distlock: error: {name} not acquired: held by ")),
+                "{}",
+                job.stderr
+            );
             assert!(job.stderr.contains(&format!("pid {}", holder.job.pid())), "{}", job.stderr);
             assert!(job.stderr.contains("nightly run"), "{}", job.stderr);
         }

@@ -1,40 +1,36 @@
-//! Where a lock and its queue live in the key-value store.
+//! Names of the keys of one lock.
 
 use super::pair::Pair;
 use crate::error::Failure;
 
-/// The flags that tell a lock from other keys, as `consul lock` sets and demands them.
+/// Flags of a lock's key, as `consul lock` sets and requires them.
 pub const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
 
-/// The keys of one lock. The first two are shared with `consul lock` and Terraform, which overlook the others.
+/// The keys of one lock. `consul lock` and Terraform use the lock and the record, and ignore the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
-    /// The name as Consul knows it: without a leading slash.
+    /// The name without a leading slash.
     pub name: String,
-    /// The lock itself.
+    /// The lock.
     pub lock: String,
-    /// The record of who holds it, bound to the same session.
+    /// The holder's record, locked by the same session.
     pub info: String,
-    /// Prefix of the places in the queue; each is named by its session, and their creation gives the order.
+    /// Prefix of the waiters' keys. Each is named after its session; their create indexes give the order.
     pub queue: String,
 }
 
 impl Keys {
-    /// The keys of the lock `name`; refuses what `consul lock` would take for another one.
+    /// Returns the keys of the lock `name`.
+    ///
+    /// # Errors
+    ///
+    /// A usage failure with a hint, if `consul lock` would map the name to another key.
     pub fn new(name: &str) -> Result<Self, Failure> {
         let bare = name.strip_prefix('/').unwrap_or(name);
-        let refused = |why: &str| {
-            Failure::usage(format!("the name {name:?} cannot be a lock on Consul: {why}"))
-                .hint("name it like a path without a slash at its end: jobs/backup")
-        };
-        if bare.is_empty() {
-            return Err(refused("it is empty"));
-        }
-        if bare.ends_with('/') {
-            return Err(refused("it ends with a slash"));
-        }
         if let Some(segment) = bare.split('/').find(|segment| matches!(*segment, "" | "." | "..")) {
-            return Err(refused(&format!("`consul lock` would drop its segment {segment:?} and lock another key")));
+            return Err(Failure::usage(format!("the name {name:?} cannot be a lock on Consul"))
+                .because(format!("`consul lock` would drop its segment {segment:?} and lock another key"))
+                .hint("use a path such as jobs/backup"));
         }
         Ok(Self {
             name: bare.to_owned(),
@@ -44,29 +40,29 @@ impl Keys {
         })
     }
 
-    /// The place of a session in the queue.
+    /// Returns the key of the waiter with this session.
     #[must_use]
-    pub fn place(&self, session: &str) -> String {
+    pub fn waiter_key(&self, session: &str) -> String {
         format!("{}{session}", self.queue)
     }
 
-    /// Whether this is somebody's place in the queue: held by the session that it is named after. What else lies there
-    /// belongs to locks of nested names, like `NAME/.queue`.
+    /// Returns whether `pair` is a waiter's key: held by the session that it is named after. Other keys under the prefix
+    /// belong to locks with nested names, such as `NAME/.queue`.
     #[must_use]
-    pub fn is_place(&self, pair: &Pair) -> bool {
+    pub fn is_waiter(&self, pair: &Pair) -> bool {
         pair.key.strip_prefix(&self.queue).is_some_and(|session| pair.holder() == Some(session))
     }
 
-    /// Whether this was the place of a session that has ended, and released its keys instead of deleting them. No other
-    /// session will have its id.
+    /// Returns whether `pair` was the key of a waiter whose session ended and released its keys instead of deleting them.
+    /// No other session gets the same id.
     #[must_use]
-    pub fn is_litter(&self, pair: &Pair) -> bool {
-        pair.holder().is_none() && pair.key.strip_prefix(&self.queue).is_some_and(is_session)
+    pub fn is_stale(&self, pair: &Pair) -> bool {
+        pair.holder().is_none() && pair.key.strip_prefix(&self.queue).is_some_and(is_session_id)
     }
 }
 
-/// Whether it reads like a session's id, a UUID.
-fn is_session(id: &str) -> bool {
+/// Returns whether `id` has the form of a session id, a UUID.
+fn is_session_id(id: &str) -> bool {
     let lengths = id.split('-').map(str::len);
     lengths.eq([8, 4, 4, 4, 12]) && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
@@ -77,13 +73,13 @@ mod tests {
     use crate::error::Kind;
 
     #[test]
-    fn one_leading_slash_makes_no_difference() {
+    fn one_leading_slash_is_dropped() {
         assert_eq!(Keys::new("/jobs/a"), Keys::new("jobs/a"));
         assert_eq!(Keys::new("jobs/a").map(|keys| keys.lock), Ok("jobs/a/.lock".to_owned()));
     }
 
     #[test]
-    fn names_that_consul_lock_would_map_elsewhere_are_refused() {
+    fn names_that_consul_lock_maps_to_other_keys_are_refused() {
         for name in ["", "/", "//a", "a/", "a//b", "./a", "a/../b", "a/.", ".."] {
             let failure = Keys::new(name).expect_err(name);
             assert_eq!(failure.kind, Kind::Usage);
@@ -92,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_pass() {
+    fn other_names_are_accepted() {
         for name in ["a", "a b", "...", ".hidden/x", "ü/%2F?#", &"x".repeat(400)] {
             assert!(Keys::new(name).is_ok(), "{name}");
         }

@@ -1,11 +1,11 @@
-//! The holder record in `.lockinfo`: Terraform's keys and our own in one JSON object.
+//! The holder's record in `.lockinfo`: Terraform's keys and distlock's own in one JSON object.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::record::Record;
 
-/// What is written: Terraform shows the capitalised keys to those who wait.
+/// Content of `.lockinfo`. Terraform shows the capitalised keys to its users.
 #[derive(Serialize)]
 struct Lockinfo<'a> {
     #[serde(rename = "ID")]
@@ -18,7 +18,7 @@ struct Lockinfo<'a> {
     who: String,
     #[serde(rename = "Version")]
     version: &'a str,
-    /// Terraform refuses to read a record whose time it cannot parse.
+    /// Must be a valid time: Terraform refuses the record otherwise.
     #[serde(rename = "Created")]
     created: String,
     #[serde(rename = "Path")]
@@ -27,7 +27,7 @@ struct Lockinfo<'a> {
     record: &'a Record,
 }
 
-/// What Terraform wrote.
+/// Record that Terraform wrote.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Foreign {
@@ -54,11 +54,11 @@ pub fn write(name: &str, record: &Record, now: Timestamp) -> String {
         path: name,
         record,
     };
-    // Strings and numbers only: nothing in it can fail to be written.
+    // Strings and numbers cannot fail to be serialized.
     serde_json::to_string(&lockinfo).unwrap_or_default()
 }
 
-/// Reads `.lockinfo`, whoever wrote it.
+/// Parses `.lockinfo`, written by distlock or Terraform. Returns an empty record for anything else.
 #[must_use]
 pub fn read(bytes: &[u8]) -> Record {
     let record = Record::parse(bytes);
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn our_record_survives_and_terraform_finds_its_keys() {
+    fn written_record_has_the_keys_that_terraform_reads() {
         let text = write("jobs/a", &record(), Timestamp::UNIX_EPOCH);
         let read = read(text.as_bytes());
         assert!(read.acquired.is_some());
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn terraform_is_shown_by_name() {
+    fn record_of_terraform_names_its_holder() {
         let text = br#"{"ID":"1","Operation":"OperationTypeApply","Info":"","Who":"ann@ci","Version":"1.5.0",
             "Created":"2024-05-01T10:00:00.1Z","Path":"tf/state"}"#;
         let record = read(text);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_an_empty_record() {
+    fn other_values_give_an_empty_record() {
         for text in ["", "null", "7", "{", "[]", r#"{"Who":1}"#, "\u{fffd}"] {
             assert_eq!(read(text.as_bytes()), Record::default(), "{text}");
         }

@@ -4,34 +4,34 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
-/// One key and what it holds.
+/// Key with its value and what the server knows about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Pair {
-    /// Its whole name.
+    /// Full name of the key.
     pub key: String,
-    /// Base64.
+    /// The value in base64; None if it is empty.
     pub value: Option<String>,
-    /// What kind of key it is, by convention.
+    /// Kind of the key, by convention of the clients.
     pub flags: u64,
-    /// The session that holds it.
+    /// Session that holds the key; None or empty if none does.
     pub session: Option<String>,
-    /// How often a session took it, since the key came to be.
+    /// How often a session has acquired the key since its creation.
     pub lock_index: u64,
-    /// The Raft index at which it came to be.
+    /// Raft index of the creation.
     pub create_index: u64,
-    /// The Raft index of its last change.
+    /// Raft index of the last change.
     pub modify_index: u64,
 }
 
 impl Pair {
-    /// The value itself; empty when it is not what it should be.
+    /// Returns the decoded value; empty if it is not valid base64.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         self.value.as_deref().and_then(|value| BASE64_STANDARD.decode(value).ok()).unwrap_or_default()
     }
 
-    /// The session that holds it, if one does.
+    /// Returns the session that holds the key.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.session.as_deref().filter(|session| !session.is_empty())

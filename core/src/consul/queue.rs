@@ -1,14 +1,13 @@
-//! Who is next: decided from what was read, without I/O.
+//! The order of the waiters, and what a contender does next.
 //!
-//! Whoever finds the lock taken puts a key under `.queue/`, bound to its session; the order in which these keys came to
-//! be is the queue. Each waiter watches only the place before its own, so a release wakes one, not all. The first in
-//! the queue watches the lock and takes it when it is free, together with giving up its place in one transaction. A
-//! newcomer's first try reads the queue along with taking the lock; where it passed somebody it gives the lock back and
-//! queues. So nobody is passed, and a free lock that nobody waits for costs no request more.
+//! A contender that finds the lock held creates a key under `.queue/`, bound to its session; the create indexes of these
+//! keys are the order of the queue. Each waiter watches only the key before its own, so a release wakes one waiter. The
+//! first watches the lock and, when it is free, acquires it and deletes its own key in one transaction. A newcomer reads
+//! the queue in the transaction that acquires the lock; if there are waiters, it gives the lock back and joins the queue.
 //!
-//! `consul lock` and Terraform do not queue; the first in the queue loses to them gracefully. A first that does not
-//! take a free lock (it died, and its session has not expired) is passed by the next one, after [`patience`]. To notice
-//! that, a waiter whose queue does not move watches the lock itself, which costs nothing while that is held.
+//! `consul lock` and Terraform do not queue, and the first waiter can lose to them. If the waiters ahead leave a free lock
+//! (their processes died and their sessions have not expired), they are passed after [`pass_delay`]. To notice that, a
+//! waiter whose queue does not move watches the lock too, which costs no requests while the lock is held.
 
 use std::time::Duration;
 
@@ -18,80 +17,79 @@ use super::pair::Pair;
 use crate::outcome::Queue;
 use crate::record::Record;
 
-/// How long a free lock is left to the one place ahead, before it is passed.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How much longer for each further place ahead. All learn at the same time that the lock is free, so this need only
-/// exceed what a transaction takes.
-const STEP: Duration = Duration::from_millis(250);
-/// A transaction takes 64 operations.
+/// How long a free lock is left to one waiter ahead before that waiter is passed.
+const PASS_DELAY: Duration = Duration::from_secs(2);
+/// What each further waiter ahead adds. All waiters learn at the same time that the lock is free, so this only needs to
+/// exceed the duration of a transaction.
+const PASS_DELAY_STEP: Duration = Duration::from_millis(250);
+/// Most waiters that one transaction passes: it takes 64 operations.
 const MAX_PASSED: usize = 50;
 
-/// The lock and its queue as last read.
+/// The lock and its queue, as last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
+pub struct Snapshot {
     /// The lock's key.
     pub lock: Option<Pair>,
-    /// The holder's record.
+    /// The key with the holder's record.
     pub info: Option<Pair>,
-    /// The places, the first one first.
-    pub places: Vec<Pair>,
-    /// Keys of places whose session ended without them.
-    pub litter: Vec<String>,
-    /// From where to wait for the next change of the lock.
-    pub index: Option<u64>,
+    /// The waiters' keys in order.
+    pub waiters: Vec<Pair>,
+    /// Keys of waiters whose sessions have ended.
+    pub stale_keys: Vec<String>,
+    /// Raft index after which to wait for the next change of the lock.
+    pub watch_index: Option<u64>,
 }
 
 /// What a contender does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It holds the lock: its key.
+pub enum NextStep {
+    /// Nothing: it holds the lock, with this key.
     Held(Pair),
-    /// Its place is gone: somebody passed it.
+    /// Join the queue: it has no key there, or was passed.
     Join,
-    /// The key is not a lock.
+    /// Fail: the key is not a lock.
     NotALock,
-    /// It is first and the lock is free: take it.
-    Take,
-    /// It is first: wait for the lock to change.
+    /// Acquire the lock: it is free, and no waiter is ahead.
+    Acquire,
+    /// Wait for the lock to change: it is held, and no waiter is ahead.
     WatchLock,
-    /// Wait for the place ahead to vanish, for so long; then watch the lock too, lest it is left to one who died.
-    WatchPlace(Pair, Duration),
-    /// The lock is free, and those ahead have not taken it: it is left to them for so long, unless the place just ahead
-    /// vanishes.
-    Neglected(Pair, Duration),
+    /// Wait for this key of the waiter ahead to be deleted. After the duration, watch the lock too.
+    WatchPredecessor(Pair, Duration),
+    /// Wait for this key of the waiter ahead to be deleted. After the duration, pass the waiters ahead: the lock is free.
+    PassAfter(Pair, Duration),
 }
 
-impl View {
-    /// Sorts what was read under the prefixes of the lock and of the queue.
+impl Snapshot {
+    /// Sorts the keys that were read under the prefixes of the lock and of the queue.
     #[must_use]
     pub fn new(keys: &Keys, pairs: Vec<Pair>) -> Self {
-        let mut view = Self::default();
+        let mut snapshot = Self::default();
         for pair in pairs {
-            if keys.is_place(&pair) {
-                view.places.push(pair);
-            } else if keys.is_litter(&pair) {
-                view.litter.push(pair.key);
+            if keys.is_waiter(&pair) {
+                snapshot.waiters.push(pair);
+            } else if keys.is_stale(&pair) {
+                snapshot.stale_keys.push(pair.key);
             } else {
-                view.put(keys, pair);
+                snapshot.put(keys, pair);
             }
         }
-        view.places.sort_by_key(|place| place.create_index);
-        view.litter.truncate(MAX_PASSED);
-        view.index = view.lock.iter().chain(&view.info).map(|pair| pair.modify_index).max();
-        view
+        snapshot.waiters.sort_by_key(|waiter| waiter.create_index);
+        snapshot.stale_keys.truncate(MAX_PASSED);
+        snapshot.watch_index = snapshot.lock.iter().chain(&snapshot.info).map(|pair| pair.modify_index).max();
+        snapshot
     }
 
-    /// The same queue with the lock as it is now.
+    /// Returns the same queue with the lock as read later, at `watch_index`.
     #[must_use]
-    pub fn with_lock(self, keys: &Keys, pairs: Vec<Pair>, index: Option<u64>) -> Self {
-        let mut view = Self { lock: None, info: None, index, ..self };
+    pub fn with_lock(self, keys: &Keys, pairs: Vec<Pair>, watch_index: Option<u64>) -> Self {
+        let mut snapshot = Self { lock: None, info: None, watch_index, ..self };
         for pair in pairs {
-            view.put(keys, pair);
+            snapshot.put(keys, pair);
         }
-        view
+        snapshot
     }
 
-    /// Others (the locks of nested names) share the prefix.
+    /// Stores the lock's keys. Locks with nested names share the prefix and are ignored.
     fn put(&mut self, keys: &Keys, pair: Pair) {
         if pair.key == keys.lock {
             self.lock = Some(pair);
@@ -100,87 +98,87 @@ impl View {
         }
     }
 
-    /// The session that holds the lock.
+    /// Returns the session that holds the lock.
     #[must_use]
     pub fn holder(&self) -> Option<&str> {
         self.lock.as_ref().and_then(Pair::holder)
     }
 
-    /// Nobody holds anything that taking the lock needs.
+    /// Returns whether no session holds a key that an acquisition needs.
     #[must_use]
-    pub fn free(&self) -> bool {
+    pub fn is_free(&self) -> bool {
         self.holder().is_none() && self.info.as_ref().and_then(Pair::holder).is_none()
     }
 
-    /// What the contender with this session does next.
+    /// Returns what the contender with this session does next.
     #[must_use]
-    pub fn step(&self, keys: &Keys, session: &str) -> Step {
+    pub fn next_step(&self, keys: &Keys, session: &str) -> NextStep {
         if let Some(lock) = &self.lock {
             if lock.flags != LOCK_FLAGS {
-                return Step::NotALock;
+                return NextStep::NotALock;
             }
             if lock.holder() == Some(session) {
-                return Step::Held(lock.clone());
+                return NextStep::Held(lock.clone());
             }
         }
-        let Some(position) = self.position(keys, session) else { return Step::Join };
-        match (position.checked_sub(1).map(|before| &self.places[before]), self.free()) {
-            (None, true) => Step::Take,
-            (None, false) => Step::WatchLock,
-            (Some(before), true) => Step::Neglected(before.clone(), patience(position)),
-            (Some(before), false) => Step::WatchPlace(before.clone(), patience(position)),
+        let Some(ahead) = self.number_ahead(keys, session) else { return NextStep::Join };
+        match (ahead.checked_sub(1).map(|predecessor| &self.waiters[predecessor]), self.is_free()) {
+            (None, true) => NextStep::Acquire,
+            (None, false) => NextStep::WatchLock,
+            (Some(predecessor), true) => NextStep::PassAfter(predecessor.clone(), pass_delay(ahead)),
+            (Some(predecessor), false) => NextStep::WatchPredecessor(predecessor.clone(), pass_delay(ahead)),
         }
     }
 
-    /// Those ahead in the queue, who are passed by taking the lock.
+    /// Returns the waiters that this session passes if it acquires the lock.
     #[must_use]
     pub fn ahead(&self, keys: &Keys, session: &str) -> &[Pair] {
-        &self.places[..self.position(keys, session).unwrap_or_default().min(MAX_PASSED)]
+        &self.waiters[..self.number_ahead(keys, session).unwrap_or_default().min(MAX_PASSED)]
     }
 
-    /// Whether the lock was free all the time since `before`, as far as two looks can tell: the first in the queue is
-    /// the same, and would have taken it.
+    /// Returns whether the lock was free all the time since `earlier`, as far as two reads can show: the first waiter is
+    /// the same, and would have acquired it.
     #[must_use]
-    pub fn stood_still(&self, before: &Self) -> bool {
-        let first = |view: &Self| view.places.first().map(|place| place.create_index);
-        self.free() && before.free() && first(self) == first(before)
+    pub fn stayed_free_since(&self, earlier: &Self) -> bool {
+        let first = |snapshot: &Self| snapshot.waiters.first().map(|waiter| waiter.create_index);
+        self.is_free() && earlier.is_free() && first(self) == first(earlier)
     }
 
-    /// The own place, while it is in the queue.
+    /// Returns the key of the waiter with this session, if it is in the queue.
     #[must_use]
-    pub fn own<'a>(&'a self, keys: &Keys, session: &str) -> Option<&'a Pair> {
-        self.position(keys, session).map(|position| &self.places[position])
+    pub fn waiter<'a>(&'a self, keys: &Keys, session: &str) -> Option<&'a Pair> {
+        self.number_ahead(keys, session).map(|ahead| &self.waiters[ahead])
     }
 
-    /// What a user is told while the contender waits.
+    /// Returns the contenders ahead, for messages.
     #[must_use]
     pub fn queue(&self, keys: &Keys, session: &str, lock_delay: bool) -> Queue {
         let held = self.holder().is_some();
-        let position = self.position(keys, session).unwrap_or(self.places.len());
+        let waiters_ahead = self.number_ahead(keys, session).unwrap_or(self.waiters.len());
         Queue {
-            ahead: u32::try_from(position + usize::from(held)).ok(),
+            ahead: u32::try_from(waiters_ahead + usize::from(held)).ok(),
             holder: held.then(|| self.record()),
             lock_delay: lock_delay && !held,
         }
     }
 
-    /// The holder's record; an empty one where the holder wrote none.
+    /// Returns the holder's record; an empty one if the holder wrote none.
     #[must_use]
     pub fn record(&self) -> Record {
-        // One that another session holds is not the holder's; Terraform's is held by none.
+        // A record held by another session is not the holder's. No session holds Terraform's.
         let info = self.info.as_ref().filter(|info| info.holder().is_none() || info.holder() == self.holder());
         info.map(|pair| lockinfo::read(&pair.bytes())).unwrap_or_default()
     }
 
-    fn position(&self, keys: &Keys, session: &str) -> Option<usize> {
-        let place = keys.place(session);
-        self.places.iter().position(|pair| pair.key == place)
+    fn number_ahead(&self, keys: &Keys, session: &str) -> Option<usize> {
+        let key = keys.waiter_key(session);
+        self.waiters.iter().position(|waiter| waiter.key == key)
     }
 }
 
-/// How long a free lock is left to so many places ahead: those farther back leave it to those before them.
-fn patience(ahead: usize) -> Duration {
-    PATIENCE + STEP.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX).saturating_sub(1))
+/// Returns how long a free lock is left to this number of waiters ahead.
+fn pass_delay(ahead: usize) -> Duration {
+    PASS_DELAY + PASS_DELAY_STEP.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX).saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -202,7 +200,7 @@ mod tests {
         }
     }
 
-    fn place(session: &str, create_index: u64) -> Pair {
+    fn waiter(session: &str, create_index: u64) -> Pair {
         Pair {
             key: format!("a/.queue/{session}"),
             session: Some(session.into()),
@@ -212,120 +210,125 @@ mod tests {
         }
     }
 
-    fn view(pairs: Vec<Pair>) -> View {
-        View::new(&keys(), pairs)
+    fn snapshot(pairs: Vec<Pair>) -> Snapshot {
+        Snapshot::new(&keys(), pairs)
     }
 
     #[test]
-    fn the_queue_is_in_the_order_of_creation() {
-        let view = view(vec![place("a", 9), place("z", 8), lock(Some("x"))]);
-        assert_eq!(view.step(&keys(), "z"), Step::WatchLock);
-        assert_eq!(view.step(&keys(), "a"), Step::WatchPlace(place("z", 8), PATIENCE));
-        assert_eq!(view.queue(&keys(), "a", false).ahead, Some(2));
-        assert_eq!(view.index, Some(7));
+    fn queue_is_ordered_by_creation() {
+        let snapshot = snapshot(vec![waiter("a", 9), waiter("z", 8), lock(Some("x"))]);
+        assert_eq!(snapshot.next_step(&keys(), "z"), NextStep::WatchLock);
+        assert_eq!(snapshot.next_step(&keys(), "a"), NextStep::WatchPredecessor(waiter("z", 8), PASS_DELAY));
+        assert_eq!(snapshot.queue(&keys(), "a", false).ahead, Some(2));
+        assert_eq!(snapshot.watch_index, Some(7));
     }
 
     #[test]
-    fn what_else_lies_below_is_nobody_s_place() {
-        let nested = Pair { key: "a/.queue/.lock".into(), ..place("x", 3) };
-        let deeper = Pair { key: "a/.queue/b/.lock".into(), ..place("x", 4) };
-        let view = view(vec![nested, deeper, place("b", 9)]);
-        assert_eq!(view.places, [place("b", 9)]);
-        assert_eq!(view.litter, [] as [String; 0]);
+    fn nested_locks_are_not_waiters() {
+        let nested = Pair { key: "a/.queue/.lock".into(), ..waiter("x", 3) };
+        let deeper = Pair { key: "a/.queue/b/.lock".into(), ..waiter("x", 4) };
+        let snapshot = snapshot(vec![nested, deeper, waiter("b", 9)]);
+        assert_eq!(snapshot.waiters, [waiter("b", 9)]);
+        assert_eq!(snapshot.stale_keys, [] as [String; 0]);
     }
 
     #[test]
-    fn a_place_without_its_session_is_litter() {
+    fn waiter_key_without_its_session_is_stale() {
         let session = "adf4238a-882b-9ddc-4a9d-5b6758e4159e";
-        let left_behind = Pair { session: None, ..place(session, 5) };
-        let other = Pair { session: None, ..place("not-a-session", 6) };
-        let view = view(vec![left_behind.clone(), other, place(session, 5), place("b", 9)]);
-        assert_eq!(view.litter, [left_behind.key]);
-        assert_eq!(view.places, [place(session, 5), place("b", 9)]);
+        let left_behind = Pair { session: None, ..waiter(session, 5) };
+        let other = Pair { session: None, ..waiter("not-a-session", 6) };
+        let snapshot = snapshot(vec![left_behind.clone(), other, waiter(session, 5), waiter("b", 9)]);
+        assert_eq!(snapshot.stale_keys, [left_behind.key]);
+        assert_eq!(snapshot.waiters, [waiter(session, 5), waiter("b", 9)]);
     }
 
     #[test]
-    fn a_queue_stands_still_while_its_first_leaves_the_lock() {
+    fn lock_stayed_free_if_the_first_waiter_is_the_same() {
         let (free, held) = (lock(None), lock(Some("x")));
-        let before = view(vec![free.clone(), place("a", 8), place("b", 9)]);
-        assert!(view(vec![free.clone(), place("a", 8), place("b", 9), place("c", 10)]).stood_still(&before));
-        assert!(!view(vec![free, place("b", 9)]).stood_still(&before), "the first had its turn");
-        assert!(!view(vec![held, place("a", 8), place("b", 9)]).stood_still(&before));
+        let earlier = snapshot(vec![free.clone(), waiter("a", 8), waiter("b", 9)]);
+        let with_newcomer = vec![free.clone(), waiter("a", 8), waiter("b", 9), waiter("c", 10)];
+        assert!(snapshot(with_newcomer).stayed_free_since(&earlier));
+        assert!(!snapshot(vec![free, waiter("b", 9)]).stayed_free_since(&earlier), "the first may have held it");
+        assert!(!snapshot(vec![held, waiter("a", 8), waiter("b", 9)]).stayed_free_since(&earlier));
     }
 
     #[test]
-    fn the_first_takes_a_free_lock_and_others_leave_it_to_those_ahead() {
+    fn first_waiter_acquires_a_free_lock_and_others_wait() {
         for free in [vec![], vec![lock(None)], vec![lock(Some(""))]] {
-            let view = view(free.into_iter().chain([place("a", 8), place("b", 9), place("c", 10)]).collect());
-            assert_eq!(view.step(&keys(), "a"), Step::Take);
-            assert_eq!(view.step(&keys(), "b"), Step::Neglected(place("a", 8), PATIENCE));
-            assert_eq!(view.step(&keys(), "c"), Step::Neglected(place("b", 9), PATIENCE + STEP));
-            assert_eq!(view.ahead(&keys(), "c"), [place("a", 8), place("b", 9)]);
-            assert_eq!(view.ahead(&keys(), "a"), []);
+            let queue = [waiter("a", 8), waiter("b", 9), waiter("c", 10)];
+            let snapshot = snapshot(free.into_iter().chain(queue).collect());
+            assert_eq!(snapshot.next_step(&keys(), "a"), NextStep::Acquire);
+            assert_eq!(snapshot.next_step(&keys(), "b"), NextStep::PassAfter(waiter("a", 8), PASS_DELAY));
+            let longer = PASS_DELAY + PASS_DELAY_STEP;
+            assert_eq!(snapshot.next_step(&keys(), "c"), NextStep::PassAfter(waiter("b", 9), longer));
+            assert_eq!(snapshot.ahead(&keys(), "c"), [waiter("a", 8), waiter("b", 9)]);
+            assert_eq!(snapshot.ahead(&keys(), "a"), []);
         }
     }
 
     #[test]
-    fn the_holder_holds_whatever_the_queue_says() {
-        assert_eq!(view(vec![lock(Some("a")), place("a", 4)]).step(&keys(), "a"), Step::Held(lock(Some("a"))));
+    fn holder_holds_whatever_the_queue_contains() {
+        let snapshot = snapshot(vec![lock(Some("a")), waiter("a", 4)]);
+        assert_eq!(snapshot.next_step(&keys(), "a"), NextStep::Held(lock(Some("a"))));
     }
 
     #[test]
-    fn who_has_no_place_joins() {
-        assert_eq!(view(vec![]).step(&keys(), "a"), Step::Join);
-        assert_eq!(view(vec![lock(Some("b")), place("c", 9)]).step(&keys(), "a"), Step::Join);
+    fn contender_without_a_key_joins_the_queue() {
+        assert_eq!(snapshot(vec![]).next_step(&keys(), "a"), NextStep::Join);
+        assert_eq!(snapshot(vec![lock(Some("b")), waiter("c", 9)]).next_step(&keys(), "a"), NextStep::Join);
     }
 
     #[test]
-    fn other_keys_are_no_locks() {
+    fn key_with_other_flags_is_not_a_lock() {
         let mut other = lock(None);
         other.flags = 0;
-        assert_eq!(view(vec![other]).step(&keys(), "a"), Step::NotALock);
+        assert_eq!(snapshot(vec![other]).next_step(&keys(), "a"), NextStep::NotALock);
         let nested = Pair { key: "a/.lock/.lock".into(), ..lock(Some("b")) };
-        assert_eq!(view(vec![nested]), View::default());
+        assert_eq!(snapshot(vec![nested]), Snapshot::default());
     }
 
     #[test]
-    fn a_record_bound_to_a_dead_holder_keeps_the_lock_closed_and_names_nobody() {
+    fn record_of_an_ended_holder_blocks_the_lock() {
         let info = Pair { key: "a/.lockinfo".into(), value: Some("eyJ1c2VyIjoiam9lIn0=".into()), ..lock(Some("old")) };
-        let closed = view(vec![info.clone(), place("a", 9)]);
-        assert!(!closed.free());
-        assert_eq!(closed.step(&keys(), "a"), Step::WatchLock);
-        assert_eq!(view(vec![info.clone(), lock(Some("new"))]).record(), Record::default());
-        assert_eq!(view(vec![info, lock(Some("old"))]).record().user, "joe");
+        let blocked = snapshot(vec![info.clone(), waiter("a", 9)]);
+        assert!(!blocked.is_free());
+        assert_eq!(blocked.next_step(&keys(), "a"), NextStep::WatchLock);
+        assert_eq!(snapshot(vec![info.clone(), lock(Some("new"))]).record(), Record::default());
+        assert_eq!(snapshot(vec![info, lock(Some("old"))]).record().user, "joe");
     }
 
     #[test]
-    fn the_lock_delay_is_told_while_nobody_holds() {
-        let queue = view(vec![place("a", 9)]).queue(&keys(), "a", true);
+    fn lock_delay_is_shown_while_the_lock_is_free() {
+        let queue = snapshot(vec![waiter("a", 9)]).queue(&keys(), "a", true);
         assert_eq!(queue, Queue { ahead: Some(0), holder: None, lock_delay: true });
-        let queue = view(vec![place("a", 9), lock(Some("x"))]).queue(&keys(), "a", true);
+        let queue = snapshot(vec![waiter("a", 9), lock(Some("x"))]).queue(&keys(), "a", true);
         assert_eq!(queue, Queue { ahead: Some(1), holder: Some(Record::default()), lock_delay: false });
     }
 
     #[test]
-    fn who_is_farther_back_is_more_patient_by_less_than_a_second_each() {
-        assert_eq!(patience(1), PATIENCE);
-        assert!((1..100).all(|n| patience(n) < patience(n + 1)));
-        assert!(patience(6) < Duration::from_secs(4), "{:?}", patience(6));
+    fn pass_delay_grows_by_less_than_a_second_per_waiter() {
+        assert_eq!(pass_delay(1), PASS_DELAY);
+        assert!((1..100).all(|ahead| pass_delay(ahead) < pass_delay(ahead + 1)));
+        assert!(pass_delay(6) < Duration::from_secs(4), "{:?}", pass_delay(6));
     }
 
     proptest::proptest! {
-        /// Whoever came first is first, whatever order they are read in, and each of the others leaves a free lock longer
-        /// to those ahead than all of them do.
+        /// In any queue exactly the contender that was created first is first, and each further one leaves a free lock
+        /// to those ahead for longer than all of them do.
         #[test]
-        fn of_any_queue_one_is_first(indexes in proptest::collection::hash_set(1_u64..1000, 1..40), free: bool) {
-            let places = indexes.iter().map(|index| place(&format!("s{index}"), *index));
-            let view = view(places.chain([lock(Some("x").filter(|_| !free))]).collect());
-            let mut patient = Duration::ZERO;
-            for (n, own) in view.places.iter().enumerate() {
-                match view.step(&keys(), own.holder().unwrap_or_default()) {
-                    Step::Take => assert!(n == 0 && free),
-                    Step::WatchLock => assert!(n == 0 && !free),
-                    Step::Neglected(ahead, patience) | Step::WatchPlace(ahead, patience) => {
-                        assert!(n > 0 && ahead == view.places[n - 1] && ahead.create_index < own.create_index);
-                        assert!(patience > patient);
-                        patient = patience;
+        fn any_queue_has_one_first_waiter(indexes in proptest::collection::hash_set(1_u64..1000, 1..40), free: bool) {
+            let waiters = indexes.iter().map(|index| waiter(&format!("s{index}"), *index));
+            let snapshot = snapshot(waiters.chain([lock(Some("x").filter(|_| !free))]).collect());
+            let mut longest_delay = Duration::ZERO;
+            for (number_ahead, own) in snapshot.waiters.iter().enumerate() {
+                match snapshot.next_step(&keys(), own.holder().unwrap_or_default()) {
+                    NextStep::Acquire => assert!(number_ahead == 0 && free),
+                    NextStep::WatchLock => assert!(number_ahead == 0 && !free),
+                    NextStep::PassAfter(predecessor, delay) | NextStep::WatchPredecessor(predecessor, delay) => {
+                        assert!(number_ahead > 0 && predecessor == snapshot.waiters[number_ahead - 1]);
+                        assert!(predecessor.create_index < own.create_index);
+                        assert!(delay > longest_delay);
+                        longest_delay = delay;
                     }
                     other => panic!("{other:?}"),
                 }

@@ -1,69 +1,93 @@
 //! What a contender has on the server.
 
-use super::queue::View;
+use super::queue::Snapshot;
 use crate::outcome::Queue;
 use crate::time::Instant;
 
-/// What a contender has on the server, from its session's creation to its end.
+/// What a contender has on the server, from the creation of its session to the release.
 #[derive(Default)]
 pub struct SessionState {
+    /// The session; None before its creation and after its end.
     pub session: Option<Session>,
+    /// Relation of the contender to the lock.
     pub role: Role,
-    /// A transaction that takes or frees the lock was sent, and no answer seen.
+    /// A transaction that acquires or frees the lock was sent and its reply not seen.
     pub in_doubt: bool,
-    /// The taking of the lock by which those in the queue were passed, and which is being given back.
-    pub passing: Option<u64>,
-    /// The last try was refused for a lock-delay.
+    /// Modify index of an acquisition that passed waiters and is being given back.
+    pub giving_back: Option<u64>,
+    /// The last attempt was refused because of a lock-delay.
     pub lock_delay: bool,
-    /// What was read and not yet acted upon.
-    pub view: Option<View>,
-    /// What the caller was told last.
-    pub told: Option<Queue>,
-    /// From where a holder waits for the next change of its lock.
-    pub seen: Option<u64>,
-    /// Which taking of the lock it was, and its token.
-    pub taken: Option<(u64, Taken)>,
-    /// Places that others left behind, to be deleted together with the lock.
-    pub litter: Vec<String>,
+    /// Last read that has not been acted on.
+    pub snapshot: Option<Snapshot>,
+    /// Queue that the caller was told last.
+    pub reported: Option<Queue>,
+    /// Index from which a holder watches its lock.
+    pub watch_index: Option<u64>,
+    /// Fencing token of the acquisition, and the acquisition.
+    pub acquired: Option<(u64, Acquisition)>,
+    /// Keys of ended waiters, to be deleted together with the lock.
+    pub stale_keys: Vec<String>,
     /// The held lock turned out to be lost.
     pub lost: bool,
 }
 
-/// One taking of the lock among all.
+/// One acquisition of a lock, identified by what the server counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// When the key came to be.
+pub struct Acquisition {
+    /// Raft index at which the lock's key was created.
     pub create_index: u64,
-    /// How often it was taken since, this time included.
+    /// How often the key was acquired since, this acquisition included.
     pub lock_index: u64,
 }
 
-impl Taken {
-    /// Nobody took the lock since `before`, but for so many times, this one included.
-    pub fn follows(self, before: Self, times: usize) -> bool {
-        self.create_index == before.create_index && self.lock_index.checked_sub(before.lock_index) == Some(times as u64)
+impl Acquisition {
+    /// Returns whether the lock was acquired exactly `times` times since `earlier`, this acquisition included. If the
+    /// contender itself has acquired it that often, no other client has (rule 9).
+    pub fn follows(self, earlier: Self, times: usize) -> bool {
+        self.create_index == earlier.create_index
+            && self.lock_index.checked_sub(earlier.lock_index) == Some(times as u64)
     }
 }
 
-/// A session.
+/// Session that the server created.
 #[derive(Clone)]
 pub struct Session {
+    /// Its id, a UUID.
     pub id: String,
+    /// Sampled before the request was sent that created it (rule 1).
     pub sent_at: Instant,
 }
 
-/// How a contender stands to the lock.
+/// Relation of a contender to the lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// It has no key.
     #[default]
     Outside,
-    /// It tried the lock, and may have a place in the queue.
+    /// It has tried to acquire the lock, and may be in the queue.
     Contending,
-    /// It has the lock.
+    /// It holds the lock.
     Holding,
-    /// Another process made its session: whether it holds the lock or waits only the server knows.
+    /// Another process created its session: only the server knows whether it holds the lock or waits.
     Adopted,
-    /// The lock was given up, or found to be lost.
-    Left { lost: bool },
+    /// It released the lock or found that it is lost.
+    Left {
+        /// The release found that another session held the lock, or none.
+        lost: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn acquisition_by_another_client_breaks_continuity() {
+        let first = Acquisition { create_index: 7, lock_index: 1 };
+        let third = Acquisition { lock_index: 3, ..first };
+        assert!(third.follows(first, 2));
+        assert!(!third.follows(first, 1));
+        assert!(!first.follows(third, 2));
+        assert!(!Acquisition { create_index: 8, ..third }.follows(first, 2));
+    }
 }

@@ -1,64 +1,58 @@
-//! The keys of one lock and the order that they give: pure reading of what etcd returned.
+//! The keys of one lock, and the order of the contenders that follows from them.
 
 use super::leases::Leases;
 use crate::error::Failure;
 use crate::outcome::{Outcome, Trouble};
 use crate::record::Record;
 
-/// The longest name, in bytes; far below etcd's limit of 1.5 MiB for a request, which holds the key several times.
+/// Longest name, in bytes. Far below etcd's limit of 1.5 MiB for a request, which contains the key several times.
 const MAX_NAME: usize = 4096;
 
-/// The hexadecimal digits of the longest lease id.
+/// Number of hexadecimal digits in the longest lease id.
 const MAX_ID: usize = 16;
 
 /// Refuses a name that cannot be a lock on etcd.
+///
+/// # Errors
+///
+/// A usage failure with a hint.
 pub fn check_name(name: &str) -> Result<(), Failure> {
-    let refuse = |why: &str| Failure::usage(format!("{name:?} cannot be a lock on etcd: {why}"));
-    if name.is_empty() {
-        return Err(refuse("it is empty").hint("give the lock a name, like /jobs/backup"));
-    }
-    if name.chars().any(char::is_control) {
-        return Err(refuse("it has control characters").hint("use printable characters"));
-    }
-    if name.ends_with('/') {
-        // `etcdctl lock /x/` makes the key /x//ID: trimming the slash would make two locks of one name.
-        return Err(refuse("it ends with a slash").hint(format!("try {:?}", name.trim_end_matches('/'))));
-    }
     if name.len() > MAX_NAME {
-        let why = format!("it has {} bytes, and {MAX_NAME} is the most", name.len());
+        let why = format!("it has {} bytes; the maximum is {MAX_NAME}", name.len());
         return Err(Failure::usage(format!("the name cannot be a lock on etcd: {why}")).hint("use a shorter name"));
     }
     Ok(())
 }
 
-/// Where the contenders of one lock put their keys: `NAME/` and the lease id in hexadecimal, as `etcdctl lock` does.
+/// Prefix of the contenders' keys. Each key is `NAME/` and the lease id in hexadecimal, as in `etcdctl lock`.
 #[derive(Clone, Debug)]
 pub struct Prefix(String);
 
 impl Prefix {
-    /// The place of the lock `name`, taken verbatim.
+    /// Creates the prefix of the lock `name`, which is taken verbatim.
     pub fn new(name: &str) -> Self {
         Self(format!("{name}/"))
     }
 
-    /// What every key begins with.
+    /// Returns the prefix, with its slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The key of the contender with this lease.
+    /// Returns the key of the contender with this lease.
     pub fn key(&self, lease: i64) -> String {
         format!("{}{lease:x}", self.0)
     }
 
-    /// The least range that holds every contender's key. It may hold foreign keys too; see [`Prefix::owns`].
+    /// Returns start and end of the smallest range that contains the key of every contender. It can contain other keys
+    /// too; see [`Prefix::is_contender`].
     pub fn range(&self) -> (Vec<u8>, Vec<u8>) {
         // 'g' follows the last hexadecimal digit.
         (format!("{}0", self.0).into_bytes(), format!("{}g", self.0).into_bytes())
     }
 
-    /// The least key after this one that may be a contender's: nested names are left out together.
-    pub fn after(&self, key: &[u8]) -> Vec<u8> {
+    /// Returns where reading continues after `key`: nested names are skipped as a whole.
+    pub fn next_start(&self, key: &[u8]) -> Vec<u8> {
         let nested = key.get(self.0.len()..).and_then(|rest| rest.iter().position(|byte| *byte == b'/'));
         match nested {
             // '0' follows the slash.
@@ -67,64 +61,70 @@ impl Prefix {
         }
     }
 
-    /// Whether `key` is a contender's for this very lock, and not for one whose name goes on after the slash.
-    pub fn owns(&self, key: &[u8]) -> bool {
+    /// Returns whether `key` belongs to a contender for this lock, and not for one with a nested name.
+    pub fn is_contender(&self, key: &[u8]) -> bool {
         key.strip_prefix(self.0.as_bytes()).is_some_and(|id| {
             (1..=MAX_ID).contains(&id.len()) && id.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
         })
     }
 }
 
-/// A key and the revision that created it, which is its place in the queue.
+/// Key and the revision that created it. The revisions give the order of the queue.
 pub type Created<'a> = (&'a [u8], i64);
 
-/// Those who stand before us.
+/// The contenders ahead of this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct ContendersAhead {
     /// The holder's key.
-    pub first: Vec<u8>,
-    /// The key of the one just before us.
-    pub before: Vec<u8>,
-    /// How many they are.
-    pub ahead: u32,
+    pub holder: Vec<u8>,
+    /// The key directly before this contender's.
+    pub predecessor: Vec<u8>,
+    /// Number of contenders ahead, the holder included.
+    pub count: u32,
 }
 
-impl Line {
-    /// Who stands before the contender whose key was created at `created`; None when it is first.
-    pub fn before<'a>(created: i64, contenders: impl IntoIterator<Item = Created<'a>>) -> Option<Self> {
-        let mut ahead: Vec<Created> = contenders.into_iter().filter(|(_, revision)| *revision < created).collect();
-        ahead.sort_by_key(|(_, revision)| *revision);
-        let (first, before) = (ahead.first()?.0.to_vec(), ahead.last()?.0.to_vec());
-        Some(Self { first, before, ahead: u32::try_from(ahead.len()).unwrap_or(u32::MAX) })
+impl ContendersAhead {
+    /// Returns the contenders ahead of the key that was created at `create_revision`; None if that key is the first.
+    pub fn of<'a>(create_revision: i64, contenders: impl IntoIterator<Item = Created<'a>>) -> Option<Self> {
+        let mut ahead: Vec<Created> =
+            contenders.into_iter().filter(|(_, created)| *created < create_revision).collect();
+        ahead.sort_by_key(|(_, created)| *created);
+        let (holder, predecessor) = (ahead.first()?.0.to_vec(), ahead.last()?.0.to_vec());
+        Some(Self { holder, predecessor, count: u32::try_from(ahead.len()).unwrap_or(u32::MAX) })
     }
 }
 
-/// Our key as the server has it.
+/// This contender's key as the server returned it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Own {
-    /// The revision that created it: the place in the queue, and the fencing token.
-    pub created: i64,
-    /// The revision of its last change.
-    pub modified: i64,
-    /// The lease that it is bound to.
+pub struct OwnKey {
+    /// Revision that created the key: its position in the queue and the fencing token.
+    pub create_revision: i64,
+    /// Revision of the last write.
+    pub mod_revision: i64,
+    /// Lease that the key is bound to.
     pub lease: i64,
-    /// The holder record.
+    /// The holder's record, as JSON.
     pub value: Vec<u8>,
 }
 
-impl Own {
-    /// Judges what was read where our key should be: bound to one of our `leases` and created at `created`, where that is
-    /// known.
-    pub fn check(read: Option<Self>, key: &str, leases: &Leases, created: Option<i64>) -> Outcome<Self> {
+impl OwnKey {
+    /// Checks what a read returned for `key`: it must be bound to one of the contender's `leases` and, if
+    /// `create_revision` is known, have been created at that revision.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble::Lost`] if the key does not exist or is not the contender's, [`Trouble::Broken`] if its record asks
+    /// the holder to stop.
+    pub fn check(read: Option<Self>, key: &str, leases: &Leases, create_revision: Option<i64>) -> Outcome<Self> {
         let Some(own) = read else {
-            let why = "its lease expired or was revoked, or somebody deleted it";
-            return Err(Trouble::Lost(format!("the key {key} is gone: {why}")));
+            let why = "its lease expired or was revoked, or another client deleted it";
+            return Err(Trouble::Lost(format!("the key {key} does not exist any more: {why}")));
         };
-        if !leases.ours(own.lease) || created.is_some_and(|created| created != own.created) {
-            return Err(Trouble::Lost(format!("somebody else has written the key {key}")));
+        if !leases.contains(own.lease) || create_revision.is_some_and(|created| created != own.create_revision) {
+            return Err(Trouble::Lost(format!("another client has written the key {key}")));
         }
         match Record::parse(&own.value).stop {
-            Some(who) => Err(Trouble::Broken(who)),
+            Some(requester) => Err(Trouble::Broken(requester)),
             None => Ok(own),
         }
     }
@@ -134,29 +134,27 @@ impl Own {
 mod tests {
     use super::*;
 
-    fn line(created: i64, keys: &[(&str, i64)]) -> Option<Line> {
-        Line::before(created, keys.iter().map(|(key, revision)| (key.as_bytes(), *revision)))
+    fn ahead_of(create_revision: i64, keys: &[(&str, i64)]) -> Option<ContendersAhead> {
+        ContendersAhead::of(create_revision, keys.iter().map(|(key, created)| (key.as_bytes(), *created)))
     }
 
     #[test]
-    fn names_are_refused_with_the_way_out() {
+    fn only_names_that_are_too_long_are_refused() {
         for name in ["demo", "/jobs/backup", "a b", "..", "Straße", "/x//y"] {
             assert!(check_name(name).is_ok(), "{name}");
         }
-        for name in ["", "/", "//", "/x/", "a\nb", "a\0", &"n".repeat(5000)] {
-            let failure = check_name(name).unwrap_err();
-            assert_eq!(failure.kind, crate::error::Kind::Usage);
-            assert!(failure.hint.is_some(), "{name}");
-        }
+        let failure = check_name(&"n".repeat(5000)).unwrap_err();
+        assert_eq!(failure.kind, crate::error::Kind::Usage);
+        assert!(failure.hint.is_some());
         assert!(check_name(&"ä".repeat(400)).is_ok());
     }
 
     #[test]
-    fn only_exact_keys_are_contenders() {
+    fn only_exact_keys_belong_to_contenders() {
         let prefix = Prefix::new("/jobs");
         assert_eq!(prefix.key(0x0694_d7a1), "/jobs/694d7a1");
-        assert!(prefix.owns(b"/jobs/694d7a1"));
-        assert!(prefix.owns(b"/jobs/7fffffffffffffff"));
+        assert!(prefix.is_contender(b"/jobs/694d7a1"));
+        assert!(prefix.is_contender(b"/jobs/7fffffffffffffff"));
         for foreign in [
             "/jobs",
             "/jobs/",
@@ -167,12 +165,12 @@ mod tests {
             "/jobs/07fffffffffffffff",
             "/jobsa/1",
         ] {
-            assert!(!prefix.owns(foreign.as_bytes()), "{foreign}");
+            assert!(!prefix.is_contender(foreign.as_bytes()), "{foreign}");
         }
     }
 
     #[test]
-    fn the_range_holds_every_contender() {
+    fn range_contains_every_contender() {
         let (start, end) = Prefix::new("/jobs").range();
         for lease in [1, 0x9, 0xa, i64::MAX] {
             let key = Prefix::new("/jobs").key(lease).into_bytes();
@@ -181,29 +179,31 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_creation_is_first() {
-        assert_eq!(line(7, &[("/jobs/a", 7), ("/jobs/b", 9)]), None);
-        let expected = Line { first: b"/jobs/c".to_vec(), before: b"/jobs/b".to_vec(), ahead: 2 };
-        assert_eq!(line(7, &[("/jobs/a", 7), ("/jobs/b", 5), ("/jobs/c", 3), ("/jobs/d", 9)]), Some(expected));
+    fn lowest_create_revision_is_first() {
+        assert_eq!(ahead_of(7, &[("/jobs/a", 7), ("/jobs/b", 9)]), None);
+        let expected = ContendersAhead { holder: b"/jobs/c".to_vec(), predecessor: b"/jobs/b".to_vec(), count: 2 };
+        let keys = [("/jobs/a", 7), ("/jobs/b", 5), ("/jobs/c", 3), ("/jobs/d", 9)];
+        assert_eq!(ahead_of(7, &keys), Some(expected));
     }
 
     #[test]
-    fn what_is_nested_is_passed_at_one_step() {
+    fn nested_names_are_skipped_as_a_whole() {
         let prefix = Prefix::new("/jobs");
-        assert_eq!(prefix.after(b"/jobs/5"), b"/jobs/5\0");
-        assert_eq!(prefix.after(b"/jobs/a/5/x"), b"/jobs/a0");
-        assert!(
-            prefix.after(b"/jobs/a/5") > b"/jobs/a/zzz".to_vec() && prefix.after(b"/jobs/a/5") < b"/jobs/a00".to_vec()
-        );
+        assert_eq!(prefix.next_start(b"/jobs/5"), b"/jobs/5\0");
+        let after_nested = prefix.next_start(b"/jobs/a/5/x");
+        assert_eq!(after_nested, b"/jobs/a0");
+        assert!(after_nested > b"/jobs/a/zzz".to_vec() && after_nested < b"/jobs/a00".to_vec());
     }
 
     #[test]
-    fn our_key_must_be_ours() {
+    fn foreign_or_missing_key_is_lost() {
         let leases = Leases::new(5);
-        let own = |lease, created, value: &str| Some(Own { created, modified: 7, lease, value: value.into() });
-        let check = |read| Own::check(read, "/jobs/5", &leases, Some(3));
+        let own = |lease, create_revision, value: &str| {
+            Some(OwnKey { create_revision, mod_revision: 7, lease, value: value.into() })
+        };
+        let check = |read| OwnKey::check(read, "/jobs/5", &leases, Some(3));
         assert!(check(own(5, 3, "{}")).is_ok());
-        assert!(Own::check(own(5, 3, "{}"), "/jobs/5", &leases, None).is_ok());
+        assert!(OwnKey::check(own(5, 3, "{}"), "/jobs/5", &leases, None).is_ok());
         assert!(matches!(check(None), Err(Trouble::Lost(_))));
         assert!(matches!(check(own(0, 3, "{}")), Err(Trouble::Lost(_))));
         assert!(matches!(check(own(5, 4, "{}")), Err(Trouble::Lost(_))));

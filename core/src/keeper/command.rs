@@ -1,44 +1,39 @@
-//! The command: when it may start, what reaches it, and when and why it is ended.
+//! The command: when it starts, which signals it gets, when and why its process tree is terminated.
 
-use super::{Action, Machine, Phase, Reason, Stop};
-use crate::signal::Signal;
-
+use super::events::{Action, Request};
+use super::state::{Machine, Phase, Stop, StopReason};
 use crate::error::Failure;
-use crate::keeper::requests::Request;
 use crate::lease::{Deadlines, Lease};
 use crate::messages::{FromKeeper, Notice, Verdict};
 use crate::plan::Leftover;
+use crate::signal::Signal;
 use crate::time::Instant;
 
 impl Machine {
-    /// Starts the command once the lock is held, with time left, and the supervisor knows the deadlines.
+    /// Starts the command if the lock is held, the lease allows a start (rule 3) and the supervisor has acknowledged the
+    /// deadlines (rule 5). Otherwise takes the next step towards that.
     pub(super) fn start_if_ready(&mut self, now: Instant) {
         let Phase::Held { offered, acknowledged } = self.phase else { return };
-        // Without a lease there is no deadline, and still the command waits for the supervisor: that may be stopped.
+        // Even without a lease the command waits for the supervisor, which may be stopped.
         let deadlines = self.lease.as_ref().map_or(Deadlines::NEVER, Lease::deadlines);
         if self.lease.as_ref().is_some_and(|lease| !lease.may_start(now)) {
-            if self.calls.idle(Request::Renew) {
-                self.calls.schedule(Request::Renew, now);
+            if self.requests.idle(Request::Renew) {
+                self.requests.schedule(Request::Renew, now);
             }
         } else if !offered {
             self.phase = Phase::Held { offered: true, acknowledged };
-            self.offer = Some(deadlines);
-            self.tell(FromKeeper::Deadlines(deadlines));
+            self.offered_deadlines = Some(deadlines);
+            self.send(FromKeeper::Deadlines(deadlines));
         } else if acknowledged {
-            self.start();
+            self.previous_loss = None;
+            self.phase = Phase::Starting;
+            self.actions.push(Action::Start);
         }
     }
 
-    pub(super) fn start(&mut self) {
-        // What was lost is had again.
-        self.loss = None;
-        self.phase = Phase::Starting;
-        self.actions.push(Action::Start);
-    }
-
-    /// An acknowledgement of an offer that is void by now (the lock was lost and had again since) counts for nothing.
+    /// Ignores an acknowledgement of deadlines that are void because the lock was lost and acquired again since.
     pub(super) fn acknowledged(&mut self, deadlines: Deadlines, now: Instant) {
-        if self.offer.is_none_or(|offer| deadlines.kill < offer.kill) {
+        if self.offered_deadlines.is_none_or(|offered| deadlines.kill < offered.kill) {
             return;
         }
         if let Phase::Held { offered: true, acknowledged } = &mut self.phase {
@@ -49,39 +44,37 @@ impl Machine {
         }
     }
 
-    /// The command got this signal without us. Where there is no command, it is meant for the wait: for the lock, or for
-    /// leftovers.
+    /// Handles a signal that the command got directly. Without a command it ends the wait for the lock or for leftovers.
     pub(super) fn group_signal(&mut self, signal: Signal, now: Instant) {
-        self.signaled |= signal.ends_a_command();
+        self.asked_to_end |= signal.ends_a_command();
         if self.seeking() || matches!(self.phase, Phase::Clearing(_)) {
             self.signal(signal, now);
         } else if self.phase == Phase::Starting {
-            // It may not have been in the group yet; if it was, the two are one to it until its program runs.
+            // The forked process may have joined the group too late. If it did not, the second signal merges with the
+            // first, because both are pending until the program runs.
             self.actions.push(Action::SignalCommand(signal));
         }
     }
 
     pub(super) fn signal(&mut self, signal: Signal, now: Instant) {
         let ends = signal.ends_a_command();
-        self.signaled |= ends;
+        self.asked_to_end |= ends;
         if self.seeking() {
             if ends {
                 let failure = Failure::interrupted(signal, format_args!("while waiting for {}", self.plan.name));
-                self.conclude(Verdict::Failed(failure), now);
+                self.release(Verdict::Failed(failure), now);
             }
         } else if matches!(self.phase, Phase::Clearing(_)) {
             if ends {
-                // The command is gone; whoever waits for what it left does not want to any more.
-                self.end(Reason::Leftover, now + self.plan.grace, now);
+                self.stop_tree(StopReason::Leftover, now + self.plan.grace, now);
             }
         } else if self.frozen.is_some() && signal == Signal::SIGCONT {
-            // What is frozen must not go on before the lock is sure.
-        } else if self.alive() {
+            // A frozen tree must not continue before the lock is confirmed.
+        } else if self.tree_may_run() {
             self.actions.push(Action::SignalCommand(signal));
         }
     }
 
-    /// Its program could not be executed; why it was to be ended meanwhile weighs more. Its process ends by itself.
     pub(super) fn not_started(&mut self, failure: Failure) {
         if self.phase == Phase::Starting {
             self.phase = Phase::Clearing(Verdict::Failed(failure));
@@ -89,105 +82,87 @@ impl Machine {
     }
 
     pub(super) fn kill(&mut self, now: Instant) {
-        if self.alive() {
-            self.end(Reason::Killed, now, now);
+        if self.tree_may_run() {
+            self.stop_tree(StopReason::Killed, now, now);
         } else if let Phase::Releasing(verdict) = &self.phase {
             let verdict = verdict.clone();
             self.finish(verdict);
         }
     }
 
-    pub(super) fn on_orphaned(&mut self, now: Instant) {
+    pub(super) fn supervisor_died(&mut self, now: Instant) {
         self.orphaned = true;
-        if self.alive() {
-            self.end(Reason::Orphaned, now, now);
+        if self.tree_may_run() {
+            self.stop_tree(StopReason::Orphaned, now, now);
         } else if self.seeking() {
-            self.conclude(Verdict::Failed(Failure::fault("the supervisor died")), now);
+            self.release(Verdict::Failed(Failure::fault("the supervisor died")), now);
         }
     }
 
-    /// Ends the tree: softly where there is time until `kill_at`. Of several reasons the weightiest is told, and the
-    /// earliest moment counts.
-    pub(super) fn end(&mut self, reason: Reason, kill_at: Instant, now: Instant) {
-        // A soft signal would wake what is frozen.
+    /// Terminates the process tree: the soft signal now, KILL at `kill_at`. Of several stops the reason with the highest
+    /// precedence and the earliest KILL apply.
+    pub(super) fn stop_tree(&mut self, reason: StopReason, kill_at: Instant, now: Instant) {
+        // The soft signal would continue a frozen tree.
         let kill_at = if self.frozen.is_some() { now } else { kill_at };
-        let news = self.stop.as_ref().is_none_or(|stop| reason.weight() > stop.reason.weight());
-        if let (true, Reason::Lost(cause) | Reason::Broken(cause)) = (news, &reason) {
+        let takes_precedence = self.stop.as_ref().is_none_or(|stop| reason.precedence() > stop.reason.precedence());
+        if let (true, StopReason::Lost(cause) | StopReason::Broken(cause)) = (takes_precedence, &reason) {
             self.notice(Notice::Ending(cause.clone()));
         }
         if let Some(stop) = &mut self.stop {
             stop.kill_at = stop.kill_at.min(kill_at);
-            stop.next_pass = stop.next_pass.min(kill_at);
-            if news {
+            stop.next_kill = stop.next_kill.min(kill_at);
+            if takes_precedence {
                 stop.reason = reason;
             }
         } else {
             if now < kill_at {
-                self.actions.push(Action::EndTree);
+                self.actions.push(Action::TerminateTree);
             }
-            self.stop = Some(Stop { reason, kill_at, next_pass: kill_at });
+            self.stop = Some(Stop { reason, kill_at, next_kill: kill_at });
         }
         self.check_stop(now);
     }
 
-    pub(super) fn reaped(&mut self, command: Option<Verdict>, empty: bool, now: Instant) {
+    pub(super) fn reaped(&mut self, command: Option<Verdict>, tree_empty: bool, now: Instant) {
         if let (Some(verdict), Phase::Starting | Phase::Running) = (command, &self.phase) {
-            self.notice(Notice::Note(told(&verdict)));
+            self.notice(Notice::Note(describe_exit(&verdict)));
             self.phase = Phase::Clearing(verdict);
-            let left = !empty && self.stop.is_none();
+            let leftovers = !tree_empty && self.stop.is_none();
             match self.plan.leftover {
-                Leftover::Kill if left => {
-                    self.notice(Notice::Note("ending what the command left behind".into()));
-                    self.end(Reason::Leftover, now + self.plan.grace, now);
+                Leftover::Kill if leftovers => {
+                    self.notice(Notice::Note("terminating processes that outlived the command".into()));
+                    self.stop_tree(StopReason::Leftover, now + self.plan.grace, now);
                 }
-                Leftover::Wait if left => {
-                    self.notice(Notice::Note("waiting for what the command left behind".into()));
+                Leftover::Wait if leftovers => {
+                    self.notice(Notice::Note("waiting for processes that outlived the command".into()));
                 }
-                Leftover::Leave if left => {
+                Leftover::Leave if leftovers => {
                     self.actions.push(Action::ReportLeftovers);
-                    return self.cleared(now);
+                    return self.tree_cleared(now);
                 }
                 _ => {}
             }
         }
-        if empty {
-            self.cleared(now);
+        if tree_empty {
+            self.tree_cleared(now);
         }
     }
 
-    /// Nothing is left of the command, or nothing that is to be waited for.
-    fn cleared(&mut self, now: Instant) {
+    /// Ends the run, or starts another one after a loss. The tree is empty, or its leftovers may run without the lock.
+    fn tree_cleared(&mut self, now: Instant) {
         let Phase::Clearing(verdict) = &self.phase else { return };
         let verdict = verdict.clone();
         match self.stop.as_ref().map(|stop| &stop.reason) {
-            Some(Reason::Lost(cause)) if self.restarts() => self.restart(cause.clone(), now),
-            _ => self.conclude(self.judged(verdict), now),
+            Some(StopReason::Lost(cause)) if self.restart_allowed() => self.restart(cause.clone(), now),
+            _ => self.release(self.run_verdict(verdict), now),
         }
-    }
-
-    /// A loss weighs more than whatever the command returned.
-    pub(super) fn judged(&self, verdict: Verdict) -> Verdict {
-        match self.stop.as_ref().map(|stop| &stop.reason) {
-            Some(Reason::Lost(cause)) => self.lost(cause),
-            Some(Reason::Broken(by)) => self.broken(by),
-            _ if self.frozen.is_some() => self.lost("the command ended while the lock was uncertain"),
-            _ => verdict,
-        }
-    }
-
-    pub(super) fn lost(&self, cause: &str) -> Verdict {
-        let mut failure = Failure::lost(&self.plan.name, cause);
-        failure.causes.extend(self.used_up());
-        failure.causes.extend(self.causes.iter().cloned());
-        Verdict::Failed(failure)
     }
 }
 
-/// How the command ended, for those who want each step told.
-fn told(verdict: &Verdict) -> String {
+fn describe_exit(verdict: &Verdict) -> String {
     match verdict {
-        Verdict::Exited(code) => format!("the command ended with exit code {code}"),
+        Verdict::Exited(code) => format!("the command exited with code {code}"),
         Verdict::Signaled(signal) => format!("the command was killed by {signal}"),
-        Verdict::Failed(failure) => format!("the command ended: {failure}"),
+        Verdict::Failed(failure) => format!("the command failed: {failure}"),
     }
 }

@@ -1,10 +1,10 @@
-//! What the backend's answers mean.
+//! What the backend's answers mean: positions in the queue, renewals, the watch.
 
 use std::time::Duration;
 
-use super::{Machine, Phase, Reason};
+use super::events::Request;
+use super::state::{Machine, Phase, StopReason};
 use crate::error::{Failure, Kind};
-use crate::keeper::requests::Request;
 use crate::lease::{Lease, Terms, WindowTooShort};
 use crate::messages::{FromKeeper, Notice, Step, Verdict};
 use crate::outcome::{Granted, Outcome, Position, Trouble};
@@ -12,124 +12,128 @@ use crate::time::Instant;
 
 impl Machine {
     pub(super) fn entered(&mut self, outcome: Outcome<(Granted, Position)>, now: Instant) {
-        if self.calls.done(Request::Enter).is_none() && outcome.is_ok() {
+        // A timed out request is abandoned before its failure is reported here.
+        if !self.requests.answered(Request::Enter) && outcome.is_ok() {
             return;
         }
         match outcome {
-            Ok((granted, place)) => {
-                self.calls.succeeded(Request::Enter);
+            Ok((granted, position)) => {
+                self.requests.succeeded(Request::Enter);
                 let terms = granted.cover.map(|cover| Terms { cover, grace: self.plan.grace });
-                if let Some(Err(no_room)) = terms.map(|terms| terms.check()) {
-                    return self.granted_too_little(no_room, now);
+                if let Some(Err(too_short)) = terms.map(|terms| terms.check()) {
+                    return self.lease_too_short(too_short, now);
                 }
                 self.lease = terms.map(|terms| Lease::new(terms, granted.sent_at));
-                if self.frozen.is_some() { self.replaced(&place, now) } else { self.placed(place, now) }
+                self.position_received(position, now);
             }
-            Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Enter, trouble, now),
-            Err(trouble) => self.not_yet(Request::Enter, trouble, now),
+            Err(trouble) => self.seeking_failed(Request::Enter, trouble, now),
         }
     }
 
-    fn granted_too_little(&mut self, no_room: WindowTooShort, now: Instant) {
+    fn lease_too_short(&mut self, too_short: WindowTooShort, now: Instant) {
         let message = "the lease that the server granted is too short";
-        if self.alive() {
-            return self.end(Reason::Lost(format!("{message}: {no_room}")), now, now);
+        if self.tree_may_run() {
+            return self.stop_tree(StopReason::Lost(format!("{message}: {too_short}")), now, now);
         }
-        let failure = Failure::usage(message).because(no_room).hint("ask for a longer --ttl or a shorter --grace");
-        self.conclude(Verdict::Failed(failure), now);
+        let failure = Failure::usage(message).because(too_short).hint("use a longer --ttl or a shorter --grace");
+        self.release(Verdict::Failed(failure), now);
     }
 
     pub(super) fn wait_returned(&mut self, outcome: Outcome<Position>, now: Instant) {
-        if self.calls.done(Request::Wait).is_none() {
+        if !self.requests.answered(Request::Wait) {
             return;
         }
         match outcome {
-            Ok(place) => {
-                self.calls.succeeded(Request::Wait);
-                if self.frozen.is_some() { self.replaced(&place, now) } else { self.placed(place, now) }
+            Ok(position) => {
+                self.requests.succeeded(Request::Wait);
+                self.position_received(position, now);
             }
-            Err(trouble) if self.frozen.is_some() => self.not_yet_back(Request::Wait, trouble, now),
-            Err(trouble) => self.not_yet(Request::Wait, trouble, now),
+            Err(trouble) => self.seeking_failed(Request::Wait, trouble, now),
         }
     }
 
-    pub(super) fn placed(&mut self, place: Position, now: Instant) {
-        (self.answered, self.served) = (true, true);
-        match place {
+    fn position_received(&mut self, position: Position, now: Instant) {
+        if self.frozen.is_some() {
+            return self.relock_position_received(&position, now);
+        }
+        (self.server_answered, self.accepted_once) = (true, true);
+        match position {
             Position::Held { token, .. } => {
                 if let Some(lease) = &self.lease {
-                    self.restarts.held(lease.terms().cover, now);
+                    self.restarts.lock_acquired(lease.terms().cover, now);
                 }
                 self.token = token;
                 self.phase = Phase::Held { offered: false, acknowledged: false };
                 self.notice(Notice::Acquired { token });
-                self.calls.schedule(Request::Watch, now);
+                self.requests.schedule(Request::Watch, now);
                 self.start_if_ready(now);
             }
             Position::Queued(queue) => {
                 self.notice(Notice::Waiting(queue.clone()));
                 self.queue = Some(queue);
                 if self.plan.wait == Some(Duration::ZERO) {
-                    self.give_up(now);
+                    self.end_search(now);
                 } else {
-                    self.calls.schedule(Request::Wait, now);
+                    self.requests.schedule(Request::Wait, now);
                 }
             }
         }
     }
 
-    /// The lock is not ours yet, and something went wrong.
-    pub(super) fn not_yet(&mut self, request: Request, trouble: Trouble, now: Instant) {
+    fn seeking_failed(&mut self, request: Request, trouble: Trouble, now: Instant) {
+        if self.frozen.is_some() {
+            return self.relock_failed(request, trouble, now);
+        }
         match trouble {
             Trouble::Uncertain { answered, cause, hint } => {
-                self.answered |= answered;
+                self.server_answered |= answered;
                 self.hint = hint.or(self.hint.take());
-                if self.remember(cause.clone()) {
-                    self.notice(Notice::Note(format!("no lock yet: {cause}")));
+                if self.remember_cause(cause.clone()) {
+                    self.notice(Notice::Note(format!("the lock is not acquired yet; retrying: {cause}")));
                 }
-                self.calls.retry(request, now);
+                self.requests.retry(request, now);
             }
             Trouble::Lost(cause) => self.rejoin(&cause, now),
-            Trouble::Broken(by) => self.conclude(self.broken(&by), now),
+            Trouble::Broken(by) => self.release(self.broken_verdict(&by), now),
             Trouble::Fatal(failure) => {
-                self.answered |= failure.kind != Kind::Unreachable;
-                self.conclude(Verdict::Failed(failure), now);
+                self.server_answered |= failure.kind != Kind::Unreachable;
+                self.release(Verdict::Failed(failure), now);
             }
         }
     }
 
-    /// The place in the queue is gone, or the lock before the command ran: nothing is hurt, begin anew.
-    pub(super) fn rejoin(&mut self, cause: &str, now: Instant) {
+    /// Enters the queue again. Before the command runs, a lost position or lock does no harm.
+    fn rejoin(&mut self, cause: &str, now: Instant) {
         self.notice(Notice::Rejoining(cause.to_owned()));
         self.abandon_all();
         self.lease = None;
         self.phase = Phase::Seeking;
-        self.calls.retry(Request::Enter, now);
+        self.requests.retry(Request::Enter, now);
     }
 
     pub(super) fn renewed(&mut self, outcome: Outcome<Instant>, now: Instant) {
-        let _ = self.calls.done(Request::Renew);
+        self.requests.answered(Request::Renew);
         let seeking = self.seeking();
         let Some(lease) = &mut self.lease else { return };
         match outcome {
-            Ok(s) => {
-                // The connection is sound, so pauses between watches begin small again.
-                self.calls.succeeded(Request::Watch);
-                let moved = lease.renewal_confirmed(s);
+            Ok(sent_at) => {
+                // The connection works, so the pauses between watches start small again.
+                self.requests.succeeded(Request::Watch);
+                let moved = lease.renewal_confirmed(sent_at);
                 let deadlines = lease.deadlines();
-                let told = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });
-                // Once the command is being ended for a loss, no renewal gives it time again.
-                if moved && told && !self.losing() && self.frozen.is_none() {
-                    self.tell(FromKeeper::Deadlines(deadlines));
+                let offered = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });
+                // Once the tree is terminated for a loss, no renewal moves its deadlines.
+                if moved && offered && !self.stopping_for_loss() && self.frozen.is_none() {
+                    self.send(FromKeeper::Deadlines(deadlines));
                 }
                 self.start_if_ready(now);
                 self.offer_thaw(now);
             }
             Err(trouble @ (Trouble::Lost(_) | Trouble::Broken(_))) => {
                 lease.renewal_failed(now);
-                self.bad_news(trouble, now);
+                self.lost_or_broken(trouble, now);
             }
-            Err(Trouble::Fatal(failure)) if seeking => self.conclude(Verdict::Failed(failure), now),
+            Err(Trouble::Fatal(failure)) if seeking => self.release(Verdict::Failed(failure), now),
             Err(trouble) => {
                 lease.renewal_failed(now);
                 let first = lease.failures() == 1;
@@ -137,44 +141,42 @@ impl Machine {
                 if first {
                     self.notice(Notice::Relock(Step::Uncertain(cause.clone())));
                 }
-                let _ = self.remember(cause);
+                self.remember_cause(cause);
             }
         }
     }
 
     pub(super) fn watch_failed(&mut self, trouble: Trouble, now: Instant) {
-        if self.calls.done(Request::Watch).is_none() {
+        if !self.requests.answered(Request::Watch) {
             return;
         }
         match trouble {
-            Trouble::Lost(_) | Trouble::Broken(_) => self.bad_news(trouble, now),
-            trouble => self.watch_again(&trouble.into_cause(), now),
+            Trouble::Lost(_) | Trouble::Broken(_) => self.lost_or_broken(trouble, now),
+            // A failed watch alone is not a loss: renewals continue, and they check the key as well.
+            trouble => {
+                self.notice(Notice::Note(format!("the watch failed; retrying: {}", trouble.into_cause())));
+                self.requests.retry(Request::Watch, now);
+            }
         }
     }
 
-    /// A dead watch alone is no loss. The renewals go on, and they check the key as well.
-    pub(super) fn watch_again(&mut self, cause: &str, now: Instant) {
-        self.notice(Notice::Note(format!("the watch broke: {cause}")));
-        self.calls.retry(Request::Watch, now);
-    }
-
-    pub(super) fn bad_news(&mut self, trouble: Trouble, now: Instant) {
-        let deadline = self.lease.as_ref().map(|lease| lease.deadlines().kill);
-        match (&self.phase, trouble) {
-            (Phase::Seeking | Phase::Held { .. }, Trouble::Lost(cause)) => self.rejoin(&cause, now),
-            (Phase::Seeking | Phase::Held { .. }, Trouble::Broken(by)) => self.conclude(self.broken(&by), now),
-            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) if self.relocks() => {
-                self.reacquire(cause, now);
-            }
-            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Lost(cause)) => {
+    fn lost_or_broken(&mut self, trouble: Trouble, now: Instant) {
+        let kill_deadline = self.lease.as_ref().map(|lease| lease.deadlines().kill);
+        match trouble {
+            Trouble::Lost(cause) if self.seeking() => self.rejoin(&cause, now),
+            Trouble::Broken(by) if self.seeking() => self.release(self.broken_verdict(&by), now),
+            _ if !self.tree_may_run() => {}
+            Trouble::Lost(cause) if self.relock_allowed() => self.reacquire(cause, now),
+            Trouble::Lost(cause) => {
                 self.lease = None;
-                self.end(Reason::Lost(cause), now, now);
+                self.stop_tree(StopReason::Lost(cause), now, now);
             }
-            (Phase::Starting | Phase::Running | Phase::Clearing(_), Trouble::Broken(by)) => {
-                let kill_at = now + self.plan.grace;
-                self.end(Reason::Broken(by), deadline.map_or(kill_at, |deadline| deadline.min(kill_at)), now);
+            Trouble::Broken(by) => {
+                let grace_over = now + self.plan.grace;
+                let kill_at = kill_deadline.map_or(grace_over, |deadline| deadline.min(grace_over));
+                self.stop_tree(StopReason::Broken(by), kill_at, now);
             }
-            _ => {}
+            Trouble::Uncertain { .. } | Trouble::Fatal(_) => {}
         }
     }
 }

@@ -1,18 +1,18 @@
-//! What passes between a job's keeper and the server.
+//! Requests of a job's keeper to the server, and their replies.
 
 use std::time::Duration;
 
-use super::server::Contender;
-use super::{Event, MILLI, SECOND, World};
-use distlock_core::keeper;
-use distlock_core::keeper::requests::Request;
+use distlock_core::keeper::{self, Request};
 use distlock_core::messages::FromKeeper;
 use distlock_core::outcome::{Granted, Outcome, Position, Queue, Trouble};
 use distlock_core::time::Instant;
 
-fn is_lost(answer: &keeper::Event) -> bool {
+use super::server::Contender;
+use super::{Event, MILLI, Micros, SECOND, World};
+
+fn is_lost(reply: &keeper::Event) -> bool {
     matches!(
-        answer,
+        reply,
         keeper::Event::Entered(Err(Trouble::Lost(_)))
             | keeper::Event::WaitReturned(Err(Trouble::Lost(_)))
             | keeper::Event::Renewed(Err(Trouble::Lost(_)))
@@ -20,162 +20,166 @@ fn is_lost(answer: &keeper::Event) -> bool {
     )
 }
 
-fn place(token: Option<u64>, head: bool) -> Outcome<Position> {
-    match token {
-        None => Err(Trouble::Lost("the lease expired".into())),
-        Some(token) if head => Ok(Position::Held { token, key: "/x/1".into() }),
-        Some(_) => Ok(Position::Queued(Queue { ahead: Some(1), ..Queue::default() })),
-    }
+fn expired() -> Trouble {
+    Trouble::Lost("the lease expired".into())
 }
 
-fn uncertain() -> Trouble {
+fn no_leader() -> Trouble {
     Trouble::inconclusive("no leader")
 }
 
 impl World {
-    /// The contender is left to itself, and there is a new one.
-    pub(super) fn forsake(&mut self, n: usize) {
-        let who = self.jobs[n].who;
-        self.after(MILLI, SECOND, Event::Revoke(who));
-        let new = self.new_contender();
-        let job = &mut self.jobs[n];
-        (job.who, job.sent, job.granted) = (new, None, None);
-        (job.held, job.lost, job.revoking) = (false, false, false);
-        self.post(n, FromKeeper::Lease(new.to_string()));
+    /// Returns how long a message between a job and the server takes; None if it is lost.
+    fn transit_time(&mut self, index: usize) -> Option<Micros> {
+        match self.random.below(100) {
+            _ if self.now < self.partitioned_until[index] => None,
+            0..3 => None,
+            3..8 => Some(self.random.between(MILLI, 4 * SECOND)),
+            _ => Some(self.random.between(MILLI / 2, 40 * MILLI)),
+        }
     }
 
-    pub(super) fn call(&mut self, n: usize, request: Request) {
-        if request == Request::Enter && self.jobs[n].lost {
-            self.forsake(n);
+    /// Leaves the contender, whose lease is revoked in the background, and creates a new one.
+    pub(super) fn abandon_contender(&mut self, index: usize) {
+        let abandoned = self.jobs[index].contender;
+        self.schedule_after(MILLI, SECOND, Event::Revoke(abandoned));
+        let contender = self.new_contender();
+        let job = &mut self.jobs[index];
+        (job.contender, job.sent_at, job.granted) = (contender, None, None);
+        (job.held, job.lost, job.release_sent) = (false, false, false);
+        self.send_to_supervisor(index, FromKeeper::Lease(contender.to_string()));
+    }
+
+    pub(super) fn send_request(&mut self, index: usize, request: Request) {
+        if request == Request::Enter && self.jobs[index].lost {
+            self.abandon_contender(index);
         }
-        let local = self.jobs[n].local(self.now);
-        let job = &mut self.jobs[n];
-        job.call += 1;
-        job.calls[request as usize] = job.call;
+        let sent_at = self.jobs[index].clock(self.now);
+        let job = &mut self.jobs[index];
+        job.last_call += 1;
+        job.pending_calls[request as usize] = job.last_call;
         if request == Request::Enter {
-            job.sent.get_or_insert(local);
+            job.sent_at.get_or_insert(sent_at);
         }
-        let (call, who) = (job.call, job.who);
-        match request {
-            // They are told when there is something to tell.
-            Request::Wait | Request::Watch => {}
-            _ => {
-                if request == Request::Renew {
-                    // The moment before it was sent is what its answer will bring.
-                    self.renewals.insert((n, call), local);
-                }
-                if let Some(passage) = self.passage(n) {
-                    self.after(passage, passage + 1, Event::Arrive { job: n, call, request, who });
-                }
-            }
-        }
-    }
-
-    pub(super) fn arrive(&mut self, n: usize, call: u64, request: Request, who: Contender) {
-        let down = self.now < self.server.down_until;
-        let there = self.server.has(who);
-        let answer = match request {
-            Request::Enter if down => keeper::Event::Entered(Err(uncertain())),
-            Request::Enter => {
-                let job = &self.jobs[n];
-                // A lease that was had and is gone is not granted again: its id is another's business now.
-                if job.who != who || (job.granted.is_some() && !there) {
-                    keeper::Event::Entered(Err(Trouble::Lost("the lease expired".into())))
-                } else {
-                    self.server.enter(who, self.now, &mut self.random);
-                    keeper::Event::Entered(self.entered(n, who))
-                }
-            }
-            Request::Renew if down => keeper::Event::Renewed(Err(uncertain())),
-            Request::Renew => {
-                let s = self.renewals.get(&(n, call)).copied().unwrap_or(Instant::from_boot(Duration::ZERO));
-                let renewed = self.server.renew(who, self.now, &mut self.random);
-                keeper::Event::Renewed(if renewed { Ok(s) } else { Err(Trouble::Lost("the lease expired".into())) })
-            }
-            Request::VerifyContinuity if down => keeper::Event::ContinuityVerified(Err(uncertain())),
-            Request::VerifyContinuity => {
-                let before = self.jobs[n].proved;
-                keeper::Event::ContinuityVerified(Ok(
-                    before.is_some_and(|before| self.server.nobody_between(before, who))
-                ))
-            }
-            Request::Release if down => keeper::Event::Released(Err(uncertain())),
-            Request::Release => {
-                let found = self.server.end(who);
-                let job = &mut self.jobs[n];
-                let again = std::mem::replace(&mut job.revoking, true);
-                let lost = job.held && !found && !again;
-                keeper::Event::Released(if lost { Err(Trouble::Lost("the lease was gone".into())) } else { Ok(()) })
-            }
-            Request::Wait | Request::Watch => return,
-        };
-        if let Some(passage) = self.passage(n) {
-            self.after(passage, passage + 1, Event::Answer { job: n, call, answer });
-        }
-    }
-
-    fn entered(&self, n: usize, who: Contender) -> Outcome<(Granted, Position)> {
-        let job = &self.jobs[n];
-        let granted = job.granted.unwrap_or(Granted {
-            sent_at: job.sent.unwrap_or(Instant::from_boot(Duration::ZERO)),
-            cover: Some(Duration::from_micros(job.ttl)),
-        });
-        let place = place(self.server.token(who), self.server.head() == Some(who))?;
-        Ok((granted, place))
-    }
-
-    pub(super) fn answer(&mut self, n: usize, call: u64, answer: keeper::Event) {
-        let job = &mut self.jobs[n];
-        let Some(request) = answer.answered_request() else { return };
-        if job.calls[request as usize] != call {
+        let (call, contender) = (job.last_call, job.contender);
+        // `notify_waits_and_watches` answers these.
+        if matches!(request, Request::Wait | Request::Watch) {
             return;
         }
-        job.calls[request as usize] = 0;
-        job.lost |= is_lost(&answer);
-        match &answer {
-            keeper::Event::Entered(Ok((granted, place))) => {
-                job.granted = Some(*granted);
-                job.held |= matches!(place, Position::Held { .. });
-            }
-            keeper::Event::WaitReturned(Ok(Position::Held { .. })) => job.held = true,
-            keeper::Event::ContinuityVerified(Ok(true)) => job.proved = Some(job.who),
-            _ => {}
+        if request == Request::Renew {
+            self.renewals.insert((index, call), sent_at);
         }
-        self.keeper(n, answer);
+        if let Some(transit) = self.transit_time(index) {
+            self.schedule_after(transit, transit + 1, Event::Request { job: index, call, request, contender });
+        }
     }
 
-    /// Whoever waits for news of the server gets it, some time after it can pass.
-    pub(super) fn tell_news(&mut self) {
+    /// Applies a request at the server, and sends the reply.
+    pub(super) fn serve(&mut self, index: usize, call: u64, request: Request, contender: Contender) {
+        let no_leader = if self.now < self.server.down_until { Err(no_leader()) } else { Ok(()) };
+        let reply = match request {
+            Request::Enter => keeper::Event::Entered(no_leader.and_then(|()| self.serve_enter(index, contender))),
+            Request::Renew => keeper::Event::Renewed(no_leader.and_then(|()| self.serve_renew(index, call, contender))),
+            Request::VerifyContinuity => {
+                let earlier = self.jobs[index].proven_under;
+                let continuous = earlier.is_some_and(|earlier| self.server.follows_directly(earlier, contender));
+                keeper::Event::ContinuityVerified(no_leader.map(|()| continuous))
+            }
+            Request::Release => keeper::Event::Released(no_leader.and_then(|()| self.serve_release(index, contender))),
+            Request::Wait | Request::Watch => return,
+        };
+        if let Some(transit) = self.transit_time(index) {
+            self.schedule_after(transit, transit + 1, Event::Reply { job: index, call, reply });
+        }
+    }
+
+    fn serve_enter(&mut self, index: usize, contender: Contender) -> Outcome<(Granted, Position)> {
+        let job = &self.jobs[index];
+        // A lease that ended is not granted again.
+        if job.contender != contender || (job.granted.is_some() && !self.server.has(contender)) {
+            return Err(expired());
+        }
+        self.server.enter(contender, self.now, &mut self.random);
+        let job = &self.jobs[index];
+        let granted = job.granted.unwrap_or(Granted {
+            sent_at: job.sent_at.unwrap_or(Instant::from_boot(Duration::ZERO)),
+            cover: Some(Duration::from_micros(job.ttl)),
+        });
+        Ok((granted, self.position(contender)?))
+    }
+
+    fn serve_renew(&mut self, index: usize, call: u64, contender: Contender) -> Outcome<Instant> {
+        let sent_at = self.renewals.get(&(index, call)).copied().unwrap_or(Instant::from_boot(Duration::ZERO));
+        let renewed = self.server.renew(contender, self.now, &mut self.random);
+        if renewed { Ok(sent_at) } else { Err(expired()) }
+    }
+
+    fn serve_release(&mut self, index: usize, contender: Contender) -> Outcome<()> {
+        let found = self.server.end(contender);
+        let job = &mut self.jobs[index];
+        let repeated = std::mem::replace(&mut job.release_sent, true);
+        if job.held && !found && !repeated { Err(Trouble::Lost("the lease did not exist".into())) } else { Ok(()) }
+    }
+
+    fn position(&self, contender: Contender) -> Outcome<Position> {
+        match self.server.token(contender) {
+            None => Err(expired()),
+            Some(token) if self.server.holder() == Some(contender) => Ok(Position::Held { token, key: "/x/1".into() }),
+            Some(_) => Ok(Position::Queued(Queue { ahead: Some(1), ..Queue::default() })),
+        }
+    }
+
+    pub(super) fn receive_reply(&mut self, index: usize, call: u64, reply: keeper::Event) {
+        let job = &mut self.jobs[index];
+        let Some(request) = reply.answered_request() else { return };
+        if job.pending_calls[request as usize] != call {
+            return;
+        }
+        job.pending_calls[request as usize] = 0;
+        job.lost |= is_lost(&reply);
+        match &reply {
+            keeper::Event::Entered(Ok((granted, position))) => {
+                job.granted = Some(*granted);
+                job.held |= matches!(position, Position::Held { .. });
+            }
+            keeper::Event::WaitReturned(Ok(Position::Held { .. })) => job.held = true,
+            keeper::Event::ContinuityVerified(Ok(true)) => job.proven_under = Some(job.contender),
+            _ => {}
+        }
+        self.keeper_event(index, reply);
+    }
+
+    /// Schedules the replies of waits and watches for which something has changed.
+    pub(super) fn notify_waits_and_watches(&mut self) {
         if self.now < self.server.down_until {
             return;
         }
-        for n in 0..self.jobs.len() {
-            let job = &self.jobs[n];
-            let there = self.server.has(job.who);
+        for index in 0..self.jobs.len() {
+            let contender = self.jobs[index].contender;
+            let (exists, holds) = (self.server.has(contender), self.server.holder() == Some(contender));
             for request in [Request::Wait, Request::Watch] {
-                let call = self.jobs[n].calls[request as usize];
-                let told = !there || (request == Request::Wait && self.server.head() == Some(self.jobs[n].who));
-                if call != 0 && told && self.told.insert((n, call)) {
-                    let at = self.now.max(self.cut[n]) + self.random.between(MILLI, SECOND);
-                    self.at(at, Event::News { job: n, call, request });
+                let call = self.jobs[index].pending_calls[request as usize];
+                let changed = !exists || (request == Request::Wait && holds);
+                if call != 0 && changed && self.notified.insert((index, call)) {
+                    let reachable_at = self.now.max(self.partitioned_until[index]);
+                    let at = reachable_at + self.random.between(MILLI, SECOND);
+                    self.schedule_at(at, Event::Change { job: index, call, request });
                 }
             }
         }
     }
 
-    /// What is read then.
-    pub(super) fn news(&mut self, n: usize, call: u64, request: Request) {
-        if self.now < self.cut[n] || self.now < self.server.down_until {
-            let at = self.cut[n].max(self.server.down_until) + MILLI;
-            return self.at(at, Event::News { job: n, call, request });
+    /// Delivers what a wait or watch reads, or tries again later if the server cannot be reached.
+    pub(super) fn receive_change(&mut self, index: usize, call: u64, request: Request) {
+        let reachable_at = self.partitioned_until[index].max(self.server.down_until);
+        if self.now < reachable_at {
+            return self.schedule_at(reachable_at + MILLI, Event::Change { job: index, call, request });
         }
-        let job = &self.jobs[n];
-        let (token, head) = (self.server.token(job.who), self.server.head() == Some(job.who));
-        let answer = match (request, place(token, head)) {
-            (Request::Wait, place) => keeper::Event::WaitReturned(place),
+        let reply = match (request, self.position(self.jobs[index].contender)) {
+            (Request::Wait, position) => keeper::Event::WaitReturned(position),
             (_, Err(lost)) => keeper::Event::WatchFailed(lost),
             (_, Ok(_)) => return,
         };
-        self.answer(n, call, answer);
+        self.receive_reply(index, call, reply);
     }
 }

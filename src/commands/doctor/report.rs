@@ -1,81 +1,66 @@
-//! What was found, as a table for people, as JSON, and as the failure that decides the exit code. Pure.
+//! Findings as a table for people, as JSON, and as the failure that decides the exit code. No I/O.
 
 use serde_json::{Value, json};
 
-use crate::exit;
-use crate::lock::Name;
-use crate::lock::probe::{Answer, Check, Endpoint, Findings, Role, Tls, Verdict};
-use crate::report::one_line;
 use distlock_core::error::{Failure, Kind};
 
-/// The version of the JSON's schema.
+use crate::exit;
+use crate::lock::BackendName;
+use crate::lock::probe::{Check, CheckResult, EndpointFinding, Findings, Role, ServerInfo, Tls};
+use crate::report::one_line;
+
+/// Version of the JSON's schema.
 const SCHEMA: u32 = 1;
 
-/// The findings about one backend, and the lock that was asked about.
+/// Findings about one backend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report<'a> {
-    /// The backend.
-    pub backend: Name,
-    /// The lock's name, if one was given.
+    pub backend: BackendName,
+    /// Name of the lock whose permissions were tested.
     pub name: Option<&'a str>,
-    /// What was found.
     pub findings: &'a Findings,
 }
 
-/// How bad a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Ok,
-    Unknown,
-    Warning,
-    Error,
-}
+// States of endpoints and checks, as scripts match them.
+const OK: &str = "ok";
+const UNKNOWN: &str = "unknown";
+const WARNING: &str = "warning";
+const ERROR: &str = "error";
 
-impl State {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Unknown => "unknown",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        }
-    }
-}
-
-/// One line: what was looked at, how it is, and what can be done.
+/// State of an endpoint or a check.
 struct Line<'a> {
     subject: &'a str,
-    state: State,
+    state: &'static str,
     message: String,
     hint: Option<&'a str>,
 }
 
 impl<'a> Report<'a> {
-    /// What a lock would fail with; None where it could be had.
+    /// Returns the failure with which acquiring the lock would end; None if it could be acquired.
     #[must_use]
     pub(super) fn failure(&self) -> Option<Failure> {
-        let of_check = self.findings.checks.iter().find_map(|check| match &check.verdict {
-            Verdict::Bad(failure) => Some(failure),
+        let failed_check = self.findings.checks.iter().find_map(|check| match &check.result {
+            CheckResult::Failed(failure) => Some(failure),
             _ => None,
         });
-        let failed = |failure: &Failure, causes: Vec<String>| Failure {
+        let no_lock = |failure: &Failure, causes: Vec<String>| Failure {
             causes,
             hint: failure.hint.clone(),
-            ..Failure::new(failure.kind, "no lock can be had")
+            ..Failure::new(failure.kind, "no lock can be acquired")
         };
-        if let Some(failure) = of_check {
-            return Some(failed(failure, vec![in_full(failure)]));
+        if let Some(failure) = failed_check {
+            return Some(no_lock(failure, vec![with_causes(failure)]));
         }
         if self.any_usable() {
             return None;
         }
-        let failures = || self.endpoints().filter_map(|endpoint| Some((endpoint, endpoint.answer.as_ref().err()?)));
-        let (_, farthest) = failures().min_by_key(|(_, failure)| rank(failure.kind))?;
-        let causes = failures().map(|(endpoint, failure)| format!("{}: {}", endpoint.url, in_full(failure)));
-        Some(failed(farthest, causes.collect()))
+        let failures = || self.endpoints().filter_map(|endpoint| Some((endpoint, endpoint.info.as_ref().err()?)));
+        let (_, most_informative) = failures().min_by_key(|(_, failure)| informativeness(failure.kind))?;
+        let causes = failures().map(|(endpoint, failure)| format!("{}: {}", endpoint.url, with_causes(failure)));
+        Some(no_lock(most_informative, causes.collect()))
     }
 
-    /// A table with a line for every endpoint and every check.
+    /// Returns a table with a line for each endpoint and each check.
     #[must_use]
     pub(super) fn text(&self) -> String {
         let lines: Vec<_> =
@@ -83,24 +68,26 @@ impl<'a> Report<'a> {
         let widest = lines.iter().map(|line| line.subject.chars().count()).max().unwrap_or_default();
         let mut text = String::new();
         for line in &lines {
-            text += &format!("{:<7}  {:<widest$}  {}\n", line.state.word(), line.subject, one_line(&line.message));
+            text += &format!("{:<7}  {:<widest$}  {}\n", line.state, line.subject, one_line(&line.message));
             if let Some(hint) = line.hint {
                 text += &format!("{:<7}  {:<widest$}  hint: {}\n", "", "", one_line(hint));
             }
         }
-        let what = self.name.map_or_else(|| "a lock".to_owned(), |name| format!("the lock {name}"));
-        let end = if self.failure().is_none() { "can be had" } else { "cannot be had" };
-        text + &format!("{what} on {} {end}\n", self.backend)
+        let lock = self.name.map_or_else(|| "a lock".to_owned(), |name| format!("the lock {name}"));
+        let can = if self.failure().is_none() { "can" } else { "cannot" };
+        text + &format!("{lock} on {} {can} be acquired\n", self.backend)
     }
 
-    /// One object on one line; what is unknown is null.
+    /// Returns one object on one line; unknown values are null.
     #[must_use]
     pub(super) fn json(&self) -> String {
         let failure = self.failure();
         let endpoints: Vec<_> = self.endpoints().map(|endpoint| self.endpoint_json(endpoint)).collect();
         let checks: Vec<_> = self
             .check_lines()
-            .map(|line| json!({ "name": line.subject, "state": line.state.word(), "message": line.message, "hint": line.hint }))
+            .map(
+                |line| json!({ "name": line.subject, "state": line.state, "message": line.message, "hint": line.hint }),
+            )
             .collect();
         let object = json!({
             "schema": SCHEMA,
@@ -114,24 +101,24 @@ impl<'a> Report<'a> {
         format!("{object}\n")
     }
 
-    fn endpoints(&self) -> impl Iterator<Item = &'a Endpoint> {
+    fn endpoints(&self) -> impl Iterator<Item = &'a EndpointFinding> {
         self.findings.endpoints.iter()
     }
 
     fn any_usable(&self) -> bool {
-        self.endpoints().any(|endpoint| endpoint.answer.is_ok())
+        self.endpoints().any(|endpoint| endpoint.info.is_ok())
     }
 
-    fn endpoint_line(&self, endpoint: &'a Endpoint) -> Line<'a> {
+    fn endpoint_line(&self, endpoint: &'a EndpointFinding) -> Line<'a> {
         let subject = endpoint.url.as_str();
-        match &endpoint.answer {
-            Ok(answer) => {
-                let message = describe(self.backend, answer, endpoint.tls);
-                Line { subject, state: State::Ok, message, hint: None }
+        match &endpoint.info {
+            Ok(info) => {
+                let message = describe(self.backend, info, endpoint.tls);
+                Line { subject, state: OK, message, hint: None }
             }
             Err(failure) => {
-                let state = if self.any_usable() { State::Warning } else { State::Error };
-                Line { subject, state, message: in_full(failure), hint: failure.hint.as_deref() }
+                let state = if self.any_usable() { WARNING } else { ERROR };
+                Line { subject, state, message: with_causes(failure), hint: failure.hint.as_deref() }
             }
         }
     }
@@ -140,28 +127,27 @@ impl<'a> Report<'a> {
         self.findings.checks.iter().map(check_line)
     }
 
-    fn endpoint_json(&self, endpoint: &Endpoint) -> Value {
+    fn endpoint_json(&self, endpoint: &EndpointFinding) -> Value {
         let line = self.endpoint_line(endpoint);
-        let unknown = Answer::default();
-        let answer = endpoint.answer.as_ref().unwrap_or(&unknown);
+        let unknown = ServerInfo::default();
+        let info = endpoint.info.as_ref().unwrap_or(&unknown);
         json!({
             "url": endpoint.url,
-            "state": line.state.word(),
+            "state": line.state,
             "message": line.message,
             "hint": line.hint,
-            "version": answer.version,
-            "role": answer.role.map(role),
-            "member": answer.member,
-            "cluster": (!answer.cluster.is_empty()).then_some(&answer.cluster),
-            "latency_ms": answer.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+            "version": info.version,
+            "role": info.role.map(role),
+            "member": info.member,
+            "cluster": (!info.cluster.is_empty()).then_some(&info.cluster),
+            "latency_ms": info.latency.map(|latency| latency.as_secs_f64() * 1000.0),
             "tls": endpoint.tls.map(tls),
-            "clock_ahead_seconds": answer.clock_ahead.map(|ahead| ahead.as_secs_f64()),
         })
     }
 }
 
-/// Of several endpoints that are of no use, the one that got farthest tells most.
-fn rank(kind: Kind) -> u8 {
+/// Returns the rank of a failure among those of several endpoints: the request that got farthest comes first.
+fn informativeness(kind: Kind) -> u8 {
     match kind {
         Kind::Denied => 0,
         Kind::Unreachable => 2,
@@ -170,29 +156,29 @@ fn rank(kind: Kind) -> u8 {
 }
 
 fn check_line(check: &Check) -> Line<'_> {
-    let (state, message, hint) = match &check.verdict {
-        Verdict::Good(seen) => (State::Ok, seen.clone(), None),
-        Verdict::Unknown(why) => (State::Unknown, why.clone(), None),
-        Verdict::Doubtful { what, hint } => (State::Warning, what.clone(), Some(hint.as_str())),
-        Verdict::Bad(failure) => (State::Error, in_full(failure), failure.hint.as_deref()),
+    let (state, message, hint) = match &check.result {
+        CheckResult::Passed(found) => (OK, found.clone(), None),
+        CheckResult::Unknown(reason) => (UNKNOWN, reason.clone(), None),
+        CheckResult::Warning { message, hint } => (WARNING, message.clone(), Some(hint.as_str())),
+        CheckResult::Failed(failure) => (ERROR, with_causes(failure), failure.hint.as_deref()),
     };
     Line { subject: check.name, state, message, hint }
 }
 
-fn in_full(failure: &Failure) -> String {
+fn with_causes(failure: &Failure) -> String {
     std::iter::once(&failure.message).chain(&failure.causes).map(String::as_str).collect::<Vec<_>>().join(": ")
 }
 
-fn describe(backend: Name, answer: &Answer, security: Option<Tls>) -> String {
-    if backend == Name::Local {
+fn describe(backend: BackendName, info: &ServerInfo, security: Option<Tls>) -> String {
+    if backend == BackendName::Local {
         return "on this host".to_owned();
     }
-    let version = answer.version.as_ref().map(|version| format!("{backend} {version}"));
+    let version = info.version.as_ref().map(|version| format!("{backend} {version}"));
     let parts = [
-        Some(version.unwrap_or_else(|| format!("{backend}, version not told"))),
-        answer.role.map(|part| role(part).to_owned()),
-        answer.member.as_ref().map(|member| format!("member {member}")),
-        answer.latency.map(|latency| format!("{:.1} ms", latency.as_secs_f64() * 1000.0)),
+        Some(version.unwrap_or_else(|| format!("{backend}, unknown version"))),
+        info.role.map(|of_server| role(of_server).to_owned()),
+        info.member.as_ref().map(|member| format!("member {member}")),
+        info.latency.map(|latency| format!("{:.1} ms", latency.as_secs_f64() * 1000.0)),
         security.map(|security| format!("TLS {}", tls(security))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")

@@ -1,156 +1,156 @@
-//! The command's process: its start, what becomes of it, and its parent's waking.
+//! The command's process: its start, its end, and the waking of the supervisor when it is continued.
 
-use crate::sys::clock;
 use std::ffi::OsString;
+use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use distlock_core::signal::Signal;
+use anyhow::Context;
 use nix::sys::signal::{Signal as NixSignal, kill};
 use nix::unistd::Pid;
 use tokio::net::unix::pipe;
 
-use super::Keeper;
-use crate::lock::handle;
-use crate::lock::{Name, Prepared};
-use crate::sys::process::{Spawn, exec_error, report_pipe};
-use crate::sys::tree::{Change, Tree};
 use distlock_core::error::{Failure, Kind, chain};
 use distlock_core::keeper::Event;
 use distlock_core::messages::{FromKeeper, Verdict};
+use distlock_core::signal::Signal;
 
-/// For how long a supervisor is woken that stops although the command goes on, and how often it is looked at.
+use super::shell::Keeper;
+use crate::lock::{BackendName, PreparedBackend, handle};
+use crate::sys::clock;
+use crate::sys::process::{Spawn, exec_error, exec_status_pipe};
+use crate::sys::tree::{Change, parent_is_stopped};
+
+/// How long to look for a stopped supervisor after the command was continued, and how often.
 const WAKE_PARENT: Duration = Duration::from_millis(500);
 pub(super) const LOOK_AT_PARENT: Duration = Duration::from_millis(50);
 
 impl Keeper<'_> {
-    /// Forks the command. Whether its program can be executed is told later.
+    /// Forks the command. A later event reports whether its program was executed.
     pub(super) fn start(&mut self) -> Option<Event> {
         let forked = self.fork_command();
         if !self.job.reruns {
             self.detach();
         }
         let error = forked.err()?;
-        // There is no process, whose end would be told.
+        // No process exists, so none will be reaped.
         let empty = self.tree.reap().is_ok_and(|reaped| reaped.empty);
-        self.seen.push_back(Event::Reaped { command: None, empty });
-        Some(Event::NotStarted(Failure::fault("the system gave no process for the command").because(error)))
+        self.queued_events.push_back(Event::Reaped { command: None, empty });
+        let mut failure = Failure::fault("cannot create the command's process");
+        failure.causes = chain(error.as_ref());
+        Some(Event::NotStarted(failure))
     }
 
-    fn fork_command(&mut self) -> std::io::Result<()> {
+    fn fork_command(&mut self) -> anyhow::Result<()> {
         let variables = self.variables();
-        let holds = match &self.job.prepared {
-            Prepared::Local(file) => Some(file.as_fd()),
+        let passed_descriptor = match &self.job.prepared {
+            PreparedBackend::Local(file) => Some(file.as_fd()),
             _ => None,
         };
         let spawn = Spawn {
             argv: &self.job.argv,
-            set: &variables,
+            variables: &variables,
             group: self.job.group,
-            holds,
+            passed_descriptor,
             inherited: &self.job.inherited,
         };
-        let (outcome, report) = report_pipe()?;
-        // All that can fail comes before the fork.
-        let outcome = pipe::Receiver::from_owned_fd(outcome)?;
-        self.command = Some(spawn.start(&report)?);
-        self.starting = Some(outcome);
+        let (receiver, exec_status) = exec_status_pipe().context("cannot create a pipe")?;
+        // Everything that can fail comes before the fork.
+        let receiver = pipe::Receiver::from_owned_fd(receiver).context("cannot register a pipe")?;
+        self.command = Some(spawn.start(&exec_status)?);
+        self.exec_status = Some(receiver);
         Ok(())
     }
 
-    /// What became of the start, if it is known by now.
-    pub(super) fn outcome(&mut self) -> Option<Event> {
-        let mut report = [0; 4];
-        let event = match self.starting.as_ref()?.try_read(&mut report) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return None,
+    /// Returns whether the program was executed, if that is known by now.
+    pub(super) fn read_exec_status(&mut self) -> Option<Event> {
+        let mut status = [0; 4];
+        let event = match self.exec_status.as_ref()?.try_read(&mut status) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Ok(length) if length > 0 => {
-                // Its process is about to end, and was never the command.
+                // This process is about to exit and never became the command.
                 self.command = None;
-                Event::NotStarted(not_started(&self.job.argv, &exec_error(&report[..length])))
+                Event::NotStarted(not_executed(&self.job.argv, &exec_error(&status[..length])))
             }
-            // A command that was killed before its program was executed has started and ended.
+            // A command that was killed before the exec counts as started and ended.
             _ => Event::Started,
         };
-        self.starting = None;
+        self.exec_status = None;
         Some(event)
     }
 
-    /// Closes what was inherited, once: the numbers may be others' afterwards.
-    pub(super) fn detach(&mut self) {
-        if !std::mem::replace(&mut self.detached, true) {
-            self.job.inherited.close(&[]);
-        }
-    }
-
-    /// What the command's environment tells of the lock.
+    /// Returns the variables that describe the lock to the command.
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let (Some(backend), Some((token, key))) = (self.job.backend, &self.place) else { return Vec::new() };
-        let name = &self.job.want.name;
+        let (Some(backend), Some((token, key))) = (self.job.backend, &self.token_and_key) else { return Vec::new() };
+        let name = &self.job.spec.name;
+        let lease_id = self.requests.lease_id();
         let mut variables = vec![
             ("DISTLOCK_FENCING_TOKEN", token.to_string()),
-            ("DISTLOCK_HANDLE", handle::of_running(backend, self.backend.lease_id().as_deref(), *token, name)),
+            ("DISTLOCK_HANDLE", handle::of_running(backend, lease_id.as_deref(), *token, name)),
             ("DISTLOCK_HELD_NAME", name.clone()),
             ("DISTLOCK_HELD_BACKEND", backend.to_string()),
             ("DISTLOCK_HELD_KEY", key.clone()),
         ];
         match backend {
-            Name::Etcd => variables.extend([("ETCD_LOCK_KEY", key.clone()), ("ETCD_LOCK_REV", token.to_string())]),
-            Name::Consul => variables.push(("CONSUL_LOCK_HELD", "true".into())),
-            Name::Local => {}
+            BackendName::Etcd => {
+                variables.extend([("ETCD_LOCK_KEY", key.clone()), ("ETCD_LOCK_REV", token.to_string())]);
+            }
+            BackendName::Consul => variables.push(("CONSUL_LOCK_HELD", "true".into())),
+            BackendName::Local => {}
         }
         variables
     }
 
-    pub(super) fn reap(&mut self) -> std::io::Result<Event> {
-        let reaped = self.tree.reap()?;
+    pub(super) fn reap(&mut self) -> anyhow::Result<Event> {
+        let reaped = self.tree.reap().context("cannot reap child processes")?;
         let mut ended = None;
         let command = self.command;
         for (_, change) in reaped.changes.into_iter().filter(|(pid, _)| Some(*pid) == command) {
             match change {
                 Change::Exited(code) => ended = Some(Verdict::Exited(code)),
                 Change::Signaled(signal) => ended = Some(Verdict::Signaled(Signal::from_number(signal))),
-                // What was frozen is no job that the user stopped.
+                // The freeze stopped it, not the user: the job is not suspended.
                 Change::Stopped(_) if self.frozen => {}
                 Change::Stopped(signal) => {
-                    self.waking = None;
-                    self.post(FromKeeper::Stopped(Signal::from_number(signal)));
+                    self.wake_parent_until = None;
+                    self.send(FromKeeper::Stopped(Signal::from_number(signal)));
                 }
                 Change::Continued => {
-                    self.waking = Some(clock::now() + WAKE_PARENT);
-                    self.post(FromKeeper::Continued);
+                    self.wake_parent_until = Some(clock::now() + WAKE_PARENT);
+                    self.send(FromKeeper::Continued);
                 }
             }
         }
         if ended.is_some() {
             self.command = None;
-            // How it started is told before how it ended.
-            if let Some(outcome) = self.outcome() {
-                let ended = ended.filter(|_| matches!(outcome, Event::Started));
-                self.seen.push_back(Event::Reaped { command: ended, empty: reaped.empty });
-                return Ok(outcome);
+            // The start is reported before the end.
+            if let Some(start) = self.read_exec_status() {
+                let ended = ended.filter(|_| matches!(start, Event::Started));
+                self.queued_events.push_back(Event::Reaped { command: ended, empty: reaped.empty });
+                return Ok(start);
             }
         }
         Ok(Event::Reaped { command: ended, empty: reaped.empty })
     }
 
-    /// Somebody let the command go on and not the job, so the supervisor would stay behind for ever. It may be about to
-    /// stop, so this looks again for a while.
+    /// Continues a stopped supervisor after another process continued the command, but not the whole job. The supervisor may
+    /// be about to stop, so this is repeated for a while.
     pub(super) fn wake_parent(&mut self) {
-        let Some(until) = self.waking else { return };
+        let Some(until) = self.wake_parent_until else { return };
         if self.orphaned || clock::now() >= until {
-            self.waking = None;
-        } else if Tree::parent_is_stopped() {
-            self.waking = None;
+            self.wake_parent_until = None;
+        } else if parent_is_stopped() {
+            self.wake_parent_until = None;
             let _ = kill(Pid::parent(), NixSignal::SIGCONT);
         }
     }
 }
 
-/// A command that could not be executed although it was found before the lock was taken.
-fn not_started(argv: &[OsString], error: &std::io::Error) -> Failure {
+/// Returns the failure of a program that was found before the lock was acquired but cannot be executed now.
+fn not_executed(argv: &[OsString], error: &io::Error) -> Failure {
     let program = argv.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     let kind = match error.kind() {
-        std::io::ErrorKind::NotFound => Kind::NotFound,
+        io::ErrorKind::NotFound => Kind::NotFound,
         _ => Kind::NotExecutable,
     };
     let mut failure = Failure::new(kind, format!("cannot execute {program}"));

@@ -1,16 +1,15 @@
-//! Transactions: what they are made of, and what their answers mean.
+//! Transactions: their operations, and the meaning of their replies.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::api::json;
 use distlock_core::consul::pair::Pair;
 use distlock_core::error::{Failure, Kind};
 use distlock_core::outcome::Trouble;
 
-/// One operation of a transaction.
+/// Operation of a transaction.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Op {
@@ -44,81 +43,84 @@ impl Op {
         }
     }
 
-    fn by(verb: &'static str, key: &str, session: &str) -> Self {
+    fn for_session(verb: &'static str, key: &str, session: &str) -> Self {
         Self { session: Some(session.to_owned()), ..Self::new(verb, key) }
     }
 
-    /// Takes a key for the session, and writes it; demands that no other session holds it.
+    /// Locks a key for the session and writes its value; demands that no other session has locked it.
     pub(super) fn lock(key: &str, session: &str, flags: u64, value: &str) -> Self {
-        Self { flags: Some(flags), value: Some(BASE64_STANDARD.encode(value)), ..Self::by("lock", key, session) }
+        Self {
+            flags: Some(flags),
+            value: Some(BASE64_STANDARD.encode(value)),
+            ..Self::for_session("lock", key, session)
+        }
     }
 
-    /// Lets go of a key and empties it; demands that the session holds it.
+    /// Unlocks a key and deletes its value; demands that the session has locked it.
     pub(super) fn unlock(key: &str, session: &str) -> Self {
-        Self::by("unlock", key, session)
+        Self::for_session("unlock", key, session)
     }
 
-    /// Demands that the session holds the key.
+    /// Demands that the session has locked the key.
     pub(super) fn check_session(key: &str, session: &str) -> Self {
-        Self::by("check-session", key, session)
+        Self::for_session("check-session", key, session)
     }
 
-    /// Demands that the key was not changed since.
+    /// Demands that the key has not changed since `modify_index`.
     pub(super) fn check_index(key: &str, modify_index: u64) -> Self {
         Self { index: Some(modify_index), ..Self::new("check-index", key) }
     }
 
-    /// Demands that there is no such key.
+    /// Demands that the key does not exist.
     pub(super) fn check_absent(key: &str) -> Self {
         Self::new("check-not-exists", key)
     }
 
-    /// Deletes a key, whoever holds it, if it exists.
+    /// Deletes a key if it exists, even if another session has locked it.
     pub(super) fn delete(key: &str) -> Self {
         Self::new("delete", key)
     }
 
-    /// Reads all keys with a prefix.
+    /// Reads all keys with the prefix.
     pub(super) fn get_tree(prefix: &str) -> Self {
         Self::new("get-tree", prefix)
     }
 }
 
-/// What became of a transaction.
+/// Result of a transaction.
 #[derive(Debug)]
-pub(super) enum Txn {
-    /// Everything was done; the keys written and read, in order.
+pub(super) enum TxnResult {
+    /// All operations were applied. Contains the keys that they wrote and read, in order.
     Applied(Vec<Pair>),
-    /// Nothing was done.
+    /// No operation was applied.
     Refused(Refusal),
 }
 
-/// Why a transaction was refused.
+/// The server's reasons for refusing a transaction.
 #[derive(Debug)]
 pub(super) struct Refusal(Vec<String>);
 
 impl Refusal {
-    /// A lock-delay keeps one of the keys closed.
+    /// Returns whether one of the keys is in its lock-delay.
     #[must_use]
     pub(super) fn lock_delay(&self) -> bool {
-        self.0.iter().any(|what| what.contains("due to lock delay"))
+        self.0.iter().any(|reason| reason.contains("due to lock delay"))
     }
 
-    /// The session has ended.
     #[must_use]
-    pub(super) fn ended(&self, session: &str) -> bool {
-        self.0.iter().any(|what| what.contains("invalid session") && what.contains(session))
+    pub(super) fn session_ended(&self, session: &str) -> bool {
+        self.0.iter().any(|reason| reason.contains("invalid session") && reason.contains(session))
     }
 
-    /// What it means for the whole lock, if it is more than somebody else's key.
+    /// Returns the trouble if a reason is something else than the state of the keys.
     pub(super) fn trouble(&self, endpoint: &str) -> Option<Trouble> {
-        let find = |signs: &[&str]| self.0.iter().find(|what| contains_any(what, signs));
-        if let Some(what) = find(&["ermission denied", "ACL not found"]) {
-            let failure = Failure::new(Kind::Denied, format!("{endpoint}: the server denies access")).because(what);
+        let denial = self.0.iter().find(|reason| contains_any(reason, &["ermission denied", "ACL not found"]));
+        if let Some(reason) = denial {
+            let failure = Failure::new(Kind::Denied, format!("{endpoint}: the server denies access")).because(reason);
             return Some(Trouble::Fatal(failure));
         }
-        let stranger = self.0.iter().find(|what| !contains_any(what, CONTENTION));
-        stranger.map(|what| Trouble::inconclusive(format!("{endpoint}: {what}")))
+        let unknown = self.0.iter().find(|reason| !contains_any(reason, CONTENTION));
+        unknown.map(|reason| Trouble::inconclusive(format!("{endpoint}: {reason}")))
     }
 }
 
@@ -128,15 +130,15 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What the server says when a key is not as the transaction demands.
+/// Parts of the reasons for which a transaction's demands are not met.
 const CONTENTION: &[&str] =
     &["lock is already held", "due to lock delay", "\" exists", "index", "lock isn't held", "session"];
 
-fn contains_any(text: &str, signs: &[&str]) -> bool {
-    signs.iter().any(|sign| text.contains(sign))
+fn contains_any(text: &str, parts: &[&str]) -> bool {
+    parts.iter().any(|part| text.contains(part))
 }
 
-/// What is sent.
+/// Returns the request body.
 pub(super) fn body(mut ops: Vec<Op>, namespace: Option<&str>, partition: Option<&str>) -> String {
     #[derive(Serialize)]
     struct Entry {
@@ -147,12 +149,12 @@ pub(super) fn body(mut ops: Vec<Op>, namespace: Option<&str>, partition: Option<
         op.namespace = namespace.map(ToOwned::to_owned);
         op.partition = partition.map(ToOwned::to_owned);
     }
-    json(&ops.into_iter().map(|kv| Entry { kv }).collect::<Vec<_>>())
+    to_json(&ops.into_iter().map(|kv| Entry { kv }).collect::<Vec<_>>())
 }
 
-/// Reads an answer. None: it is not Consul's, which always lists what it did, or says with a 409 why it did nothing.
-/// What stands between may answer with such a status and JSON of its own.
-pub(super) fn read(status: StatusCode, body: &str) -> Option<Txn> {
+/// Parses a reply; None if it is not from Consul, which lists the results, or the errors with status 409. A gateway may send
+/// other JSON with the same status.
+pub(super) fn parse(status: StatusCode, body: &str) -> Option<TxnResult> {
     #[derive(Deserialize)]
     struct Applied {
         #[serde(rename = "KV")]
@@ -165,16 +167,21 @@ pub(super) fn read(status: StatusCode, body: &str) -> Option<Txn> {
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct Reply {
         results: Option<Vec<Applied>>,
         errors: Option<Vec<Refused>>,
     }
-    let Answer { results, errors } = serde_json::from_str(body).ok()?;
+    let Reply { results, errors } = serde_json::from_str(body).ok()?;
     if status.is_success() {
-        return results.map(|results| Txn::Applied(results.into_iter().map(|entry| entry.kv).collect()));
+        return results.map(|results| TxnResult::Applied(results.into_iter().map(|entry| entry.kv).collect()));
     }
     let errors = errors.filter(|errors| status == StatusCode::CONFLICT && !errors.is_empty())?;
-    Some(Txn::Refused(Refusal(errors.into_iter().map(|error| error.what).collect())))
+    Some(TxnResult::Refused(Refusal(errors.into_iter().map(|error| error.what).collect())))
+}
+
+/// Serializes a struct of strings and numbers, which cannot fail.
+pub(super) fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -182,29 +189,29 @@ mod tests {
     use super::*;
 
     fn refusal(errors: &[&str]) -> Refusal {
-        Refusal(errors.iter().map(|what| (*what).to_owned()).collect())
+        Refusal(errors.iter().map(|reason| (*reason).to_owned()).collect())
     }
 
     #[test]
-    fn refusals_are_told_apart() {
+    fn refusals_are_classified() {
         let held = refusal(&["failed to lock key \"a/.lock\", lock is already held"]);
         assert!(!held.lock_delay() && held.trouble("x").is_none());
         let delay = refusal(&["failed to lock key \"a/.lock\" due to lock delay", "key \"a\" exists"]);
         assert!(delay.lock_delay() && delay.trouble("x").is_none());
-        let gone = refusal(&["invalid session \"0000\""]);
-        assert!(gone.ended("0000") && !gone.ended("1111") && gone.trouble("x").is_none());
-        let unheard_of = refusal(&["the moon is full"]);
-        assert!(matches!(unheard_of.trouble("x"), Some(Trouble::Uncertain { answered: true, .. })));
+        let ended = refusal(&["invalid session \"0000\""]);
+        assert!(ended.session_ended("0000") && !ended.session_ended("1111") && ended.trouble("x").is_none());
+        let unknown = refusal(&["the disk is full"]);
+        assert!(matches!(unknown.trouble("x"), Some(Trouble::Uncertain { answered: true, .. })));
         let denied = refusal(&["Permission denied"]);
         assert!(matches!(denied.trouble("x"), Some(Trouble::Fatal(failure)) if failure.kind == Kind::Denied));
     }
 
     #[test]
-    fn only_consul_refuses() {
+    fn only_replies_of_consul_are_results() {
         let refused = r#"{"Results":null,"Errors":[{"OpIndex":0,"What":"key \"a\" exists"}]}"#;
-        assert!(matches!(read(StatusCode::CONFLICT, refused), Some(Txn::Refused(_))));
+        assert!(matches!(parse(StatusCode::CONFLICT, refused), Some(TxnResult::Refused(_))));
         let applied = r#"{"Results":[],"Errors":null}"#;
-        assert!(matches!(read(StatusCode::OK, applied), Some(Txn::Applied(pairs)) if pairs.is_empty()));
+        assert!(matches!(parse(StatusCode::OK, applied), Some(TxnResult::Applied(pairs)) if pairs.is_empty()));
         for (status, body) in [
             (StatusCode::NOT_FOUND, refused),
             (StatusCode::NOT_FOUND, r#"{"message":"no Route matched with those values"}"#),
@@ -214,7 +221,7 @@ mod tests {
             (StatusCode::OK, "[]"),
             (StatusCode::OK, "<html>"),
         ] {
-            assert!(read(status, body).is_none(), "{status} {body}");
+            assert!(parse(status, body).is_none(), "{status} {body}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! The requests, on one connection at a time, and the turn around the endpoints.
+//! Requests on the current connection, and the change of the endpoint after a failure.
 //!
-//! etcd-client would spread its requests over all endpoints blindly, the dead ones included. Here each connection goes to
-//! one endpoint, and whatever fails makes the next request go to the next one.
+//! etcd-client would spread its requests over all endpoints, dead ones included. Here each connection has one endpoint,
+//! and a failure selects the next.
 
-use crate::sys::clock;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -13,376 +12,376 @@ use etcd_client::{LeaseGrantOptions, ResponseHeader, StatusResponse, Txn};
 use futures_util::future::{FutureExt, LocalBoxFuture, Shared};
 use tokio::sync::watch;
 
-use super::dial::Dial;
-use super::discover::Dials;
-use super::fault::Fault;
-use super::link::{Link, connect};
-use super::view::{Odd, Reply};
-use crate::lock::transport::endpoint::{Secret, Server};
-use crate::lock::transport::tls::{self, Distrusted};
-use crate::lock::{NO_LEADER, Note};
 use distlock_core::error::{Failure, Kind};
 use distlock_core::outcome::{Outcome, Trouble};
 use distlock_core::time::Instant;
 
-/// How long a connection may take where there is another endpoint to try.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+use super::connection::{Connection, connect};
+use super::connector::Connector;
+use super::discover::Connectors;
+use super::fault::{self, Fault};
+use super::transactions::{MalformedReply, Reply};
+use crate::lock::backend::{LogFn, NO_LEADER_HINT};
+use crate::lock::transport::endpoint::{Secret, Server};
+use crate::lock::transport::tls::{self, DistrustedEndpoints};
+use crate::sys::clock;
 
-/// How long the only endpoint is given to come to a connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// Time limit of a connection attempt if there is another endpoint.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A client of one cluster.
+/// Time that a connection attempt to the only endpoint has before a silent request ends it.
+const ONLY_ENDPOINT_CONNECT_TIME: Duration = Duration::from_secs(3);
+
+/// Client of one cluster.
 pub(super) struct Client {
-    dials: Dials,
+    connectors: Connectors,
     user: Option<String>,
     password: Option<Secret>,
-    /// The keys that we need access to, for the words of a refusal.
+    /// Prefix of the keys that need permissions, for messages.
     scope: String,
-    /// Grows whenever a connection is given up; its remainder is the present endpoint.
-    turn: watch::Sender<usize>,
-    link: RefCell<Option<Link>>,
-    connecting: RefCell<Option<Connecting>>,
-    distrusted: Distrusted,
-    /// The endpoints that denied or refused something.
-    deniers: RefCell<BTreeSet<usize>>,
-    /// The member that answered last.
+    /// Number of endpoint changes so far; its remainder is the index of the current endpoint.
+    changes: watch::Sender<usize>,
+    connection: RefCell<Option<Connection>>,
+    connecting: RefCell<Option<ConnectionAttempt>>,
+    distrusted: DistrustedEndpoints,
+    /// Endpoints that denied a request or called it invalid.
+    denied_by: RefCell<BTreeSet<usize>>,
+    /// Id of the member that answered last.
     member: Cell<u64>,
-    note: Note,
+    log: LogFn,
 }
 
-/// A connection that is being made, in the turn that needs it. All who need it wait for the same.
-struct Connecting {
-    turn: usize,
-    since: Instant,
-    link: Shared<LocalBoxFuture<'static, Result<Link, Fault>>>,
+/// Connection attempt, which all requests share.
+struct ConnectionAttempt {
+    changes: usize,
+    started_at: Instant,
+    connection: Shared<LocalBoxFuture<'static, Result<Connection, Fault>>>,
 }
 
-/// Why a request came back without what it asked for.
+/// Why a request failed.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The server knows no such lease.
-    NoLease,
-    /// Anything else.
+pub(super) enum RequestError {
+    LeaseNotFound,
     Trouble(Trouble),
 }
 
 impl Client {
-    /// A client that has not connected yet; `scope` is the prefix of the keys that it is going to need.
-    pub(super) fn new(server: &Server, scope: &str, note: Note) -> Result<Self, Failure> {
+    /// Creates a client. `scope` is the prefix of the keys that it will use. Sends nothing.
+    pub(super) fn new(server: &Server, scope: &str, log: LogFn) -> Result<Self, Failure> {
         Ok(Self {
-            dials: Dials::new(server)?,
+            connectors: Connectors::new(server)?,
             user: server.identity.user.clone(),
             password: server.identity.password.clone(),
             scope: scope.to_owned(),
-            turn: watch::Sender::new(0),
-            link: RefCell::new(None),
+            changes: watch::Sender::new(0),
+            connection: RefCell::new(None),
             connecting: RefCell::new(None),
-            distrusted: Distrusted::default(),
-            deniers: RefCell::default(),
+            distrusted: DistrustedEndpoints::default(),
+            denied_by: RefCell::default(),
             member: Cell::new(0),
-            note,
+            log,
         })
     }
 
-    /// Tells what `-v` shows.
-    pub(super) fn note(&self, text: String) {
-        (self.note)(text);
+    /// Passes a line to the verbose log.
+    pub(super) fn log(&self, text: String) {
+        (self.log)(text);
     }
 
-    /// The open connection, or a new one to the present endpoint.
-    pub(super) async fn link(&self) -> Outcome<Link> {
-        if let Some(link) = &*self.link.borrow() {
-            return Ok(link.clone());
+    /// Returns the open connection, or a new one to the current endpoint.
+    pub(super) async fn connection(&self) -> Outcome<Connection> {
+        if let Some(connection) = &*self.connection.borrow() {
+            return Ok(connection.clone());
         }
-        // Boxed, since every request begins here.
-        Box::pin(self.open()).await
+        // Boxed because the future is large and part of every request.
+        Box::pin(self.connect()).await
     }
 
-    async fn open(&self) -> Outcome<Link> {
-        self.dials.find().await?;
-        let turn = self.turn();
-        let Some(dial) = self.dials.at(turn) else {
+    async fn connect(&self) -> Outcome<Connection> {
+        self.connectors.discover().await?;
+        let changes = self.endpoint_changes();
+        let Some(connector) = self.connectors.after(changes) else {
             return Err(Trouble::Fatal(Failure::fault("there is no server to connect to")));
         };
-        match self.connecting(turn, dial).await {
-            Ok(link) => Ok(link),
+        match self.join_attempt(changes, connector).await {
+            Ok(connection) => Ok(connection),
             Err(fault) => {
-                self.connecting.borrow_mut().take_if(|connecting| connecting.turn == turn);
-                Err(self.refusal(turn, fault, true).into())
+                self.connecting.borrow_mut().take_if(|attempt| attempt.changes == changes);
+                Err(self.request_error(changes, fault, true).into())
             }
         }
     }
 
-    /// Connects, unless somebody does so already.
-    async fn connecting(&self, turn: usize, dial: &Dial) -> Result<Link, Fault> {
-        let fresh = || {
+    /// Waits for the connection attempt, which it starts if there is none.
+    async fn join_attempt(&self, changes: usize, connector: &Connector) -> Result<Connection, Fault> {
+        let start = || {
             let login = self.user.clone().map(|user| (user, self.password.clone()));
-            let limit = if self.is_alone() { Duration::MAX } else { CONNECT_LIMIT };
-            let link = connect(dial.clone(), turn, login, limit, Rc::clone(&self.note)).boxed_local().shared();
-            Connecting { turn, since: clock::now(), link }
+            let limit = if self.has_one_endpoint() { Duration::MAX } else { CONNECT_TIMEOUT };
+            let connection = connect(connector.clone(), changes, login, limit, Rc::clone(&self.log));
+            ConnectionAttempt { changes, started_at: clock::now(), connection: connection.boxed_local().shared() }
         };
-        let link = {
+        let connection = {
             let mut slot = self.connecting.borrow_mut();
-            let present = slot.take().filter(|connecting| connecting.turn == turn).unwrap_or_else(fresh);
-            slot.insert(present).link.clone()
+            let attempt = slot.take().filter(|attempt| attempt.changes == changes).unwrap_or_else(start);
+            slot.insert(attempt).connection.clone()
         };
-        let link = link.await?;
-        // Somebody may have turned away from this endpoint meanwhile.
-        if self.is_current(&link) && self.link.borrow().is_none() {
-            (self.note)(format!("etcd: connected to {}", dial.url));
-            self.link.replace(Some(link.clone()));
+        let connection = connection.await?;
+        // Another request may have left the endpoint meanwhile, or stored the connection.
+        if self.is_current(&connection) && self.connection.borrow().is_none() {
+            (self.log)(format!("etcd: connected to {}", connector.url));
+            self.connection.replace(Some(connection.clone()));
             self.connecting.replace(None);
         }
-        Ok(link)
+        Ok(connection)
     }
 
-    /// How often a connection was given up.
-    pub(super) fn turn(&self) -> usize {
-        *self.turn.borrow()
+    /// Returns the number of endpoint changes so far.
+    pub(super) fn endpoint_changes(&self) -> usize {
+        *self.changes.borrow()
     }
 
-    /// Whether there is no other endpoint.
-    pub(super) fn is_alone(&self) -> bool {
-        self.dials.count() == 1
+    pub(super) fn has_one_endpoint(&self) -> bool {
+        self.connectors.count() == 1
     }
 
-    /// The endpoint of a turn.
-    pub(super) fn url(&self, turn: usize) -> &str {
-        self.dials.url(turn)
+    /// Returns the address of the endpoint that was the current one after so many changes.
+    pub(super) fn url(&self, changes: usize) -> &str {
+        self.connectors.url(changes)
     }
 
-    /// The endpoint whose turn it is.
+    /// Returns the address of the current endpoint.
     pub(super) fn endpoint(&self) -> &str {
-        self.dials.url(self.turn())
+        self.connectors.url(self.endpoint_changes())
     }
 
-    /// Somebody who began in this turn got no answer in time: the next request goes to the next endpoint. Where there is no
-    /// other one, a connection that is slow and lives is better than a new one, and so is one that is just being made.
-    /// Returns whether it was given up.
-    pub(super) fn overdue(&self, turn: usize) -> bool {
-        let lively = self.link.borrow().as_ref().is_some_and(Link::is_lively);
-        let young = |connecting: &Connecting| clock::now().since(connecting.since) < CONNECT_PATIENCE;
-        let promising = lively || self.connecting.borrow().as_ref().is_some_and(young);
-        let stay = self.is_alone() && promising;
-        if !stay {
-            self.leave(turn);
+    /// Leaves the endpoint of a request that timed out, unless it is the only one and either its connection answered
+    /// recently or a connection attempt has just begun. Returns whether it was left.
+    pub(super) fn leave_silent_endpoint(&self, changes: usize) -> bool {
+        let working = self.connection.borrow().as_ref().is_some_and(Connection::answered_recently);
+        let young = |attempt: &ConnectionAttempt| clock::now().since(attempt.started_at) < ONLY_ENDPOINT_CONNECT_TIME;
+        let promising = working || self.connecting.borrow().as_ref().is_some_and(young);
+        let leave = !(self.has_one_endpoint() && promising);
+        if leave {
+            self.leave(changes);
         }
-        !stay
+        leave
     }
 
-    /// Gives `turn`'s connection up: the next request goes to the next endpoint. Several requests on one connection that
-    /// broke are one reason to go on, not several.
-    fn leave(&self, turn: usize) {
-        if self.turn() == turn {
-            self.link.replace(None);
-            self.turn.send_replace(turn.wrapping_add(1));
+    /// Closes the connection and selects the next endpoint, once for all requests that fail on one connection.
+    fn leave(&self, changes: usize) {
+        if self.endpoint_changes() == changes {
+            self.connection.replace(None);
+            self.changes.send_replace(changes.wrapping_add(1));
         }
     }
 
-    /// Returns once `link` is no longer the connection to use.
-    pub(super) async fn left(&self, link: &Link) {
-        // It fails only when the sender is gone, and that is us.
-        let _ = self.turn.subscribe().wait_for(|turn| *turn != link.turn).await;
+    /// Waits until `connection` is no longer the current one.
+    pub(super) async fn until_left(&self, connection: &Connection) {
+        // Cannot fail because the sender is part of `self`.
+        let _ = self.changes.subscribe().wait_for(|changes| *changes != connection.changes).await;
     }
 
-    /// Whether `link` is still the connection to use.
-    pub(super) fn is_current(&self, link: &Link) -> bool {
-        self.turn() == link.turn
+    pub(super) fn is_current(&self, connection: &Connection) -> bool {
+        self.endpoint_changes() == connection.changes
     }
 
-    /// What an error on `link` means; the next endpoint's turn comes where it may help.
-    pub(super) fn judge(&self, link: &Link, error: &etcd_client::Error) -> Refusal {
-        let fault = Fault::of(error);
-        self.refusal(
-            link.turn,
-            match self.dials.at(link.turn) {
-                Some(dial) => dial.judge(fault),
-                None => fault,
-            },
-            link.is_logged_in(),
-        )
+    /// Returns what an error on `connection` means. Leaves the endpoint if another one may answer better.
+    pub(super) fn classify(&self, connection: &Connection, error: &etcd_client::Error) -> RequestError {
+        let fault = Fault::from_client(error);
+        let fault = match self.connectors.after(connection.changes) {
+            Some(connector) => connector.explain(fault),
+            None => fault,
+        };
+        self.request_error(connection.changes, fault, connection.is_logged_in())
     }
 
-    /// No verdict, on `link`, for a reason that only the reader of its replies knows.
-    pub(super) fn uncertain(&self, link: &Link, cause: &str) -> Trouble {
-        self.passing(link.turn, true, cause)
+    /// Returns an uncertain outcome of a request on `connection`, and leaves the endpoint.
+    pub(super) fn uncertain(&self, connection: &Connection, cause: &str) -> Trouble {
+        self.transient(connection.changes, true, cause)
     }
 
-    fn refusal(&self, turn: usize, fault: Fault, logged_in: bool) -> Refusal {
-        let url = self.dials.url(turn);
-        Refusal::Trouble(match fault {
-            Fault::NoLease => return Refusal::NoLease,
-            // The server has come to know users since.
-            Fault::Denied(words) if self.user.is_some() && !logged_in => self.passing(turn, true, &words),
-            Fault::Denied(words) => self.no(turn, self.denied(url, words)),
-            Fault::Refused(words) => {
-                self.no(turn, Failure::usage(format!("etcd at {url} refused the request")).because(words))
-            }
-            Fault::Untrusted(error) => self.distrust(turn, tls::failure(url, &error)),
-            Fault::WrongScheme { speaks_tls } => self.distrust(turn, tls::wrong_scheme(url, speaks_tls)),
-            Fault::AuthDisabled => self.passing(turn, true, "authentication is not enabled"),
-            Fault::Passing { answered, cause } => self.passing(turn, answered, &cause),
+    fn request_error(&self, changes: usize, fault: Fault, logged_in: bool) -> RequestError {
+        let url = self.connectors.url(changes);
+        RequestError::Trouble(match fault {
+            Fault::LeaseNotFound => return RequestError::LeaseNotFound,
+            // Authentication was enabled after this connection was opened without a login.
+            Fault::Denied(text) if self.user.is_some() && !logged_in => self.transient(changes, true, &text),
+            Fault::Denied(text) => self.record_denial(changes, self.denied(url, text)),
+            Fault::InvalidRequest(text) => self.record_denial(
+                changes,
+                Failure::usage(format!("etcd at {url} rejected the request as invalid")).because(text),
+            ),
+            Fault::Untrusted(error) => self.record_distrust(changes, tls::failure(url, &error)),
+            Fault::WrongScheme { speaks_tls } => self.record_distrust(changes, tls::wrong_scheme(url, speaks_tls)),
+            Fault::AuthDisabled => self.transient(changes, true, "authentication is not enabled"),
+            Fault::Transient { answered, cause } => self.transient(changes, answered, &cause),
         })
     }
 
-    fn passing(&self, turn: usize, answered: bool, cause: &str) -> Trouble {
-        self.leave(turn);
+    fn transient(&self, changes: usize, answered: bool, cause: &str) -> Trouble {
+        self.leave(changes);
         let hint = hint(cause);
-        Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.dials.url(turn)), hint }
+        Trouble::Uncertain { answered, cause: format!("{}: {cause}", self.connectors.url(changes)), hint }
     }
 
-    /// One endpoint's no. It is the last word where all say so; a new connection is tried in any case, since rights and
-    /// users change under running jobs.
-    fn no(&self, turn: usize, failure: Failure) -> Trouble {
-        let mut deniers = self.deniers.borrow_mut();
-        deniers.insert(turn % self.dials.count());
-        self.leave(turn);
-        if deniers.len() >= self.dials.count() {
+    /// Records a denial, which is fatal once every endpoint has denied. The endpoint is left in any case, because
+    /// permissions and users change under running jobs.
+    fn record_denial(&self, changes: usize, failure: Failure) -> Trouble {
+        let mut denied_by = self.denied_by.borrow_mut();
+        denied_by.insert(changes % self.connectors.count());
+        self.leave(changes);
+        if denied_by.len() >= self.connectors.count() {
             return Trouble::Fatal(failure);
         }
         Trouble::inconclusive(Trouble::Fatal(failure).into_cause())
     }
 
-    fn distrust(&self, turn: usize, failure: Failure) -> Trouble {
-        if self.distrusted.add(turn % self.dials.count(), self.dials.count()) {
+    fn record_distrust(&self, changes: usize, failure: Failure) -> Trouble {
+        if self.distrusted.record(changes % self.connectors.count(), self.connectors.count()) {
             return Trouble::Fatal(failure);
         }
-        self.leave(turn);
+        self.leave(changes);
         Trouble::no_answer(Trouble::Fatal(failure).into_cause())
     }
 
-    fn denied(&self, url: &str, words: String) -> Failure {
+    fn denied(&self, url: &str, text: String) -> Failure {
         let scope = &self.scope;
-        let denied = |message, hint: String| Failure::new(Kind::Denied, message).because(words).hint(hint);
+        let denied = |message, hint: String| Failure::new(Kind::Denied, message).because(text).hint(hint);
         match &self.user {
             None => denied(
                 format!("etcd at {url} denied access to the keys under {scope}"),
-                "name a user with --user and its password with --password-file or ETCDCTL_PASSWORD".to_owned(),
+                "give a user with --user and its password with --password-file or ETCDCTL_PASSWORD".to_owned(),
             ),
             Some(user) => denied(
                 format!("etcd at {url} denied user {user} access to the keys under {scope}"),
-                format!("check the password; the user needs a role with readwrite on the prefix {scope}"),
+                format!("check the password; the user needs a role with readwrite permission on the prefix {scope}"),
             ),
         }
     }
 
-    async fn ask<T>(
+    async fn request<T>(
         &self,
         request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
-    ) -> Result<T, Refusal> {
-        let link = self.link().await?;
-        self.ask_on(&link, request).await
+    ) -> Result<T, RequestError> {
+        let connection = self.connection().await?;
+        self.request_on(&connection, request).await
     }
 
-    async fn ask_on<T>(
+    async fn request_on<T>(
         &self,
-        link: &Link,
+        connection: &Connection,
         request: impl AsyncFnOnce(&mut etcd_client::Client) -> Result<T, etcd_client::Error>,
-    ) -> Result<T, Refusal> {
-        // Boxed, since the client's futures are large and callers nest.
-        let answer = Box::pin(request(&mut link.client.clone())).await.map_err(|error| self.judge(link, &error))?;
-        link.hear();
-        self.distrusted.end();
+    ) -> Result<T, RequestError> {
+        // Boxed because the client's futures are large and callers nest.
+        let answer = Box::pin(request(&mut connection.client.clone()))
+            .await
+            .map_err(|error| self.classify(connection, &error))?;
+        connection.record_answer();
+        self.distrusted.stop_recording();
         Ok(answer)
     }
 
-    /// Grants a lease under an id of our own, which is asked for only once. Returns the TTL in seconds.
+    /// Grants a lease under an id that no earlier request named. Returns the TTL in seconds.
     pub(super) async fn grant(&self, lease: i64, ttl: i64) -> Outcome<i64> {
         let options = LeaseGrantOptions::new().with_id(lease);
-        let reply = self.ask(async |client| client.lease_grant(ttl, Some(options)).await).await?;
+        let reply = self.request(async |client| client.lease_grant(ttl, Some(options)).await).await?;
         match reply.ttl() {
             ttl @ 1.. if reply.id() == lease => Ok(ttl),
-            _ => Err(self.odd("another lease was granted than was asked for")),
+            _ => Err(self.malformed("the server granted another lease than requested")),
         }
     }
 
-    /// Ends a lease, if there is such a one, and with it what is bound to it.
+    /// Revokes a lease, if it exists, which deletes the keys bound to it.
     pub(super) async fn revoke(&self, lease: i64) -> Outcome<()> {
-        match self.ask(async |client| client.lease_revoke(lease).await).await {
-            Ok(_) | Err(Refusal::NoLease) => Ok(()),
-            Err(refusal) => Err(refusal.into()),
+        match self.request(async |client| client.lease_revoke(lease).await).await {
+            Ok(_) | Err(RequestError::LeaseNotFound) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// A transaction; a read-only one is linearizable. None where the lease that it names is unknown.
+    /// Sends a transaction; a read-only one is linearizable. Returns None if the server does not know its lease.
     pub(super) async fn txn(&self, txn: Txn) -> Outcome<Option<Reply>> {
-        let link = self.link().await?;
-        self.txn_on(&link, txn).await
+        let connection = self.connection().await?;
+        self.txn_on(&connection, txn).await
     }
 
-    async fn txn_on(&self, link: &Link, txn: Txn) -> Outcome<Option<Reply>> {
-        match self.ask_on(link, async |client| client.txn(txn).await).await {
+    async fn txn_on(&self, connection: &Connection, txn: Txn) -> Outcome<Option<Reply>> {
+        match self.request_on(connection, async |client| client.txn(txn).await).await {
             Ok(reply) => {
-                reply.header().inspect(|header| self.introduce(header));
-                self.understood(Reply::of(reply.0)).map(Some)
+                reply.header().inspect(|header| self.log_member(header));
+                self.parsed(Reply::parse(reply.0)).map(Some)
             }
-            Err(Refusal::NoLease) => Ok(None),
-            Err(refusal) => Err(refusal.into()),
+            Err(RequestError::LeaseNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// A transaction that names no lease.
+    /// Sends a transaction that names no lease.
     pub(super) async fn read(&self, txn: Txn) -> Outcome<Reply> {
-        let link = self.link().await?;
-        self.read_on(&link, txn).await
+        let connection = self.connection().await?;
+        self.read_on(&connection, txn).await
     }
 
-    /// The same, on this connection.
-    pub(super) async fn read_on(&self, link: &Link, txn: Txn) -> Outcome<Reply> {
-        self.txn_on(link, txn).await?.ok_or_else(|| self.odd("a lease was missed that nobody asked for"))
+    /// Sends a transaction that names no lease, on this connection.
+    pub(super) async fn read_on(&self, connection: &Connection, txn: Txn) -> Outcome<Reply> {
+        self.txn_on(connection, txn)
+            .await?
+            .ok_or_else(|| self.malformed("the server does not know a lease that the request did not name"))
     }
 
-    /// What was read of a reply. One that is none to what was asked says nothing of the lock.
-    pub(super) fn understood<T>(&self, read: Result<T, Odd>) -> Outcome<T> {
-        read.map_err(|Odd(why)| self.odd(why))
+    /// Returns the parsed reply. A malformed one makes the outcome uncertain.
+    pub(super) fn parsed<T>(&self, reply: Result<T, MalformedReply>) -> Outcome<T> {
+        reply.map_err(|MalformedReply(why)| self.malformed(why))
     }
 
-    fn odd(&self, why: &str) -> Trouble {
-        self.passing(self.turn(), true, why)
+    fn malformed(&self, why: &str) -> Trouble {
+        self.transient(self.endpoint_changes(), true, why)
     }
 
-    /// The value of one key, where it exists; linearizable.
+    /// Returns the value of one key, if it exists; linearizable.
     pub(super) async fn value(&self, key: &[u8]) -> Outcome<Option<Vec<u8>>> {
-        let reply = self.ask(async |client| client.get(key, None).await).await?;
+        let reply = self.request(async |client| client.get(key, None).await).await?;
         Ok(reply.kvs().first().map(|kv| kv.value().to_vec()))
     }
 
-    /// What the member at the present endpoint tells of itself and its cluster.
+    /// Returns the status of the member at the current endpoint.
     pub(super) async fn status(&self) -> Outcome<StatusResponse> {
-        Ok(self.ask(async |client| client.status().await).await?)
+        Ok(self.request(async |client| client.status().await).await?)
     }
 
-    /// Notes which member of which cluster answers, whenever that changes.
-    fn introduce(&self, header: &ResponseHeader) {
+    /// Logs which member of which cluster answers, if it is not the last one.
+    fn log_member(&self, header: &ResponseHeader) {
         if self.member.replace(header.member_id()) != header.member_id() {
-            (self.note)(format!("etcd: cluster {:x}, member {:x}", header.cluster_id(), header.member_id()));
+            (self.log)(format!("etcd: cluster {:x}, member {:x}", header.cluster_id(), header.member_id()));
         }
     }
 }
 
-/// What the user can do about a server that answers with this.
+/// Returns what the user can do about an error of a server.
 fn hint(cause: &str) -> Option<String> {
     let cause = cause.to_lowercase();
     if cause.contains("database space exceeded") {
-        Some("etcd's store is full: compact it, defragment each member, then `etcdctl alarm disarm`".to_owned())
+        Some(
+            "the etcd database is full: compact it, defragment each member, then run `etcdctl alarm disarm`".to_owned(),
+        )
     } else if cause.contains("no leader") || cause.contains("request timed out") {
-        Some(NO_LEADER.to_owned())
+        Some(NO_LEADER_HINT.to_owned())
     } else {
         None
     }
 }
 
-impl From<Trouble> for Refusal {
+impl From<Trouble> for RequestError {
     fn from(trouble: Trouble) -> Self {
         Self::Trouble(trouble)
     }
 }
 
-impl From<Refusal> for Trouble {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::NoLease => super::gone(),
-            Refusal::Trouble(trouble) => trouble,
+impl From<RequestError> for Trouble {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::LeaseNotFound => fault::lease_lost(),
+            RequestError::Trouble(trouble) => trouble,
         }
     }
 }

@@ -1,67 +1,84 @@
-//! Giving the lock up, and the truth about it.
+//! Release of the lock, and whether it was held until then.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Contender;
-use super::view::{self, Left};
 use distlock_core::error::Kind;
-use distlock_core::etcd::entry::Entry;
-use distlock_core::etcd::queue::Own;
+use distlock_core::etcd::key::KeyState;
+use distlock_core::etcd::queue::OwnKey;
 use distlock_core::outcome::{Outcome, Trouble};
 
-/// How long one try may take where there is another endpoint.
-const ONE_TRY: Duration = Duration::from_secs(1);
+use super::contender::Contender;
+use super::lease_id::random_lease_id;
+use super::transactions::{self, DeleteResult};
 
-/// How long a release waits for the answer to a grant that it finds under way.
-const SETTLE: Duration = Duration::from_millis(500);
+/// Time limit of one attempt if there is another endpoint.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the leases are waited for, once the key is gone: nothing is bound to them any more, and they end by themselves.
-const AFTERWARDS: Duration = Duration::from_secs(1);
+/// Time limit for the answer to a pending lease grant, whose lease must be revoked too.
+const GRANT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Time limit for revoking the leases of a deleted key. Nothing is bound to them, and they expire by themselves.
+const REVOKE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Contender {
-    pub(super) async fn give_up(&self) -> Outcome<()> {
-        match self.try_release_here().await {
-            // The next connection logs in anew.
-            Err(Trouble::Fatal(failure)) if failure.kind == Kind::Denied => self.try_release_here().await,
+    /// Releases the lock, or leaves the queue. Fails with a loss if the lock was not held until then.
+    pub(super) async fn release_with_retry(&self) -> Outcome<()> {
+        match self.release_at_endpoint().await {
+            // The next connection has a new login.
+            Err(Trouble::Fatal(failure)) if failure.kind == Kind::Denied => self.release_at_endpoint().await,
             released => released,
         }
     }
 
-    async fn try_release_here(&self) -> Outcome<()> {
-        if self.client.is_alone() {
-            return self.try_release().await;
+    /// Releases a lost key and its leases before the next key is created, and remembers the key.
+    pub(super) async fn release_lost_key(&self) -> Outcome<()> {
+        if self.state.borrow().lost.is_none() {
+            return Ok(());
         }
-        let turn = self.client.turn();
-        timeout(ONE_TRY, self.try_release()).await.unwrap_or_else(|_| {
-            self.client.overdue(turn);
-            let cause = format!("{}: no answer within {ONE_TRY:?}", self.client.url(turn));
+        let (key, lost) = (self.key(), self.state.borrow().clone());
+        match self.release_key().await {
+            Ok(()) | Err(Trouble::Lost(_)) => {
+                self.earlier_keys.borrow_mut().add(key, &lost);
+                Ok(())
+            }
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    async fn release_at_endpoint(&self) -> Outcome<()> {
+        if self.client.has_one_endpoint() {
+            return self.release_key().await;
+        }
+        let changes = self.client.endpoint_changes();
+        timeout(ATTEMPT_TIMEOUT, self.release_key()).await.unwrap_or_else(|_| {
+            self.client.leave_silent_endpoint(changes);
+            let cause = format!("{}: no answer within {ATTEMPT_TIMEOUT:?}", self.client.url(changes));
             Err(Trouble::no_answer(cause))
         })
     }
 
-    /// Deletes the key, which frees the lock and tells whether it was there to the end; then ends the leases.
-    pub(super) async fn try_release(&self) -> Outcome<()> {
-        // What it grants is to be given up too.
-        let _ = timeout(SETTLE, self.granting.answer()).await;
-        let Entry { asked, created, held, .. } = self.entry.borrow().clone();
-        if !asked {
+    /// Deletes the key, which releases the lock, and then revokes the leases.
+    async fn release_key(&self) -> Outcome<()> {
+        let _ = timeout(GRANT_TIMEOUT, self.grant.answer()).await;
+        let KeyState { grant_sent, create_revision, held, .. } = self.state.borrow().clone();
+        if !grant_sent {
             return Ok(());
         }
-        if held || created.is_some() {
+        if held || create_revision.is_some() {
             self.delete_key().await?;
         }
-        match created {
-            Some(_) => drop(timeout(AFTERWARDS, self.revoke_all()).await),
-            // A request that creates the key may still be under way: it needs the lease, with which the key goes.
+        match create_revision {
+            Some(_) => drop(timeout(REVOKE_TIMEOUT, self.revoke_all()).await),
+            // A pending request may still create the key. It needs the lease, and is deleted with it.
             None => self.revoke_all().await?,
         }
         self.keep_alive.replace(None);
-        self.renewing.clear();
-        // Its successor needs another lease, so that nothing that is still under way can touch it.
-        let entry = self.entry.replace(Entry::with_lease(super::random_lease().map_err(Trouble::Fatal)?));
-        match entry.lost {
+        self.renewals.clear();
+        // The next key has another lease, so that no delayed request for this one can affect it.
+        let released = self.state.replace(KeyState::with_lease(random_lease_id().map_err(Trouble::Fatal)?));
+        match released.lost {
             Some(cause) if held => Err(Trouble::Lost(cause)),
             _ => Ok(()),
         }
@@ -69,34 +86,34 @@ impl Contender {
 
     async fn delete_key(&self) -> Outcome<()> {
         let key = self.key();
-        // Whether an earlier request may have deleted it.
-        let in_doubt = std::mem::replace(&mut self.entry.borrow_mut().leaving, true);
-        let created = self.entry.borrow().created;
-        let reply = self.client.read(view::leave(&key, created)).await?;
-        let found = match self.client.understood(Left::of(reply, &key))? {
-            Left::Deleted(own) => {
-                self.learn_lease(&own);
+        let deleted_before = std::mem::replace(&mut self.state.borrow_mut().deletion_sent, true);
+        let create_revision = self.state.borrow().create_revision;
+        let reply = self.client.read(transactions::delete(&key, create_revision)).await?;
+        let found = match self.client.parsed(DeleteResult::parse(reply, &key))? {
+            DeleteResult::Deleted(own) => {
+                self.record_lease_of(&own);
                 Some(own)
             }
-            Left::Untouched if in_doubt => return Ok(()),
-            Left::Untouched => None,
+            // An earlier request may have deleted the key, so its absence is no loss.
+            DeleteResult::NotFound if deleted_before => return Ok(()),
+            DeleteResult::NotFound => None,
         };
         if let Err(trouble @ Trouble::Lost(_)) = self.checked(found) {
-            self.note(&trouble);
+            self.record_failure(&trouble);
         }
         Ok(())
     }
 
-    /// Another process's contender may have bound its key to another lease than the one that it is named after.
-    fn learn_lease(&self, own: &Own) {
-        let mut entry = self.entry.borrow_mut();
-        if entry.created.is_none() && own.lease > 0 && !entry.leases.ours(own.lease) {
-            entry.leases.changed_to(own.lease);
+    /// Records the lease of a key of another process, which may have bound the key to a fresh lease.
+    fn record_lease_of(&self, own: &OwnKey) {
+        let mut state = self.state.borrow_mut();
+        if state.create_revision.is_none() && own.lease > 0 && !state.leases.contains(own.lease) {
+            state.leases.bind(own.lease);
         }
     }
 
     async fn revoke_all(&self) -> Outcome<()> {
-        let leases: Vec<_> = self.entry.borrow().leases.all().collect();
+        let leases: Vec<_> = self.state.borrow().leases.all().collect();
         for lease in leases {
             self.client.revoke(lease).await?;
         }

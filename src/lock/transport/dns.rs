@@ -1,4 +1,4 @@
-//! SRV records, asked of the system's name servers. The C library looks up addresses only.
+//! Lookup of SRV records at the system's name servers. The C library looks up addresses only.
 
 use std::cmp::Reverse;
 use std::io;
@@ -11,49 +11,48 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-const CONFIGURATION: &str = "/etc/resolv.conf";
-/// How long one name server may take before the next is asked.
-const PATIENCE: Duration = Duration::from_millis(900);
-/// The longest answer that is wanted in a datagram: larger ones get lost on some ways.
-const DATAGRAM: u16 = 1232;
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Time that one name server has for its answer.
+const SERVER_TIMEOUT: Duration = Duration::from_millis(900);
+/// Longest answer in a datagram, in bytes. Some networks drop larger datagrams.
+const MAX_DATAGRAM: u16 = 1232;
 
-/// A server as an SRV record names it.
+/// Server that an SRV record names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Without the dot at its end.
+    /// Without a trailing dot.
     pub host: String,
-    /// Its port.
     pub port: u16,
 }
 
-/// What a name server said.
+/// Answer of a name server.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Targets(Vec<Target>),
-    /// It does not fit into a datagram.
+    /// The answer does not fit into a datagram.
     Truncated,
 }
 
-/// The servers that are published under this name, the preferred ones first; none where there is no such name.
+/// Returns the servers that are published under this name, in the order of preference; none if the name does not exist.
 ///
 /// # Errors
 ///
-/// What was wrong with each name server.
+/// The failure of each name server.
 pub(crate) async fn srv(name: &str) -> Result<Vec<Target>, String> {
-    let mut troubles = Vec::new();
-    for server in servers() {
-        match timeout(PATIENCE, ask(server, name)).await {
+    let mut failures = Vec::new();
+    for server in name_servers() {
+        match timeout(SERVER_TIMEOUT, ask(server, name)).await {
             Ok(Ok(targets)) => return Ok(targets),
-            Ok(Err(error)) => troubles.push(format!("name server {}: {error}", server.ip())),
-            Err(_) => troubles.push(format!("name server {}: no answer", server.ip())),
+            Ok(Err(error)) => failures.push(format!("name server {}: {error}", server.ip())),
+            Err(_) => failures.push(format!("name server {}: no answer", server.ip())),
         }
     }
-    Err(troubles.join(", "))
+    Err(failures.join(", "))
 }
 
-/// The system's name servers, or this host where it names none, as the C library has it.
-fn servers() -> Vec<SocketAddr> {
-    let text = std::fs::read(CONFIGURATION).unwrap_or_default();
+/// Returns the system's name servers, or this host if none is configured, as the C library does.
+fn name_servers() -> Vec<SocketAddr> {
+    let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
     let named = resolv_conf::Config::parse(text).map(|config| config.nameservers).unwrap_or_default();
     let mut addresses: Vec<IpAddr> = named.iter().map(IpAddr::from).collect();
     if addresses.is_empty() {
@@ -63,7 +62,7 @@ fn servers() -> Vec<SocketAddr> {
 }
 
 async fn ask(server: SocketAddr, name: &str) -> io::Result<Vec<Target>> {
-    // With the port that the kernel chooses, a number that a stranger would have to guess.
+    // An attacker who forges an answer must guess this number and the port that the kernel chooses.
     let id = u16::try_from(getrandom::u32().map_err(io::Error::other)? >> 16).unwrap_or_default();
     let query = query(id, name).map_err(io::Error::other)?;
     match ask_by_datagram(server, id, name, &query).await? {
@@ -77,11 +76,11 @@ async fn ask_by_datagram(server: SocketAddr, id: u16, name: &str, query: &[u8]) 
     let socket = UdpSocket::bind(any).await?;
     socket.connect(server).await?;
     socket.send(query).await?;
-    let mut buffer = vec![0; usize::from(DATAGRAM)];
+    let mut buffer = vec![0; usize::from(MAX_DATAGRAM)];
     loop {
         let length = socket.recv(&mut buffer).await?;
-        // What is no answer to this question is somebody's mistake or attack: the answer may still come.
-        if let Some(answer) = read(&buffer[..length], id, name) {
+        // A datagram that does not answer this question may be forged, so the answer may still arrive.
+        if let Some(answer) = parse(&buffer[..length], id, name) {
             return answer.map_err(io::Error::other);
         }
     }
@@ -93,7 +92,7 @@ async fn ask_by_stream(server: SocketAddr, id: u16, name: &str, query: &[u8]) ->
     stream.write_all(query).await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut answer).await?;
-    match read(&answer, id, name) {
+    match parse(&answer, id, name) {
         Some(Ok(Answer::Targets(targets))) => Ok(targets),
         Some(Err(error)) => Err(io::Error::other(error)),
         Some(Ok(Answer::Truncated)) | None => Err(io::ErrorKind::InvalidData.into()),
@@ -104,12 +103,12 @@ fn query(id: u16, name: &str) -> Result<Vec<u8>, simple_dns::SimpleDnsError> {
     let mut packet = Packet::new_query(id);
     packet.set_flags(PacketFlag::RECURSION_DESIRED);
     packet.questions.push(Question::new(Name::new(name)?, TYPE::SRV.into(), CLASS::IN.into(), false));
-    *packet.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: DATAGRAM, version: 0 });
+    *packet.opt_mut() = Some(OPT { opt_codes: Vec::new(), udp_packet_size: MAX_DATAGRAM, version: 0 });
     packet.build_bytes_vec()
 }
 
-/// None where the bytes do not answer this question.
-fn read(bytes: &[u8], id: u16, name: &str) -> Option<Result<Answer, String>> {
+/// Parses an answer. Returns None if the bytes do not answer this question.
+fn parse(bytes: &[u8], id: u16, name: &str) -> Option<Result<Answer, String>> {
     let packet = Packet::parse(bytes).ok()?;
     let asked = packet.questions.first()?;
     let same = asked.qname.to_string().eq_ignore_ascii_case(name) && asked.qtype == TYPE::SRV.into();
@@ -136,15 +135,16 @@ fn targets(packet: &Packet) -> Vec<Target> {
         .collect();
     records.sort_by_key(|record| (record.priority, Reverse(record.weight)));
     let targets = records.into_iter().map(|record| Target { host: record.target.to_string(), port: record.port });
-    // The root stands for "decidedly no such service".
+    // The root domain as the target means that the service does not exist (RFC 2782).
     targets.filter(|target| !target.host.is_empty()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use simple_dns::ResourceRecord;
     use simple_dns::rdata::SRV;
+
+    use super::*;
 
     const NAME: &str = "_etcd-client._tcp.example.com";
 
@@ -162,54 +162,54 @@ mod tests {
     }
 
     fn hosts(bytes: &[u8]) -> Vec<String> {
-        match read(bytes, 7, NAME) {
+        match parse(bytes, 7, NAME) {
             Some(Ok(Answer::Targets(targets))) => targets.into_iter().map(|target| target.host).collect(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn targets_come_in_the_order_of_preference() {
+    fn targets_are_in_the_order_of_preference() {
         let records = [srv(20, 0, "c.example.com"), srv(10, 1, "b.example.com"), srv(10, 9, "a.example.com")];
         let bytes = answer(|packet| packet.answers.extend(records));
         assert_eq!(hosts(&bytes), ["a.example.com", "b.example.com", "c.example.com"]);
     }
 
     #[test]
-    fn no_such_name_and_no_such_service_are_no_servers() {
+    fn an_unknown_name_or_service_has_no_servers() {
         assert!(hosts(&answer(|packet| *packet.rcode_mut() = RCODE::NameError)).is_empty());
         assert!(hosts(&answer(|_| {})).is_empty());
         assert!(hosts(&answer(|packet| packet.answers.push(srv(0, 0, "")))).is_empty());
     }
 
     #[test]
-    fn trouble_at_the_name_server_is_not_an_empty_answer() {
+    fn a_name_server_s_failure_is_not_an_empty_answer() {
         let bytes = answer(|packet| *packet.rcode_mut() = RCODE::ServerFailure);
-        assert!(matches!(read(&bytes, 7, NAME), Some(Err(_))));
+        assert!(matches!(parse(&bytes, 7, NAME), Some(Err(_))));
         let bytes = answer(|packet| packet.set_flags(PacketFlag::TRUNCATION));
-        assert_eq!(read(&bytes, 7, NAME), Some(Ok(Answer::Truncated)));
+        assert_eq!(parse(&bytes, 7, NAME), Some(Ok(Answer::Truncated)));
     }
 
     #[test]
-    fn answers_to_other_questions_are_passed_over() {
+    fn answers_to_other_questions_are_ignored() {
         let bytes = answer(|packet| packet.answers.push(srv(0, 0, "evil.example.com")));
-        assert_eq!(read(&bytes, 8, NAME), None);
-        assert_eq!(read(&bytes, 7, "_etcd-client._tcp.example.org"), None);
-        assert_eq!(read(&query(7, NAME).unwrap(), 7, NAME), None, "a question is no answer");
-        assert!(read(&bytes, 7, &NAME.to_uppercase()).is_some());
+        assert_eq!(parse(&bytes, 8, NAME), None);
+        assert_eq!(parse(&bytes, 7, "_etcd-client._tcp.example.org"), None);
+        assert_eq!(parse(&query(7, NAME).unwrap(), 7, NAME), None, "a question is not an answer");
+        assert!(parse(&bytes, 7, &NAME.to_uppercase()).is_some());
     }
 
     #[test]
-    fn no_bytes_make_it_panic() {
+    fn broken_answers_cause_no_panic() {
         let bytes = answer(|packet| packet.answers.push(srv(0, 0, "a.example.com")));
         for end in 0..bytes.len() {
-            let _ = read(&bytes[..end], 7, NAME);
+            let _ = parse(&bytes[..end], 7, NAME);
         }
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut broken = bytes.clone();
                 broken[at] ^= 1 << bit;
-                let _ = read(&broken, 7, NAME);
+                let _ = parse(&broken, 7, NAME);
             }
         }
     }

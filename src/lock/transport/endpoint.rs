@@ -1,10 +1,10 @@
-//! Addresses, TLS files and identities: what it takes to talk to a server, for both network backends.
+//! Addresses, TLS settings and credentials of the servers.
 
 use std::cell::Cell;
 use std::fmt;
 use std::path::PathBuf;
 
-/// A secret: never printed, and never in an error.
+/// Secret that is never printed and never part of an error.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -15,7 +15,7 @@ impl Secret {
         Self(secret)
     }
 
-    /// The secret itself, for the request that needs it.
+    /// Returns the secret, for the request that needs it.
     #[must_use]
     pub fn reveal(&self) -> &str {
         &self.0
@@ -28,7 +28,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The address of one server.
+/// Address of one server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `http://host:port`.
@@ -43,14 +43,14 @@ pub enum Endpoint {
     },
     /// `unix:///path` (Consul only).
     Unix {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
-    /// The servers of which DNS tells in SRV records (etcd only).
+    /// All servers that a domain publishes in SRV records (etcd only).
     Discovered {
-        /// The domain that they serve.
+        /// Domain of the cluster.
         domain: String,
-        /// Servers without TLS are passed over.
+        /// Refuses servers without TLS.
         secure: bool,
     },
 }
@@ -66,24 +66,24 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// How a server proves itself, and how we do.
+/// TLS settings of the connections to all servers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// PEM file of the authorities to trust instead of the system's.
+    /// PEM file of the CA certificates to trust instead of the system's.
     pub cacert: Option<PathBuf>,
-    /// Directory of PEM files of authorities (`CONSUL_CAPATH`).
+    /// Directory of PEM files of CA certificates (`CONSUL_CAPATH`).
     pub capath: Option<PathBuf>,
-    /// PEM file of the client's certificate.
+    /// PEM file of the client certificate.
     pub cert: Option<PathBuf>,
-    /// PEM file of the client's key.
+    /// PEM file of the client certificate's private key.
     pub key: Option<PathBuf>,
-    /// The name to expect in the server's certificate instead of the endpoint's host.
+    /// Name to expect in the server's certificate instead of the endpoint's host.
     pub server_name: Option<String>,
-    /// Trust whatever certificate the server shows.
+    /// Accepts any certificate of the server.
     pub insecure_skip_verify: bool,
 }
 
-/// Who we are to the server.
+/// Credentials, and the scope that they are used in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// etcd user, or Consul's HTTP basic user.
@@ -100,35 +100,35 @@ pub struct Identity {
     pub datacenter: Option<String>,
 }
 
-/// Everything it takes to talk to a cluster.
+/// Addresses and settings of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// At least one; tried in turn.
+    /// At least one; each failure selects the next.
     pub endpoints: Vec<Endpoint>,
-    /// TLS settings, for the https endpoints.
+    /// Applies to the https endpoints.
     pub tls: Tls,
-    /// Credentials and scope.
+    /// Sent with each request.
     pub identity: Identity,
 }
 
-/// A turn around the endpoints.
+/// Selection of the current endpoint: each failure moves to the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Rotation(Cell<usize>);
 
 impl Rotation {
-    /// The index of the present endpoint out of `count`.
+    /// Returns the index of the current endpoint out of `count`.
     #[must_use]
     pub(crate) fn current(&self, count: usize) -> usize {
         self.0.get() % count.max(1)
     }
 
-    /// How often it moved on.
+    /// Returns the number of changes of the endpoint so far.
     #[must_use]
-    pub(crate) fn turn(&self) -> usize {
+    pub(crate) fn changes(&self) -> usize {
         self.0.get()
     }
 
-    /// Moves on to the next endpoint.
+    /// Selects the next endpoint.
     pub(crate) fn advance(&self) {
         self.0.set(self.0.get().wrapping_add(1));
     }

@@ -1,4 +1,4 @@
-//! TLS as the settings ask for it, for both network backends, and what its errors mean to a user.
+//! TLS configuration for both network backends, and messages for its errors.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -12,128 +12,137 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore};
 
-use super::endpoint::Tls;
 use distlock_core::error::{Failure, Kind};
 
-/// Reads the files that the settings name, and the system's authorities where they name none.
+use super::endpoint::Tls;
+
+/// Reads the files that the settings name, and the system's CA certificates if they name none.
 ///
 /// # Errors
 ///
-/// A usage failure that names the file.
+/// A usage failure that names the file, or an unreachable one if the system has no CA certificates.
 pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Failure> {
     let builder = ClientConfig::builder();
     let builder = if tls.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous::new()?))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer::new()?))
     } else {
-        builder.with_root_certificates(authorities(tls)?)
+        builder.with_root_certificates(ca_certificates(tls)?)
     };
     match (&tls.cert, &tls.key) {
-        (Some(cert), Some(key)) => builder
-            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-            .map_err(|error| refused(cert, "does not go with its key").because(key.display()).because(error)),
+        (Some(cert), Some(key)) => {
+            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|error| {
+                unusable(cert, &format!("does not match the private key {}", key.display())).because(error)
+            })
+        }
         (None, None) => Ok(builder.with_no_client_auth()),
-        _ => Err(Failure::usage("a client certificate needs its key, and a key its certificate")
-            .hint("give both --cert FILE and --key FILE")),
+        _ => Err(Failure::usage("a client certificate needs its private key, and a private key its certificate")
+            .hint("use both --cert FILE and --key FILE")),
     }
 }
 
-/// A configuration that trusts anybody and shows nothing: good only for finding out who speaks TLS.
+/// Returns a configuration without any authentication, only for a test whether a server speaks TLS.
 pub(crate) fn probe_config() -> Result<ClientConfig, Failure> {
     client_config(&Tls { insecure_skip_verify: true, ..Tls::default() })
 }
 
-fn authorities(tls: &Tls) -> Result<RootCertStore, Failure> {
+fn ca_certificates(tls: &Tls) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     if tls.cacert.is_none() && tls.capath.is_none() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if roots.is_empty() {
-            return Err(Failure::new(Kind::Unreachable, "this system trusts no authorities, so no server either")
-                .hint("--cacert FILE names the authority to trust"));
+            return Err(Failure::new(
+                Kind::Unreachable,
+                "no server can be trusted: this system has no CA certificates",
+            )
+            .hint("use --cacert FILE with the CA certificate of the servers"));
         }
         return Ok(roots);
     }
     for file in tls.cacert.iter().cloned().chain(files_in(tls.capath.as_deref())?) {
         for certificate in certificates(&file)? {
-            roots.add(certificate).map_err(|error| refused(&file, "is no authority's certificate").because(error))?;
+            roots.add(certificate).map_err(|error| unusable(&file, "is not a CA certificate").because(error))?;
         }
     }
     if roots.is_empty() {
-        return Err(Failure::usage("the directory of the authorities to trust holds no certificates"));
+        return Err(Failure::usage("the directory of CA certificates contains no certificate"));
     }
     Ok(roots)
 }
 
 fn files_in(directory: Option<&Path>) -> Result<Vec<PathBuf>, Failure> {
     let Some(path) = directory else { return Ok(Vec::new()) };
-    let unread = |error: std::io::Error| refused(path, "cannot be read").because(error);
+    let unread = |error: std::io::Error| unusable(path, "cannot be read").because(error);
     let entries: Result<Vec<_>, _> = path.read_dir().map_err(unread)?.collect();
     let files = entries.map_err(unread)?.into_iter().map(|entry| entry.path());
     Ok(files.filter(|file| file.is_file()).collect())
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let unread = |error| refused(file, "cannot be read as PEM").because(error);
+    let unread = |error| unusable(file, "cannot be read as PEM").because(error);
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file).map_err(unread)?.collect();
     match found.map_err(unread)? {
-        none if none.is_empty() => Err(refused(file, "holds no certificate in PEM")),
-        some => Ok(some),
+        empty if empty.is_empty() => Err(unusable(file, "contains no certificate in PEM")),
+        certificates => Ok(certificates),
     }
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
-    // What is wrong with it is told without its content.
-    PrivateKeyDer::from_pem_file(file).map_err(|_| {
-        refused(file, "holds no private key in PEM").hint("a key that is encrypted has to be decrypted first")
-    })
+    // The cause is left out because it could quote the key.
+    PrivateKeyDer::from_pem_file(file)
+        .map_err(|_| unusable(file, "contains no private key in PEM").hint("decrypt the key first if it is encrypted"))
 }
 
-fn refused(file: &Path, why: &str) -> Failure {
+fn unusable(file: &Path, why: &str) -> Failure {
     Failure::usage(format!("{} {why}", file.display()))
 }
 
-/// What a TLS error with the server at `url` is to a user: nobody to trust, or nobody who trusts us.
+/// Describes a TLS error of a connection to the server at `url`: one end rejected the other.
 #[must_use]
 pub(crate) fn failure(url: &(impl Display + ?Sized), error: &rustls::Error) -> Failure {
     let (kind, hint) = match error {
-        rustls::Error::InvalidCertificate(error) => (Kind::Unreachable, way_out(error)),
+        rustls::Error::InvalidCertificate(error) => (Kind::Unreachable, certificate_hint(error)),
         rustls::Error::InvalidMessage(_) => return wrong_scheme(url, false),
         rustls::Error::AlertReceived(alert) if rejects_client(*alert) => {
-            (Kind::Denied, "--cert FILE and --key FILE give the certificate that the server asks for")
+            (Kind::Denied, "use --cert FILE and --key FILE with a client certificate that the server accepts")
         }
-        _ => (Kind::Unreachable, "the server may want other versions of TLS, or a certificate: --cert and --key"),
+        _ => (
+            Kind::Unreachable,
+            "the server may need another version of TLS, or a client certificate (--cert and --key)",
+        ),
     };
-    let message = match kind {
-        Kind::Denied => format!("{url}: the server does not accept this client's certificate, or the lack of one"),
-        _ => format!("{url}: the server cannot be trusted"),
+    let message = match (kind, error) {
+        (Kind::Denied, _) => "the server rejected this client's certificate, or requires one",
+        (_, rustls::Error::InvalidCertificate(_)) => "the server's certificate is not trusted",
+        _ => "the TLS connection to the server failed",
     };
-    Failure::new(kind, message).because(words(error)).hint(hint)
+    Failure::new(kind, format!("{url}: {message}")).because(description(error)).hint(hint)
 }
 
-/// The server at `url` does not speak what the scheme says.
+/// Describes a server at `url` that speaks TLS although the scheme is http, or does not although it is https.
 #[must_use]
 pub(crate) fn wrong_scheme(url: &(impl Display + ?Sized), speaks_tls: bool) -> Failure {
-    let (what, hint) = if speaks_tls {
-        ("speaks only TLS", "write https:// in its address")
+    let (problem, hint) = if speaks_tls {
+        ("requires TLS", "use https:// in its address")
     } else {
-        ("does not speak TLS", "write http:// in its address if it is to be reached without")
+        ("does not speak TLS", "use http:// in its address if a connection without TLS is acceptable")
     };
-    Failure::new(Kind::Unreachable, format!("{url}: the server {what}")).hint(hint)
+    Failure::new(Kind::Unreachable, format!("{url}: the server {problem}")).hint(hint)
 }
 
-fn way_out(error: &CertificateError) -> &'static str {
+fn certificate_hint(error: &CertificateError) -> &'static str {
     match error {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "--tls-server-name NAME gives the name that the server's certificate is for"
+            "use --tls-server-name NAME with a name in the server's certificate"
         }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "renew the server's certificate, or set this host's clock"
+            "renew the server's certificate, or correct this host's clock"
         }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "set this host's clock",
-        _ => "--cacert FILE names the authority to trust",
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "correct this host's clock",
+        _ => "use --cacert FILE with the CA certificate that issued the server's certificate",
     }
 }
 
-/// Alerts by which a server turns a client away for what it showed, or did not show.
+/// Returns whether the server rejected the client certificate or requires one.
 fn rejects_client(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -150,7 +159,7 @@ fn rejects_client(alert: AlertDescription) -> bool {
     )
 }
 
-fn words(error: &rustls::Error) -> String {
+fn description(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
             let seconds = i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX);
@@ -161,12 +170,12 @@ fn words(error: &rustls::Error) -> String {
     }
 }
 
-/// The TLS error below another one.
+/// Returns the TLS error among the causes of an error.
 #[must_use]
 pub(crate) fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error does not name what it wraps as its source.
+        // The error inside an I/O error is not its source.
         let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let wrapped = wrapped.map(|wrapped| wrapped as &(dyn std::error::Error + 'static));
         if let Some(found) = error.downcast_ref() {
@@ -177,27 +186,27 @@ pub(crate) fn cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-/// Endpoints that could not be trusted, until one is.
+/// Endpoints that could not be trusted, recorded until the first endpoint answers.
 ///
-/// Distrust is fatal only when it was so from the start and with all endpoints: a certificate that expires on one of them
-/// must not end a command whose lock the others keep.
+/// Only then can distrust be fatal, and only if it applies to all endpoints: a certificate that expires on one server
+/// must not stop a command whose lock the others keep.
 #[derive(Debug)]
-pub(crate) struct Distrusted(RefCell<Option<BTreeSet<usize>>>);
+pub(crate) struct DistrustedEndpoints(RefCell<Option<BTreeSet<usize>>>);
 
-impl Default for Distrusted {
+impl Default for DistrustedEndpoints {
     fn default() -> Self {
         Self(RefCell::new(Some(BTreeSet::new())))
     }
 }
 
-impl Distrusted {
-    /// Some endpoint answered.
-    pub(crate) fn end(&self) {
+impl DistrustedEndpoints {
+    /// An endpoint answered: from now on distrust is never fatal.
+    pub(crate) fn stop_recording(&self) {
         self.0.replace(None);
     }
 
-    /// Notes one of `count` endpoints. Whether none is left.
-    pub(crate) fn add(&self, endpoint: usize, count: usize) -> bool {
+    /// Records one of `count` endpoints. Returns whether all of them are distrusted.
+    pub(crate) fn record(&self, endpoint: usize, count: usize) -> bool {
         self.0.borrow_mut().as_mut().is_some_and(|endpoints| {
             endpoints.insert(endpoint);
             endpoints.len() >= count
@@ -205,19 +214,19 @@ impl Distrusted {
     }
 }
 
-/// Trusts whatever certificate a server shows, as `--insecure-skip-tls-verify` asks; the connection is encrypted still.
+/// Verifier that accepts any certificate of a server (`--insecure-skip-tls-verify`). The connection is still encrypted.
 #[derive(Debug)]
-struct Credulous(Arc<CryptoProvider>);
+struct AcceptAnyServer(Arc<CryptoProvider>);
 
-impl Credulous {
+impl AcceptAnyServer {
     fn new() -> Result<Self, Failure> {
         CryptoProvider::get_default()
             .map(|provider| Self(provider.clone()))
-            .ok_or_else(|| Failure::fault("no cryptography is installed in the process"))
+            .ok_or_else(|| Failure::fault("no TLS implementation is installed in the process"))
     }
 }
 
-impl ServerCertVerifier for Credulous {
+impl ServerCertVerifier for AcceptAnyServer {
     fn verify_server_cert(
         &self,
         _end_entity: &CertificateDer<'_>,
@@ -257,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distrust_comes_with_its_way_out() {
+    fn each_tls_failure_has_a_hint() {
         let expired = CertificateError::ExpiredContext {
             time: UnixTime::since_unix_epoch(std::time::Duration::from_secs(2_000_000_000)),
             not_after: UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_000_000_000)),
@@ -276,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tls_error_is_found_below_others() {
+    fn a_tls_error_is_found_among_the_causes() {
         let inner = std::io::Error::new(std::io::ErrorKind::InvalidData, rustls::Error::DecryptError);
         let outer = std::io::Error::other(inner);
         assert_eq!(cause(&outer), Some(&rustls::Error::DecryptError));
@@ -284,11 +293,11 @@ mod tests {
     }
 
     #[test]
-    fn only_distrust_of_all_from_the_start_counts() {
-        let distrusted = Distrusted::default();
-        assert!(!distrusted.add(0, 2) && !distrusted.add(0, 2));
-        assert!(distrusted.add(1, 2));
-        distrusted.end();
-        assert!(!distrusted.add(0, 1));
+    fn only_distrust_of_all_from_the_start_is_fatal() {
+        let distrusted = DistrustedEndpoints::default();
+        assert!(!distrusted.record(0, 2) && !distrusted.record(0, 2));
+        assert!(distrusted.record(1, 2));
+        distrusted.stop_recording();
+        assert!(!distrusted.record(0, 1));
     }
 }

@@ -23,14 +23,16 @@ fn assert_failed(job: Run, exit: i32, outcome: &str) {
 fn a_failure_tells_exit_and_outcome_however_early_it_comes() {
     let world = World::local();
     let run = |args: &[&str]| world.distlock().args(["--log-format", "json"]).args(args);
-    assert_failed(run(&["--no-such-option", "/x", "true"]), 64, "usage");
     assert_failed(run(&["--ttl", "soon", "/x", "true"]), 64, "usage");
-    assert_failed(run(&["/x"]), 64, "usage");
     assert_failed(run(&["--report", "/no/such/file", "/x", "true"]), 64, "usage");
     assert_failed(run(&["/x", "no-such-command"]), 127, "not-started");
     assert_failed(world.distlock().args(["--log-format=json", "-w", "soon", "/x", "true"]), 64, "usage");
-    let by_variable = world.distlock().env("DISTLOCK_LOG_FORMAT", "json").args(["-w", "soon", "/x", "true"]);
-    assert_failed(by_variable, 64, "usage");
+    let by_variable = |args: &[&str]| world.distlock().env("DISTLOCK_LOG_FORMAT", "json").args(args);
+    assert_failed(by_variable(&["-w", "soon", "/x", "true"]), 64, "usage");
+    // A command line that cannot be read says nothing of the form; the variable does.
+    assert_failed(by_variable(&["--no-such-option", "/x", "true"]), 64, "usage");
+    assert_failed(by_variable(&["/x"]), 64, "usage");
+    assert!(run(&["/x"]).run().assert_code(64).stderr.starts_with("distlock: error: "));
     let _holder = Holder::of(&world, "/x");
     assert_failed(run(&["-n", "-E", "9", "/x", "true"]), 9, "busy");
     // The flag beats the variable.

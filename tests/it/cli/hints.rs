@@ -16,23 +16,23 @@ fn refusals_name_the_way_out() {
     world.script("bad", "");
     std::fs::write(world.path().join("bad"), "#!/nonexistent\n").expect("a file in the world");
     for (args, code, hint) in [
-        (&["/x", "no-such-command"][..], 127, "no directory of the PATH has it"),
-        (&["/x", "./no-such-command"], 127, "there is no such file"),
-        (&["/x", "./bad"], 126, "its first line names the interpreter"),
-        (&["/x", ""], 64, "a variable that is not set?"),
-        (&["-c", "/x", ""], 64, "a variable that is not set?"),
-        (&["/x/", "true"], 64, "leave it out: /x"),
-        (&["/x\u{202e}y", "true"], 64, "leave it out"),
+        (&["/x", "no-such-command"][..], 127, "no directory in PATH contains it"),
+        (&["/x", "./no-such-command"], 127, "the file does not exist"),
+        (&["/x", "./bad"], 126, "install the interpreter"),
+        (&["/x", ""], 64, "is a variable unset?"),
+        (&["-c", "/x", ""], 64, "is a variable unset?"),
+        (&["/x/", "true"], 64, "remove it: `/x`"),
+        (&["/x\u{202e}y", "true"], 64, "remove it"),
         (&["--config", "/no/such/file", "/x", "true"], 64, "make it readable"),
-        (&["--cacert", "f", "/x", "true"], 64, "it is for a server"),
-        (&["-c", "/x", "a b", "c"], 64, "leave --shell out"),
-        (&["-t", "5s", "doctor"], 64, "leave --ttl out"),
+        (&["--cacert", "f", "/x", "true"], 64, "remove it, or choose -b etcd"),
+        (&["-c", "/x", "a b", "c"], 64, "remove --shell"),
+        (&["-t", "5s", "doctor"], 64, "remove --ttl"),
     ] {
         assert_hint(&world, args, code, hint);
     }
     assert_hint(&World::new(), &["-e", "h:1", "/x", "true"], 64, "choose one: -b etcd");
     let both = world.distlock().env("DISTLOCK_TRY", "1").env("DISTLOCK_WAIT", "5s").args(["/x", "true"]);
-    assert!(both.run().assert_code(64).stderr.contains("hint: leave one of them out"));
+    assert!(both.run().assert_code(64).stderr.contains("hint: remove one of them"));
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn a_loss_and_a_lock_delay_have_ways_out() {
     let held = poll_for("the key", secs(30), || consul.entries(&name).into_iter().find_map(|entry| entry.lease));
     consul.end_lease(&held);
     let job = job.wait().assert_code(76);
-    assert!(job.stderr.contains("hint: ask the servers with distlock doctor"), "{}", job.describe());
+    assert!(job.stderr.contains("hint: check the servers with distlock doctor"), "{}", job.describe());
     assert_ne!(job.signal(), Some(Signal::SIGKILL));
-    assert_hint(&world, &["-n", &name, "true"], 75, "it opens by itself");
+    assert_hint(&world, &["-n", &name, "true"], 75, "the lock-delay ends by itself");
 }

@@ -1,4 +1,4 @@
-//! Where `--report` can go: an old report is never taken for this run's, and a target that takes none is refused first.
+//! Targets of `--report`: an old report is never taken for this run's, and an impossible target is refused first.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::world::World;
 
 #[test]
-fn a_target_that_takes_no_report_is_refused_before_anything_runs() {
+fn impossible_target_is_refused_before_the_command_runs() {
     let world = World::local();
     let plain = world.path().join("plain");
     fs::write(&plain, "").expect("a file in the world");
-    // /proc/version is a plain file that cannot be removed; nothing can be made in /proc.
+    // /proc/version is a regular file that cannot be removed, and no file can be created in /proc.
     for target in ["no/such/directory.json", "plain/report.json", ".", "/proc/version", "/proc/report.json"] {
         for quiet in [&["-q"][..], &[]] {
             let job = world.distlock().args(quiet).args(["--report", target, "/x", "touch", "ran"]).run();
@@ -22,19 +22,23 @@ fn a_target_that_takes_no_report_is_refused_before_anything_runs() {
         }
     }
     assert!(!world.path().join("ran").exists());
-    // Of two things that are wrong, both are told.
+    // Two mistakes are both reported.
     let job = world.distlock().args(["--report", "/proc/version", "--ttl", "soon", "/x", "true"]).run().assert_code(64);
     assert!(job.stderr.contains("--ttl") && job.stderr.contains("--report"), "{}", job.describe());
 }
 
 #[test]
-fn the_file_behind_a_link_is_replaced() {
+fn file_behind_a_link_is_replaced() {
     let world = World::local();
-    fs::write(world.path().join("real.json"), "of an earlier run").expect("a file in the world");
     symlink("real.json", world.path().join("link.json")).expect("a link");
+    let run = |line: &str| world.distlock().args(["--report", "link.json", "/x", "sh", "-c", line]).run();
+    let dangling = run("touch ran").assert_code(64);
+    assert!(dangling.stderr.contains("does not exist"), "{}", dangling.describe());
+    assert!(!world.path().join("ran").exists());
+    fs::write(world.path().join("real.json"), "of an earlier run").expect("a file in the world");
     for exit in [3, 4] {
-        let line = format!("test ! -e real.json && exit {exit}");
-        let job = world.distlock().args(["--report", "link.json", "/x", "sh", "-c", &line]).run().assert_code(exit);
+        // An empty file replaces the old report, because a killed run must not leave a dangling link.
+        let job = run(&format!("test ! -s real.json && exit {exit}")).assert_code(exit);
         let text = fs::read_to_string(world.path().join("real.json")).expect("a report");
         let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", job.describe()));
         assert_eq!(report["exit"], exit);
@@ -43,21 +47,34 @@ fn the_file_behind_a_link_is_replaced() {
 }
 
 #[test]
-fn standard_streams_can_be_named() {
+fn link_to_standard_output_is_refused_and_keeps_the_file() {
+    let world = World::local();
+    symlink("/dev/stdout", world.path().join("link.json")).expect("a link");
+    for redirection in ["\"$@\" >output", "\"$@\" | cat"] {
+        let line = format!("echo kept >output; {{ {redirection}; }} 2>&1");
+        let job = world.distlock().args(["--report", "link.json", "/x", "touch", "ran"]);
+        let job = job.through("sh", ["-c", &line, "sh"]).run();
+        assert!(job.stdout.contains("--report: "), "{}", job.describe());
+        assert!(world.path().join("output").exists() && !world.path().join("ran").exists(), "{}", job.describe());
+    }
+}
+
+#[test]
+fn standard_streams_are_valid_targets() {
     let world = World::local();
     let run = |target: &str| world.distlock().args(["--report", target, "/x", "sh", "-c", "echo ran; echo ran >&2"]);
     for target in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
         let job = run(target).run().assert_code(0);
-        let told = job.stdout.strip_prefix("ran\n").unwrap_or_else(|| panic!("{}", job.describe()));
-        assert_eq!(serde_json::from_str::<Value>(told).expect("a report")["outcome"], "exited");
+        let report = job.stdout.strip_prefix("ran\n").unwrap_or_else(|| panic!("{}", job.describe()));
+        assert_eq!(serde_json::from_str::<Value>(report).expect("a report")["outcome"], "exited");
         assert_eq!(job.stderr, "ran\n");
     }
     let job = run("/dev/stderr").run().assert_code(0);
     assert!(job.stderr.starts_with("ran\n{\"schema\":"), "{}", job.describe());
-    // Through a pipe, whose reader sees the end.
+    // A pipe, whose reader sees its end.
     let piped = run("/dev/stdout").through("sh", ["-c", "\"$@\" | cat", "sh"]).run().assert_code(0);
     assert!(piped.stdout.starts_with("ran\n{\"schema\":"), "{}", piped.describe());
-    // A higher one is taken away from the command, as fd:N is.
+    // A higher descriptor is taken from the command, like fd:N.
     let job = world.distlock().args(["--report", "/dev/fd/5", "/x", "sh", "-c", "ls /proc/self/fd"]);
     let job = job.through("sh", ["-c", "exec \"$@\" 5>report.json", "sh"]).run().assert_code(0);
     assert!(!job.stdout.lines().any(|fd| fd == "5"), "{}", job.describe());

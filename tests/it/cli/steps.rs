@@ -22,9 +22,9 @@ fn each_step_is_told_from_the_backend_to_the_release() {
         let job = world.distlock().args(["-v", &world.name("x"), "sh", "-c", line]).run().assert_code(7);
         let backend = world.distlock().into_command().get_args().nth(1).map(|name| name.to_string_lossy().into_owned());
         let at = format!("{} at ", backend.unwrap_or_default());
-        let steps = [&at, "acquired, token ", "the command runs", "the command ended with exit code 7"];
+        let steps = [&at, "acquired, token ", "the command runs", "the command exited with code 7"];
         assert_steps(&job.stderr, &steps);
-        assert_steps(&job.stderr, &["ending what the command left behind", "the lock is released"]);
+        assert_steps(&job.stderr, &["terminating processes that outlived the command", "the lock is released"]);
     });
 }
 

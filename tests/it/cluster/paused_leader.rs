@@ -151,7 +151,7 @@ fn a_leader_that_comes_back_after_the_lease_thaws_nobody() {
         assert!(holder.is_running(), "it stands still: {}", holder.stderr());
         split.heal();
         let holder = holder.wait().assert_code(76);
-        assert!(!holder.stderr.contains("goes on"), "{}", holder.describe());
+        assert!(!holder.stderr.contains("the command continues"), "{}", holder.describe());
         assert_eq!(waiter.stderr, "");
         let last = split.last();
         assert!(last <= paused + lease.hard(), "ran {:?} after its deadline", last.since(paused + lease.hard()));

@@ -42,7 +42,7 @@ fn a_key_that_may_not_be_read_any_more_is_no_loss() {
     poll_until("a broken watch", secs(30), || {
         n += 1;
         consul.put(&lock, n, "");
-        job.stderr().contains("the watch broke")
+        job.stderr().contains("the watch failed")
     });
     // Longer than a lease whose renewals are not confirmed.
     thread::sleep(lease.ttl + secs(1));

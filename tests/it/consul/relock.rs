@@ -31,7 +31,7 @@ fn a_lock_is_taken_again_after_its_lock_delay_is_over() {
     // Nobody wants the lock, and nothing keeps it closed any more.
     thread::sleep(secs(5));
     proxy.set(Mode::Pass);
-    poll_until("the way back", secs(10), || job.stderr().contains("goes on"));
+    poll_until("the way back", secs(10), || job.stderr().contains("the command continues"));
     fs::write(world.path().join("done"), "").expect("a file in the world");
     job.wait_within(secs(10)).assert_code(0);
     poll_until("the end of all keys", secs(2), || consul.entries(&name).is_empty());

@@ -12,12 +12,16 @@ fn a_cluster_without_most_of_its_members_is_waited_for_and_named() {
     for wait in [&["--connect-timeout", "6s", "-n"][..], &["-w", "6s"]] {
         let job = world.distlock().args(["-v"]).args(wait).args(["run", &world.name("x"), "--", "true"]).run();
         let job = job.assert_code(69);
-        assert!(job.stderr.contains("could grant a lock in 6.0s"), "{}", job.describe());
-        assert!(job.stderr.contains("no lock yet: ") && job.stderr.contains("have no leader"), "{}", job.describe());
+        assert!(job.stderr.contains("could grant the lock within 6s"), "{}", job.describe());
+        assert!(
+            job.stderr.contains("not acquired yet; retrying: ") && job.stderr.contains("have no leader"),
+            "{}",
+            job.describe()
+        );
     }
     // It was reached, so the connect timeout is no bound; but that it grants nothing is told.
     let job = world.distlock().args(["--connect-timeout", "3s", "run", &world.name("x"), "--", "echo", "ran"]).spawn();
-    poll_until("a warning", secs(30), || job.stderr().contains("warning: no server grants a lock yet"));
+    poll_until("a warning", secs(30), || job.stderr().contains("warning: no server can grant the lock yet"));
     members[1].restart();
     assert_eq!(job.wait().assert_code(0).stdout, "ran\n");
 }
@@ -29,6 +33,6 @@ fn a_store_that_is_full_is_told_with_the_way_out() {
     let fill = || server.etcdctl(&world, &server.url()).args(["put", "/full", &"x".repeat(100_000)]).run();
     poll_until("a full store", secs(60), || fill().code() != Some(0));
     let job = world.distlock().args(["-w", "2s", "run", &world.name("x"), "--", "true"]).run().assert_code(69);
-    assert!(job.stderr.contains("could grant a lock in 2.0s"), "{}", job.describe());
+    assert!(job.stderr.contains("could grant the lock within 2s"), "{}", job.describe());
     assert!(job.stderr.contains("space exceeded") && job.stderr.contains("alarm disarm"), "{}", job.describe());
 }

@@ -92,7 +92,7 @@ fn lost_before_the_end(server: &dyn Server, harm: impl FnOnce(&Entry)) {
     poll_until("the end of the command", secs(30), || state(command) == Some('Z'));
     kill(keeper, Signal::SIGCONT).expect("the keeper takes a signal");
     let job = job.wait().assert_code(76);
-    assert_error(&job, &format!("the lock {name} was lost before the command ended"));
+    assert_error(&job, &format!("the lock {name} was lost before the command exited"));
     await_nothing_left(server, &name, &[held.lease.expect("a lease")], secs(30));
 }
 
