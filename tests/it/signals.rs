@@ -8,7 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::world::{
-    Run, Running, Terminal, World, children, lacks, millis, on_servers, once_in, poll_until, secs, within,
+    Run, Running, Terminal, World, children, lacks, let_pass, millis, on_servers, once_in, poll_until, secs,
+    throughout, within,
 };
 
 /// A command that notes the signals that it gets, and goes on until there is a file `stop`.
@@ -26,11 +27,7 @@ fn noted(world: &World) -> Vec<String> {
 #[track_caller]
 pub(crate) fn assert_noted(world: &World, expected: &[&str]) {
     poll_until(&format!("{expected:?}"), secs(30), || noted(world).len() >= expected.len());
-    let until = Instant::now() + millis(300);
-    while Instant::now() < until {
-        assert_eq!(noted(world), expected);
-        thread::sleep(millis(20));
-    }
+    throughout(millis(300), || assert_eq!(noted(world), expected));
 }
 
 fn under(world: &World, options: &[&str], command: &[&str]) -> Run {
@@ -91,9 +88,7 @@ fn timeout_sends_the_command_one_term() {
     // It sends a CONT as well, for a command that was stopped.
     let terms = || noted(world).iter().filter(|signal| *signal == "TERM").count();
     poll_until("the signal", secs(30), || terms() > 0);
-    let until = Instant::now();
-    poll_until("a duplicate's time", secs(30), || until.elapsed() > millis(300));
-    assert_eq!(terms(), 1, "{:?}", noted(world));
+    throughout(millis(300), || assert_eq!(terms(), 1, "{:?}", noted(world)));
     fs::write(world.path().join("stop"), "").expect("a file in the world");
     job.wait().assert_code(124);
 }
@@ -126,8 +121,7 @@ fn a_second_term_after_a_second_kills() {
     let job = started(world, under(world, &["--ttl", "200", "--grace", "60"], &[&script]));
     job.signal(Signal::SIGTERM);
     assert_noted(world, &["TERM"]);
-    // The user's second thoughts: the time between is what is tested.
-    thread::sleep(secs(2));
+    let_pass("more than the second that makes it another signal", secs(2));
     let second = Instant::now();
     job.signal(Signal::SIGTERM);
     job.wait().assert_code(137);

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::Kind;
 use crate::loss::{Lease, locked};
-use crate::world::{Blow, Cluster, Ledger, Proxy, Running, World, millis, once_in, poll_until, secs};
+use crate::world::{
+    Blow, Cluster, Ledger, Proxy, Running, World, let_pass, millis, once_in, poll_until, secs, throughout,
+};
 
 #[test]
 fn no_lock_is_lost_when_a_member_is_killed() {
@@ -99,9 +101,9 @@ impl<'a> Round<'a> {
     fn ride_out(self, proxy: &Proxy, blow: Blow) {
         let Self { cluster, n, lease, length, ledger, mut job, waiter } = self;
         cluster.begin(n, proxy, blow);
-        thread::sleep(DOWN);
-        // A member that was killed may take a while to serve again.
-        assert!(job.is_running() || length < DOWN, "{blow:?} of member {n}: {}", job.stderr());
+        throughout(DOWN, || {
+            assert!(job.is_running() || length < DOWN, "{blow:?} of member {n}: {}", job.stderr());
+        });
         cluster.undo(n, proxy, blow);
         let job = job.wait_within(JOB).assert_code(0);
         assert_eq!(job.stderr, "", "{blow:?} of member {n}");
@@ -125,7 +127,7 @@ fn no_lock_is_lost_when_all_connections_are_reset_every_second() {
         let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
         while job.is_running() {
             cluster.proxies.iter().for_each(Proxy::reset);
-            thread::sleep(secs(1));
+            let_pass("the time between two resets", secs(1));
         }
         let job = job.wait().assert_code(0);
         assert_eq!(job.stderr, "");

@@ -17,8 +17,7 @@ mod tls;
 mod tries;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -35,7 +34,10 @@ pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use grpc_proxy::GrpcProxy;
 pub use ledger::Ledger;
-pub use process::{Finished, Pinned, Run, Running, children, descendants, is_alive, name, state, wait_gone};
+pub use process::{
+    Finished, Pinned, Run, Running, children, copy_program, descendants, is_alive, name, start, state, wait_gone,
+    write_program,
+};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Gate, Holder, enqueue};
@@ -159,8 +161,7 @@ impl World {
     /// Writes a script of `sh`, executable, and returns its path.
     pub fn script(&self, name: &str, text: &str) -> String {
         let path = self.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script in the world");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a script that can be executed");
+        write_program(&path, format!("#!/bin/sh\n{text}\n").as_bytes());
         path.display().to_string()
     }
 
@@ -171,10 +172,10 @@ impl World {
         poll_for(name, secs(30), read)
     }
 
-    /// The processes that were started in this world and still exist, whoever their parent is now;
+    /// Returns the processes that were started in this world and still exist, whatever their parent is now;
     /// one that changed its working directory escapes.
     pub fn processes(&self) -> Vec<Pid> {
-        process::all().map(|process| process.pid).filter(|&pid| process::is_in(pid, self.path())).collect()
+        process::pids().filter(|&pid| process::is_in(pid, self.path())).collect()
     }
 }
 
@@ -227,12 +228,35 @@ pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bo
 pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        // Before the look: whoever had to wait for a processor looks once more all the same.
+        // Read before the probe, so that a test that waited for a processor probes once more.
         let late = started.elapsed() >= bound;
+        let probed_at = Instant::now();
         if let Some(found) = probe() {
             return found;
         }
         assert!(!late, "waited {bound:?} for {what}");
-        thread::sleep(millis(5));
+        // A probe that reads all of /proc must not take a whole processor.
+        thread::sleep(millis(5).max(probed_at.elapsed() * 2));
     }
+}
+
+/// Runs `check`, which asserts what must not change, again and again for this long.
+#[track_caller]
+pub fn throughout(span: Duration, mut check: impl FnMut()) {
+    let started = Instant::now();
+    loop {
+        // Read before the check, so that the last check comes after the whole span.
+        let last = started.elapsed() >= span;
+        check();
+        if last {
+            return;
+        }
+        thread::sleep(millis(50).min(span));
+    }
+}
+
+/// Lets real time pass which is itself the condition of a test: a server's or a user's clock, of which nothing shows.
+/// For anything that shows there is [`poll_until`].
+pub fn let_pass(_what: &str, span: Duration) {
+    thread::sleep(span);
 }

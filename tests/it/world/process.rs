@@ -2,16 +2,18 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{Seek, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{self, Signal};
+use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
@@ -19,6 +21,54 @@ use super::{poll_for, poll_until, secs};
 
 /// How long anything that should end by itself may take.
 const PATIENCE: Duration = secs(60);
+
+/// Read-locked while a process starts, write-locked while a program is written: until it executes, a child has copies of
+/// all descriptors, and the kernel executes no file that is open for writing (ETXTBSY).
+static PROGRAMS: RwLock<()> = RwLock::new(());
+
+/// Creates a command whose process starts with the default signal dispositions and an empty signal mask, however the
+/// tests themselves were started. Start it with [`start`].
+#[allow(unsafe_code, reason = "code between fork and exec cannot be safe")]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    // SAFETY: reset_signals only makes system calls.
+    unsafe { command.pre_exec(reset_signals) };
+    command
+}
+
+#[allow(unsafe_code, reason = "a disposition concerns the whole process")]
+fn reset_signals() -> io::Result<()> {
+    const LAST_REAL_TIME_SIGNAL: i32 = 64;
+    for number in 1..=LAST_REAL_TIME_SIGNAL {
+        // SAFETY: no handler is installed. KILL, STOP and the C library's own two signals are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Starts a process. Every process of the tests is started here.
+#[allow(unsafe_code, reason = "a disposition concerns the whole process")]
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    static CHILDREN_CAN_BE_AWAITED: Once = Once::new();
+    CHILDREN_CAN_BE_AWAITED.call_once(|| {
+        // SAFETY: no handler is installed. The kernel reaps the children of a process that ignores this signal.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    });
+    let _no_program_is_open = PROGRAMS.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Writes a program.
+pub fn write_program(path: &Path, content: &[u8]) {
+    let _no_process_starts = PROGRAMS.write().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content).expect("a program is written");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a program can be executed");
+}
+
+/// Copies a program.
+pub fn copy_program(from: &str, to: &Path) {
+    write_program(to, &fs::read(from).expect("a program of this machine"));
+}
 
 /// A command that is about to run in a [`super::World`].
 pub struct Run {
@@ -28,7 +78,7 @@ pub struct Run {
 
 impl Run {
     pub(super) fn new(program: &OsStr, dir: &Path) -> Self {
-        let mut command = Command::new(program);
+        let mut command = command(program);
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -66,7 +116,7 @@ impl Run {
         self
     }
 
-    /// The bare command, to connect its streams in another way.
+    /// Returns the bare command, to connect its streams in another way; start it with [`start`].
     pub fn into_command(self) -> Command {
         self.command
     }
@@ -81,7 +131,7 @@ impl Run {
         self.command
             .stdout(File::create(&stdout).expect("a file for stdout"))
             .stderr(File::create(&stderr).expect("a file for stderr"));
-        let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command));
+        let child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command));
         Running { child, started: Instant::now(), what: format!("{:?}", self.command), stdout, stderr }
     }
 
@@ -243,11 +293,15 @@ impl Process {
     }
 }
 
-/// All processes of this machine.
+/// Returns the ids of all processes of this machine.
+pub fn pids() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(Pid::from_raw)
+}
+
+/// Returns all processes of this machine.
 pub fn all() -> impl Iterator<Item = Process> {
-    fs::read_dir("/proc")
-        .expect("/proc is mounted")
-        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
+    pids().filter_map(|pid| Process::read(pid.as_raw()))
 }
 
 /// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
@@ -317,4 +371,36 @@ pub fn pid_of(child: &Child) -> Pid {
 
 fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use crate::world::World;
+
+    const PRINTING: &str = "DISTLOCK_TEST_PRINTS_SIGNALS";
+
+    /// Prints the signal masks of a process that it starts.
+    #[test]
+    #[ignore = "run by processes_start_with_default_signals"]
+    fn prints_signals_of_its_child() {
+        if env::var_os(PRINTING).is_some() {
+            let masks = ["-e", "^Sig[BI]", "/proc/self/status"];
+            let world = World::new();
+            print!("{}", world.command("grep").args(masks).run().assert_code(0).stdout);
+        }
+    }
+
+    #[test]
+    fn processes_start_with_default_signals() {
+        let tests = env::current_exe().expect("the path of this binary");
+        let options = ["--exact", "--ignored", "--nocapture", "world::process::tests::prints_signals_of_its_child"];
+        let world = World::new();
+        let job = world.command(tests).args(options);
+        let job = job.through("env", ["--ignore-signal", "--block-signal"]);
+        let printed = job.env(PRINTING, "1").run().assert_code(0).stdout;
+        let masks: Vec<_> = printed.lines().filter_map(|line| line.strip_prefix("Sig")).collect();
+        assert_eq!(masks, ["Blk:\t0000000000000000", "Ign:\t0000000000000000"]);
+    }
 }

@@ -14,7 +14,7 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::process::pid_of;
+use super::process::{pid_of, start};
 use super::{World, poll_until, secs};
 
 /// The prompt of the shell. It differs from anything that a test types, so that the echo of a
@@ -44,13 +44,9 @@ impl Terminal {
             .command("setsid")
             .args(["--ctty", "bash", "--norc", "--noprofile", "-i"])
             .env("PS1", PROMPT)
-            .env("TERM", "xterm")
-            .into_command()
-            .stdin(slave())
-            .stdout(slave())
-            .stderr(slave())
-            .spawn()
-            .expect("bash starts");
+            .env("TERM", "xterm");
+        let mut shell = shell.into_command();
+        let shell = start(shell.stdin(slave()).stdout(slave()).stderr(slave())).expect("bash starts");
         let mut terminal = Self { screen, shell, unread: String::new() };
         terminal.prompt();
         terminal

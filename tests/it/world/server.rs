@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -161,7 +161,8 @@ wait
 
 impl Daemon {
     fn start(dir: &Path, argv: &[String]) -> Self {
-        let mut guard = Command::new("/bin/sh")
+        let mut guard = process::command("/bin/sh");
+        guard
             .args(["-c", GUARD, "guard"])
             .arg(dir)
             .args(argv)
@@ -173,9 +174,8 @@ impl Daemon {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             // Ctrl-C at the tests must not end the guard before the server.
-            .process_group(0)
-            .spawn()
-            .expect("a shell starts");
+            .process_group(0);
+        let mut guard = process::start(&mut guard).expect("a shell starts");
         let mut line = String::new();
         let stdout = guard.stdout.take().expect("a pipe was asked for");
         BufReader::new(stdout).read_line(&mut line).expect("the guard tells the server's process id");
