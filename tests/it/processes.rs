@@ -15,8 +15,8 @@ use nix::unistd::Pid;
 
 use crate::loss::{await_held, await_ready};
 use crate::world::{
-    Gate, Ledger, Mode, Proxy, Running, Server, World, children, millis, moment, name, once_in, poll_for, poll_until,
-    secs, shared, start, throughout, within,
+    AllProcessors, Gate, Ledger, Mode, Proxy, Running, Server, World, children, millis, moment, name, once_in,
+    poll_for, poll_until, secs, shared, start, throughout, within,
 };
 
 /// The least TTL that Consul grants, on etcd too: with this grace it leaves five seconds for a renewal that comes late
@@ -87,6 +87,7 @@ impl Scene {
 /// Sets scenes on each server, and strikes in each, until the lock was free as soon as is promised: two storms of
 /// processes can keep the rest from running for a while.
 fn clears(strike: impl Fn(&Scene) -> Instant, check: impl Fn(Running)) {
+    let _storms = AllProcessors::wait();
     for server in shared::all() {
         let (_world, holder) = once_in(3, || {
             let scene = Scene::set(server);
@@ -152,6 +153,7 @@ fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
 
 #[test]
 fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
+    let _storms = AllProcessors::wait();
     for server in shared::all() {
         once_in(3, || {
             let scene = Scene::set(server);
@@ -239,6 +241,7 @@ fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
 
 #[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
+    let _storms = AllProcessors::wait();
     on_each(|server| {
         let proxy = Proxy::to(server.address());
         let world = World::at(server.backend(), &proxy.url());

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http::{self, encode_path};
+use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 
@@ -25,6 +27,8 @@ pub struct Consul {
     login: String,
     policies: AtomicU32,
     node: Node,
+    /// Of a server of a cluster.
+    _permit: Option<Arc<ClusterPermit>>,
 }
 
 /// The token of the harness, where tokens are asked for.
@@ -106,7 +110,7 @@ impl Consul {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node }
+        Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node, _permit: None }
     }
 
     /// Waits until it knows so many nodes: none can have a session before it is known.
@@ -240,7 +244,8 @@ impl Server for Consul {
 ///
 /// `raft_multiplier` scales the times of Consul's elections: 1 is quick, 5 is what users have.
 pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
-    start_on_free_ports(|| {
+    let permit = (size > 1).then(|| Arc::new(ClusterPermit::wait()));
+    let servers = start_on_free_ports(|| {
         let lan: Vec<_> = (0..size).map(|_| free_address()).collect();
         let mut options = vec![
             "-server".to_owned(),
@@ -255,7 +260,8 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
         let servers: Vec<_> = lan.iter().enumerate().map(launch).collect();
         servers.iter().try_for_each(|server| server.wait_ready(size))?;
         Ok(servers)
-    })
+    });
+    servers.into_iter().map(|server| Consul { _permit: permit.clone(), ..server }).collect()
 }
 
 /// Starts an agent that is no server, in front of these: what most machines of a Consul user have.

@@ -1,6 +1,7 @@
 //! etcd, asked through its own JSON gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http;
+use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Proxy, Run, Server, ServerTls, World, poll_for, secs};
 
@@ -38,6 +40,8 @@ pub struct Etcd {
     /// Whether [`Etcd::enable_auth`] was called.
     guarded: AtomicBool,
     node: Node,
+    /// Of a member of a cluster.
+    _permit: Option<Arc<ClusterPermit>>,
 }
 
 /// The password of root, once authentication is enabled.
@@ -87,7 +91,14 @@ impl Etcd {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { version, client: addresses.client, secure: addresses.secure, guarded: AtomicBool::new(false), node }
+        Self {
+            version,
+            client: addresses.client,
+            secure: addresses.secure,
+            guarded: AtomicBool::new(false),
+            node,
+            _permit: None,
+        }
     }
 
     fn wait_ready(&self) -> Result<(), String> {
@@ -250,19 +261,31 @@ pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
 }
 
 fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> {
-    start_on_free_ports(|| members((0..size).map(|_| Addresses::free()), version, options))
+    let start = || start_on_free_ports(|| members((0..size).map(|_| Addresses::free()), version, options));
+    if size == 1 {
+        return start();
+    }
+    let permit = Arc::new(ClusterPermit::wait());
+    with_permit(start(), &permit)
+}
+
+/// Lets the members keep the permit until the last of them is dropped.
+fn with_permit(members: Vec<Etcd>, permit: &Arc<ClusterPermit>) -> Vec<Etcd> {
+    members.into_iter().map(|member| Etcd { _permit: Some(Arc::clone(permit)), ..member }).collect()
 }
 
 /// Starts a cluster of three whose members reach each other through proxies: one stands before each.
 pub fn cluster_behind_proxies(version: Version) -> (Vec<Etcd>, Vec<Proxy>) {
-    start_on_free_ports(|| {
+    let permit = Arc::new(ClusterPermit::wait());
+    let (members, proxies) = start_on_free_ports(|| {
         let peers = [(); 3].map(|()| free_address());
         let proxies = peers.map(Proxy::to);
         let behind =
             |(peer, proxy): (SocketAddr, &Proxy)| Addresses { peer, advertised: proxy.address(), ..Addresses::free() };
         let addresses = peers.into_iter().zip(&proxies).map(behind);
-        Ok((members(addresses, version, &[])?, proxies.into()))
-    })
+        Ok((members(addresses, version, &[])?, Vec::from(proxies)))
+    });
+    (with_permit(members, &permit), proxies)
 }
 
 fn members(

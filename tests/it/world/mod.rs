@@ -7,6 +7,7 @@ pub mod etcd;
 mod grpc_proxy;
 mod http;
 mod ledger;
+mod permits;
 mod process;
 mod proxy;
 mod pty;
@@ -34,6 +35,7 @@ pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use grpc_proxy::GrpcProxy;
 pub use ledger::Ledger;
+pub use permits::AllProcessors;
 pub use process::{
     Finished, Pinned, Run, Running, children, copy_program, descendants, is_alive, name, start, state, wait_gone,
     write_program,

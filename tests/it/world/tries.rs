@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-/// Tries so many times, until it succeeds once; panics with what went wrong each time.
+use super::permits::RetryPermit;
+
+/// Tries up to `tries` times, until one attempt succeeds; panics with all failures otherwise. Retries do not run beside
+/// tests that take all processors.
 ///
-/// It is for what a machine with other things to do may spoil now and then: a promise of a second, a precondition that
-/// was missed. What is broken fails each time.
+/// This is for what busy processors may spoil now and then: a bound of a second, a precondition that was missed. What is
+/// broken fails each time.
 #[track_caller]
 pub fn once_in<T>(tries: usize, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let mut failures = Vec::new();
     while failures.len() < tries {
+        let _permit = (!failures.is_empty()).then(RetryPermit::wait);
         match attempt() {
             Ok(success) => return success,
             Err(failure) => failures.push(failure),
