@@ -166,7 +166,7 @@ fn where_the_command_died_of_a_signal_distlock_does_too() {
 
 /// The pending, blocked, ignored and caught signals that /proc/PID/status tells, but the two that
 /// the C library keeps for itself.
-fn dispositions(status: &str) -> Vec<u64> {
+pub(crate) fn dispositions(status: &str) -> Vec<u64> {
     const INTERNAL: u64 = 0b11 << 31;
     let masks = ["SigPnd:\t", "SigBlk:\t", "SigIgn:\t", "SigCgt:\t"];
     let mask = |name| status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix(name)?, 16).ok());
