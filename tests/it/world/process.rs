@@ -1,4 +1,4 @@
-//! Processes of a test: the binary under test, its peers, and a look at what runs.
+//! Processes of a test: the binary under test, its peers, and all that run on this machine.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -19,7 +19,7 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::{poll_for, poll_until, secs};
 
-/// How long anything that should end by itself may take.
+/// Bound for a process to exit by itself.
 const PATIENCE: Duration = secs(60);
 
 /// Read-locked while a process starts, write-locked while a program is written: until it executes, a child has copies of
@@ -102,13 +102,13 @@ impl Run {
         self
     }
 
-    /// The same command line, started by another program that takes one, such as `nohup`.
+    /// Returns the same command line behind a program that executes its arguments, such as `nohup`.
     pub fn through<A: AsRef<OsStr>>(self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
         let outer = Self::new(program.as_ref(), &self.dir).args(args);
         outer.args([self.command.get_program()]).args(self.command.get_args())
     }
 
-    /// Lets it read this text.
+    /// Sets the content of stdin.
     pub fn stdin(mut self, text: &str) -> Self {
         let mut file = tempfile::tempfile_in(&self.dir).expect("a file for stdin");
         file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("text written to a file");
@@ -121,8 +121,8 @@ impl Run {
         self.command
     }
 
-    /// Starts it, with its output kept in files: neither it nor a process that it leaves behind can
-    /// block on them, and they can be read at any time.
+    /// Starts the process with its output in files, which never block it or its descendants and can be read at any
+    /// time.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -135,14 +135,14 @@ impl Run {
         Running { child, started: Instant::now(), what: format!("{:?}", self.command), stdout, stderr }
     }
 
-    /// Runs it to its end, which must come within a minute.
+    /// Starts the process and waits for its exit, which must come within a minute.
     #[track_caller]
     pub fn run(self) -> Finished {
         self.spawn().wait()
     }
 }
 
-/// A process that runs; it is killed with all its descendants when this is dropped.
+/// A running process; it is killed with all its descendants when this is dropped.
 pub struct Running {
     child: Child,
     started: Instant,
@@ -152,51 +152,51 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its process id: of distlock, the supervisor's.
+    /// Returns its process id: of distlock, the supervisor's.
     pub fn pid(&self) -> Pid {
         pid_of(&self.child)
     }
 
-    /// The keeper of this supervisor. In a terminal it has other children.
+    /// Returns the keeper of this supervisor. In a terminal the supervisor has other children.
     #[track_caller]
     pub fn keeper(&self) -> Pid {
         let is = |pid: &Pid| name(*pid) == "lock-keeper";
         poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         signal::kill(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.what));
     }
 
-    /// What it has printed so far.
+    /// Returns what it has written to stdout so far.
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
     }
 
-    /// What it has reported so far.
+    /// Returns what it has written to stderr so far.
     pub fn stderr(&self) -> String {
         read_lossy(&self.stderr)
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it has not exited yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// Waits for its end, a minute at most.
+    /// Waits for its exit, a minute at most.
     #[track_caller]
     pub fn wait(self) -> Finished {
         self.wait_within(PATIENCE)
     }
 
-    /// Waits for its end; when it takes longer than `bound`, kills it and panics with its output.
+    /// Waits for its exit; after `bound`, kills it and panics with its output.
     #[track_caller]
     pub fn wait_within(mut self, bound: Duration) -> Finished {
         let waiting = Instant::now();
         loop {
-            // Before the look, as in `poll_for`.
+            // Read before the probe, as in `poll_for`.
             let late = waiting.elapsed() > bound;
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
@@ -219,32 +219,32 @@ impl Drop for Running {
         let mut tree = descendants(self.pid());
         tree.push(self.pid());
         for pid in tree {
-            // It may have ended, or been killed by another of them, meanwhile.
+            // The process may have exited since.
             let _ = signal::kill(pid, Signal::SIGKILL);
         }
         self.child.wait().expect("a killed child can be waited for");
     }
 }
 
-/// A process that has ended.
+/// A process that has exited.
 pub struct Finished {
     status: ExitStatus,
-    /// All that it printed.
+    /// Its whole stdout.
     pub stdout: String,
-    /// All that it reported.
+    /// Its whole stderr.
     pub stderr: String,
-    /// From its start to its end, to some milliseconds.
+    /// From its start to its exit, to some milliseconds.
     pub elapsed: Duration,
     what: String,
 }
 
 impl Finished {
-    /// Its exit code; none when a signal ended it.
+    /// Returns its exit code; none if a signal killed it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// The signal that ended it.
+    /// Returns the signal that killed it.
     pub fn signal(&self) -> Option<Signal> {
         self.status.signal().map(|number| Signal::try_from(number).expect("a signal of this system"))
     }
@@ -256,14 +256,14 @@ impl Finished {
         self
     }
 
-    /// Panics with its output unless this signal ended it.
+    /// Panics with its output unless this signal killed it.
     #[track_caller]
     pub fn assert_signal(self, signal: Signal) -> Self {
         assert_eq!(self.signal(), Some(signal), "{}", self.describe());
         self
     }
 
-    /// The command, its end and its output, for a message.
+    /// Returns the command, its exit status and its output, for a message.
     pub fn describe(&self) -> String {
         let Self { status, stdout, stderr, elapsed, what } = self;
         let mut text = format!("{what}: {status} after {elapsed:?}");
@@ -285,7 +285,7 @@ pub struct Process {
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name stands in parentheses and may hold any character.
+        // The name is in parentheses and may contain any character.
         let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
@@ -304,50 +304,50 @@ pub fn all() -> impl Iterator<Item = Process> {
     pids().filter_map(|pid| Process::read(pid.as_raw()))
 }
 
-/// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
+/// Returns the state of a process as ps shows it: R runs, S sleeps, T is stopped, Z is a zombie.
 pub fn state(pid: Pid) -> Option<char> {
     Process::read(pid.as_raw()).map(|process| process.state)
 }
 
-/// A process that stays the same one, whoever gets its number after it.
+/// A process that stays the same one when another process gets its number.
 pub struct Pinned(OwnedFd);
 
 impl Pinned {
-    /// Pins one that is known to be there.
+    /// Pins a process that exists.
     #[track_caller]
     pub fn of(pid: Pid) -> Self {
         let pid = rustix::process::Pid::from_raw(pid.as_raw()).expect("a process id");
         Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is there"))
     }
 
-    /// Sends it a signal, and says whether it was there still; a zombie is.
+    /// Sends a signal, and returns whether the process still existed; a zombie does.
     pub fn signal(&self, signal: Signal) -> bool {
         let signal = rustix::process::Signal::from_named_raw(signal as i32).expect("a signal with a name");
         pidfd_send_signal(&self.0, signal).is_ok()
     }
 }
 
-/// The name of a process as ps shows it; empty when it is gone.
+/// Returns the name of a process as ps shows it; empty if there is no such process.
 pub fn name(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-/// Whether a process exists and is not a zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(pid: Pid) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
 
-/// Whether a process works in this directory.
+/// Returns whether this is the working directory of a process.
 pub fn is_in(pid: Pid, dir: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
 }
 
-/// The living children of a process.
+/// Returns the children of a process, without zombies.
 pub fn children(parent: Pid) -> Vec<Pid> {
     all().filter(|process| process.parent == parent && process.state != 'Z').map(|process| process.pid).collect()
 }
 
-/// The living descendants of a process, nearest first.
+/// Returns the descendants of a process, without zombies, nearest first.
 pub fn descendants(ancestor: Pid) -> Vec<Pid> {
     let mut found = children(ancestor);
     let mut next = 0;
@@ -358,13 +358,13 @@ pub fn descendants(ancestor: Pid) -> Vec<Pid> {
     found
 }
 
-/// Waits until a process is gone.
+/// Waits until a process has exited.
 #[track_caller]
 pub fn wait_gone(pid: Pid, bound: Duration) {
     poll_until(&format!("the end of process {pid}"), bound, || !is_alive(pid));
 }
 
-/// The id of a child.
+/// Returns the process id of a child.
 pub fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids are small"))
 }
