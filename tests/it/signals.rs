@@ -105,7 +105,7 @@ fn a_clean_up_that_takes_longer_than_grace_and_ttl_has_its_time_under_the_lock()
         world.wait_for_file("cleaning");
         let (name, began) = (world.name("signals"), Instant::now());
         loop {
-            // Read first: the lock may be released between the two looks.
+            // Read first: the lock may be released between the two reads.
             let held = server.contenders(&name) == 1;
             if world.path().join("done").exists() {
                 break;

@@ -238,7 +238,7 @@ pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Optio
         }
         assert!(!late, "waited {bound:?} for {what}");
         // A probe that reads all of /proc must not take a whole processor.
-        thread::sleep(millis(5).max(probed_at.elapsed() * 2));
+        thread::sleep((probed_at.elapsed() * 2).clamp(millis(5), millis(50)));
     }
 }
 
