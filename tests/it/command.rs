@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::world::{Entry, Finished, Holder, Mode, Proxy, World, everywhere, on_servers, secs};
+use crate::world::{Entry, Finished, Holder, Mode, Proxy, World, everywhere, on_servers, secs, write_program};
 
 /// The variables that the command printed with `env`.
 fn variables(job: &Finished) -> BTreeMap<&str, &str> {
@@ -204,8 +204,7 @@ fn a_command_that_cannot_run_is_126_or_127_before_anything_is_asked_for() {
 fn an_executable_that_the_kernel_refuses_is_126_and_leaves_nothing() {
     on_servers(|world, server| {
         let program = world.path().join("program");
-        fs::write(&program, "#!/no/such/interpreter\n").expect("a file");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("its mode");
+        write_program(&program, b"#!/no/such/interpreter\n");
         let name = world.name("x");
         let job = world.distlock().args([&name, "./program"]).run();
         assert!(matches!(job.code(), Some(126 | 127)), "as shells have it: {}", job.describe());

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Uid;
 
-use crate::world::{World, is_alive, lacks, on_servers, poll_for, poll_until, secs};
+use crate::world::{World, copy_program, is_alive, lacks, on_servers, poll_for, poll_until, secs};
 
 /// Leaves a daemon behind whose pid is written to a file, and exits with 7.
 const DAEMON: &str =
@@ -72,8 +72,8 @@ fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
         for (path, mode) in [("", 0o777), ("rootly", 0o4755), ("mortal", 0o755)] {
             let path = world.path().join(path);
             match path.file_name().and_then(|name| name.to_str()) {
-                Some("rootly") => drop(fs::copy("/usr/bin/setpriv", &path).expect("setpriv is there")),
-                Some("mortal") => drop(fs::copy(env!("CARGO_BIN_EXE_distlock"), &path).expect("the binary is there")),
+                Some("rootly") => copy_program("/usr/bin/setpriv", &path),
+                Some("mortal") => copy_program(env!("CARGO_BIN_EXE_distlock"), &path),
                 _ => {}
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");

@@ -21,29 +21,33 @@
 //! }
 //! ```
 //!
-//! - Shared servers are started when first used and live as long as the test process: use names of
-//!   your own, and start private ones ([`world::Etcd::start`], [`world::Consul::start`],
-//!   [`world::etcd::cluster`], [`world::consul::cluster`]) to kill, pause, resume or restart them.
-//! - One behaviour, every backend: [`world::everywhere`] (this host too) and [`world::on_servers`] run
-//!   a test on all of them at once. [`world::Holder`] holds a lock until it is told to let go,
-//!   [`world::enqueue`] starts one who stands behind it.
-//! - Faults of the network: [`world::Proxy::to`] a server, `World::at(backend, &proxy.url())`, then
-//!   `proxy.set(Mode::Swallow)`, `proxy.reset()`.
-//! - [`world::Cluster`] has three members, each behind a proxy, and strikes them with [`world::Blow`]s.
-//! - Mutual exclusion: run [`world::Ledger::command`] under the lock in each contender, ours and the
-//!   peers' ([`world::Server::peer_lock`]), then `ledger.assert_exclusive(contenders)`.
+//! - Shared servers start at their first use and live as long as the test process: use names from [`world::World::name`].
+//!   Start private ones ([`world::Etcd::start`], [`world::Consul::start`], [`world::etcd::cluster`],
+//!   [`world::consul::cluster`]) to kill, pause or restart them.
+//! - A behaviour of every backend: [`world::everywhere`] (this host too) and [`world::on_servers`] run a test on all of them
+//!   at once. [`world::Holder`] holds a lock until the test releases it, [`world::enqueue`] starts a waiter.
+//! - Network faults: [`world::Proxy::to`] a server, `World::at(backend, &proxy.url())`, then `proxy.set(Mode::Swallow)`,
+//!   `proxy.reset()`.
+//! - [`world::Cluster`] has three members, each behind a proxy, and injects [`world::Fault`]s.
+//! - Mutual exclusion: run [`world::Ledger::command`] under the lock in each contender, distlock's and the peers'
+//!   ([`world::Server::peer_lock`]), then `ledger.assert_exclusive(contenders)`.
 //! - Terminals: [`world::Terminal::open`] is `bash -i` with `send` and `expect`.
-//! - The two processes of a job: `job.pid()` is the supervisor, `job.keeper()` the keeper;
-//!   `world.processes()` are all that were started in this world and still exist. One that may have ended by the time of
-//!   a blow is struck through [`world::Pinned`].
-//! - Never sleep and hope: [`world::poll_until`] and [`world::poll_for`] with a generous bound. A command that is to
-//!   wait reads from a [`world::Gate`].
-//! - A promise of a second is kept by one run of three ([`world::once_in`], [`world::within`]): other tests and other
-//!   programs take the processors. Count it from a stamp taken before the look, on `CLOCK_BOOTTIME` where two processes
-//!   are compared ([`world::moment`]). What must never happen, such as two holders at once, gets no second chance.
-//! - What the machine lacks is said by [`world::lacks`], and is a failure with `DISTLOCK_TEST_STRICT=1`.
-//! - Nothing is left behind: a job, a terminal, a world ends its processes when it is dropped, a
-//!   server dies with the test process even when that is killed.
+//! - Processes of a job: `job.pid()` is the supervisor, `job.keeper()` the keeper; `world.processes()` are all processes of
+//!   this world that still exist. Send signals to a process that may have exited through [`world::Pinned`].
+//! - Every process starts through [`world::World::command`], with default signal dispositions and an empty mask. A test of
+//!   other dispositions sets them with `env --ignore-signal` or `nohup`. Programs are written by
+//!   [`world::write_program`], so that no other test's child keeps them open.
+//! - Tests poll for a condition, with a generous bound: [`world::poll_until`], [`world::poll_for`]. What must not change is
+//!   asserted [`world::throughout`] a time. [`world::let_pass`] is for a time that has no observable effect. A command
+//!   that waits reads from a [`world::Gate`].
+//! - Nearly all of a test's time is waiting, so many tests run beside each other. A cluster takes a permit by itself, and a
+//!   test that starts more processes than the processors can run takes [`world::AllProcessors`].
+//! - A bound of a second is kept by one attempt of three ([`world::once_in`], [`world::within`]), because other tests and
+//!   other programs take the processors. Count it from a stamp taken before the probe, on `CLOCK_BOOTTIME` if two
+//!   processes are compared ([`world::moment`]). What must never happen, such as two holders at once, gets one attempt.
+//! - [`world::lacks`] reports what the machine lacks, and fails with `DISTLOCK_TEST_STRICT=1`.
+//! - Nothing is left behind: a job, a terminal, a world kills its processes when it is dropped, and a server exits with the
+//!   test process even if that is killed.
 
 #![allow(unreachable_pub, reason = "a test binary has no other crate to be public to")]
 

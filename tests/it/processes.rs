@@ -13,9 +13,10 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::loss::{await_held, await_ready};
 use crate::world::{
-    Ledger, Mode, Proxy, Running, Server, World, children, millis, moment, name, once_in, poll_for, poll_until, secs,
-    shared, within,
+    AllProcessors, Gate, Ledger, Mode, Proxy, Running, Server, World, children, millis, moment, name, once_in,
+    poll_for, poll_until, secs, shared, start, throughout, within,
 };
 
 /// The least TTL that Consul grants, on etcd too: with this grace it leaves five seconds for a renewal that comes late
@@ -86,6 +87,7 @@ impl Scene {
 /// Sets scenes on each server, and strikes in each, until the lock was free as soon as is promised: two storms of
 /// processes can keep the rest from running for a while.
 fn clears(strike: impl Fn(&Scene) -> Instant, check: impl Fn(Running)) {
+    let _storms = AllProcessors::wait();
     for server in shared::all() {
         let (_world, holder) = once_in(3, || {
             let scene = Scene::set(server);
@@ -151,6 +153,7 @@ fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
 
 #[test]
 fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
+    let _storms = AllProcessors::wait();
     for server in shared::all() {
         once_in(3, || {
             let scene = Scene::set(server);
@@ -202,11 +205,10 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
             let keeper = holder.keeper();
             let lease =
                 server.entries(name).into_iter().min_by_key(|entry| entry.revision).and_then(|entry| entry.lease);
-            let stopped = hit(holder.pid(), Signal::SIGSTOP);
-            while distlock::now().since(stopped) < TTL * 3 / 2 {
+            hit(holder.pid(), Signal::SIGSTOP);
+            throughout(TTL * 3 / 2, || {
                 assert!(server.entries(name).iter().any(|entry| entry.lease == lease), "the lock is held");
-                thread::sleep(millis(100));
-            }
+            });
             proxy.set(Mode::Swallow);
             // D counts from the last renewal that was confirmed, before this moment.
             assert_gone(world, &[holder.pid(), keeper], distlock::now(), TTL);
@@ -218,21 +220,28 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
 
 #[test]
 fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
-    let world = World::on(shared::etcd35());
-    let name = world.name("stopped");
-    let job = world.distlock().args(["-t", "5", &name, "sh", "-c", "sleep 9; exit 7"]).spawn();
-    let started = distlock::now();
-    poll_until("the command", secs(30), || !children(job.keeper()).is_empty());
+    let server = shared::etcd35();
+    let proxy = Proxy::to(server.address());
+    let world = World::at("etcd", &proxy.url());
+    let (name, gate, ttl) = (world.name("stopped"), Gate::new(&world), secs(5));
+    let command = ["-t", "5", &name, "sh", "-c", r#"echo ready; read -r x <"$1"; exit 7"#, "sh"];
+    let mut job = world.distlock().args(command).args([gate.path()]).spawn();
+    await_ready(&job);
+    let held = await_held(server, &name);
     job.signal(Signal::SIGSTOP);
-    // Longer than the TTL, which is what this is about: time has to pass.
-    thread::sleep(secs(7));
+    throughout(ttl + secs(2), || assert_eq!(await_held(server, &name).lease, held.lease));
     job.signal(Signal::SIGCONT);
+    // Long enough for the supervisor to run, and for a renewal.
+    let before = proxy.bytes();
+    throughout(secs(2), || assert!(job.is_running(), "{}", job.stderr()));
+    poll_until("a renewal", ttl, || proxy.bytes() != before);
+    gate.open();
     job.wait().assert_code(7);
-    assert!(distlock::now().since(started) > secs(8));
 }
 
 #[test]
 fn a_stderr_that_nobody_reads_delays_no_deadline() {
+    let _storms = AllProcessors::wait();
     on_each(|server| {
         let proxy = Proxy::to(server.address());
         let world = World::at(server.backend(), &proxy.url());
@@ -241,7 +250,7 @@ fn a_stderr_that_nobody_reads_delays_no_deadline() {
         let verbose = ["-v", "--log-format", "json"];
         let mut command = world.distlock().args(verbose).args(LEASE).args([name, stubborn(&world)]).into_command();
         fill(&format!("/proc/self/fd/{}", writer.as_raw_fd()));
-        let mut job = command.stderr(writer).spawn().expect("distlock starts");
+        let mut job = start(command.stderr(writer)).expect("distlock starts");
         drop(command);
         world.wait_for_file("ready");
         let supervisor = Pid::from_raw(job.id().cast_signed());
@@ -269,7 +278,7 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
         let name = world.name("streams");
         let closes = ["sh", "-c", "echo out; echo err >&2; exec sleep 1000 >&- 2>&-"];
         let mut command = world.distlock().args([&name]).args(closes).into_command();
-        let mut job = command.stdout(Stdio::piped()).spawn().expect("distlock starts");
+        let mut job = start(command.stdout(Stdio::piped())).expect("distlock starts");
         let mut output = String::new();
         job.stdout.take().expect("a pipe was asked for").read_to_string(&mut output).expect("text");
         assert_eq!(output, "out\n");
@@ -292,7 +301,7 @@ fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
             .args(options)
             .args([&name, "sleep", "1000"])
             .into_command();
-        let mut job = command.stderr(Stdio::piped()).spawn().expect("distlock starts");
+        let mut job = start(command.stderr(Stdio::piped())).expect("distlock starts");
         let pid = Pid::from_raw(job.id().cast_signed());
         let keeper =
             poll_for("the command", secs(30), || children(pid).pop().filter(|keeper| !children(*keeper).is_empty()));

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 
-use crate::world::{Server, World, shared};
+use crate::world::{Server, World, shared, write_program};
 
 const README: &str = include_str!("../../README.md");
 
@@ -23,8 +23,7 @@ fn world_with_jobs() -> World {
     symlink(env!("CARGO_BIN_EXE_distlock"), bin.join("distlock")).expect("a link");
     for job in ["backup.sh", "report.sh", "serve.sh", "import.sh", "pg_dump"] {
         let path = bin.join(job);
-        fs::write(&path, "#!/bin/sh\necho ran ${0##*/} \"$@\"\n").expect("a script");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("its mode");
+        write_program(&path, b"#!/bin/sh\necho ran ${0##*/} \"$@\"\n");
     }
     world
 }

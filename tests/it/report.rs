@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
 use crate::world::{
     Etcd, Finished, Holder, Run, Running, Server, Version, World, enqueue, everywhere, on_servers, poll_for,
-    poll_until, secs, shared,
+    poll_until, secs, shared, start,
 };
 
 const FIELDS: [&str; 16] = [
@@ -306,7 +307,8 @@ fn a_report_that_cannot_be_written_in_the_end_is_told_of_and_changes_no_exit_cod
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut job = world.command("sh").args(["-c", &format!("{broken} 3>&1 >/dev/null")]).into_command();
-    let job = job.stdout(writer).output().expect("a shell starts");
+    let job =
+        start(job.stdout(writer).stderr(Stdio::piped())).and_then(Child::wait_with_output).expect("a shell starts");
     let stderr = String::from_utf8_lossy(&job.stderr);
     assert!(stderr.contains("Broken pipe") && job.status.code() == Some(7), "{:?}: {stderr}", job.status);
     // No file may grow: that is as if the disk were full, and no death by SIGXFSZ. What it says goes to a pipe.

@@ -10,8 +10,8 @@ use crate::signal::Signal;
 use crate::time::Instant;
 
 impl Machine {
-    /// Starts the command if the lock is held, the lease allows a start (rule 3) and the supervisor has acknowledged the
-    /// deadlines (rule 5). Otherwise takes the next step towards that.
+    /// Starts the command if the lock is held, the lease allows a start (rule 3) and the supervisor has acknowledged
+    /// the deadlines (rule 5). Otherwise takes the next step towards that.
     pub(super) fn start_if_ready(&mut self, now: Instant) {
         let Phase::Held { offered, acknowledged } = self.phase else { return };
         // Even without a lease the command waits for the supervisor, which may be stopped.
@@ -44,7 +44,8 @@ impl Machine {
         }
     }
 
-    /// Handles a signal that the command got directly. Without a command it ends the wait for the lock or for leftovers.
+    /// Handles a signal that the command got directly. Without a command it ends the wait for the lock or for
+    /// leftovers.
     pub(super) fn group_signal(&mut self, signal: Signal, now: Instant) {
         self.asked_to_end |= signal.ends_a_command();
         if self.seeking() || matches!(self.phase, Phase::Clearing(_)) {
@@ -99,8 +100,8 @@ impl Machine {
         }
     }
 
-    /// Terminates the process tree: the soft signal now, KILL at `kill_at`. Of several stops the reason with the highest
-    /// precedence and the earliest KILL apply.
+    /// Terminates the process tree: the soft signal now, KILL at `kill_at`. Of several stops the reason with the
+    /// highest precedence and the earliest KILL apply.
     pub(super) fn stop_tree(&mut self, reason: StopReason, kill_at: Instant, now: Instant) {
         // The soft signal would continue a frozen tree.
         let kill_at = if self.frozen.is_some() { now } else { kill_at };

@@ -1,7 +1,7 @@
 //! State machine of the keeper. It owns every decision about the lock and the command: when to enter the queue, renew,
 //! start, freeze, terminate, kill and release. It does no I/O: [`Machine::on`] takes an event and the current time and
-//! returns actions. It imports the vocabulary of this crate (`lease`, `messages`, `outcome`, `plan` and such), never the
-//! supervisor or a backend.
+//! returns actions. It imports the vocabulary of this crate (`lease`, `messages`, `outcome`, `plan` and such), never
+//! the supervisor or a backend.
 //!
 //! ```text
 //! Seeking ───> Held ───> Starting ───> Running ───> Clearing ───> Releasing ───> Done
@@ -19,15 +19,16 @@
 //! Releasing            the hard deadline, between 1 s and 5 s
 //! ```
 //!
-//! `Frozen` is not a [`Phase`] of its own: it is a property of a tree in Starting, Running or Clearing. The same holds for
-//! a [`Stop`](state::Stop), which adds the time of KILL.
+//! `Frozen` is not a [`Phase`] of its own: it is a property of a tree in Starting, Running or Clearing. The same holds
+//! for a [`Stop`](state::Stop), which adds the time of KILL.
 //!
 //! # Invariants
 //!
 //! - The command starts, and a frozen tree continues, only with a confirmed lock, a lease that [allows a
 //!   start](crate::lease::Lease::may_start) and deadlines that the supervisor has acknowledged (rules 3, 5 and 9).
 //! - From the kill deadline on, every call kills or has a kill pending, unless the tree is empty or stopped.
-//! - A release begins only when the tree is empty (or left to run by `--leftover leave`) and no other request is in flight.
+//! - A release begins only when the tree is empty (or left to run by `--leftover leave`) and no other request is in
+//!   flight.
 //! - At most one request of each kind is in flight. The answer to an abandoned one changes no position.
 //! - Nothing is done after [`Action::Finish`].
 //!
@@ -60,8 +61,8 @@ use crate::time::Instant;
 use state::Phase;
 
 impl Machine {
-    /// Handles one event and returns the actions to perform, in order. Deadlines are checked first, because the machine may
-    /// have been suspended.
+    /// Handles one event and returns the actions to perform, in order. Deadlines are checked first, because the machine
+    /// may have been suspended.
     #[must_use]
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.check_deadlines(now);

@@ -1,8 +1,8 @@
 //! `--on-lost restart` and `--on-lost relock`: how a job continues after a loss.
 //!
-//! Restart enters the queue again once the process tree is empty. Relock stops the tree instead of killing it (rule 9); it
-//! continues only if a renewal of its lease is confirmed after all, or if the lock was acquired again and no other client
-//! can have held it in between.
+//! Restart enters the queue again once the process tree is empty. Relock stops the tree instead of killing it (rule 9);
+//! it continues only if a renewal of its lease is confirmed after all, or if the lock was acquired again and no other
+//! client can have held it in between.
 
 use std::time::Duration;
 
@@ -121,8 +121,8 @@ impl Machine {
         }
     }
 
-    /// Sends the deadlines under which the tree may continue, if the lock is confirmed and the lease allows a start. Each
-    /// renewal sends new ones, so that a supervisor that was stopped acknowledges the newest.
+    /// Sends the deadlines under which the tree may continue, if the lock is confirmed and the lease allows a start.
+    /// Each renewal sends new ones, so that a supervisor that was stopped acknowledges the newest.
     pub(super) fn offer_thaw(&mut self, now: Instant) {
         let startable = self.lease.as_ref().filter(|lease| lease.may_start(now)).map(Lease::deadlines);
         if let (Some(frozen), Some(deadlines)) = (&mut self.frozen, startable)

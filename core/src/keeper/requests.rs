@@ -67,8 +67,8 @@ impl Requests {
         self.0[request as usize].retry_until
     }
 
-    /// Makes the request due after a pause that grows with each failure. The first retry is immediate, because it goes to
-    /// another endpoint.
+    /// Makes the request due after a pause that grows with each failure. The first retry is immediate, because it goes
+    /// to another endpoint.
     pub(super) fn retry(&mut self, request: Request, now: Instant) {
         let entry = self.entry(request);
         let pause = match entry.failures {

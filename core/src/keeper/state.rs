@@ -69,8 +69,8 @@ pub(super) struct Frozen {
     /// When SIGSTOP is sent again.
     pub(super) next_stop: Instant,
     pub(super) stage: FreezeStage,
-    /// The lease that the command ran under is lost. A new one counts only once it is verified that no other client held
-    /// the lock in between.
+    /// The lease that the command ran under is lost. A new one counts only once it is verified that no other client
+    /// held the lock in between.
     pub(super) reacquiring: bool,
     /// Fencing token of the lock that the command ran under. Tokens of later, unverified acquisitions do not count.
     pub(super) last_run_token: u64,

@@ -24,8 +24,8 @@ impl Machine {
         waits.chain(soft).chain(frozen).chain(stop).chain(self.requests.wake()).min()
     }
 
-    /// Returns when the search for the lock ends without success. A lock that is already held gets more time, until only a
-    /// renewal could save it; without a lease there is no limit.
+    /// Returns when the search for the lock ends without success. A lock that is already held gets more time, until
+    /// only a renewal could save it; without a lease there is no limit.
     fn seeking_deadline(&self) -> Option<Instant> {
         let until = self.wait_deadline().into_iter().chain(self.connect_deadline()).min()?;
         match self.phase {

@@ -8,8 +8,8 @@ use crate::lease::{KILL_BUDGET, KILL_INTERVAL, KILL_INTERVAL_STUCK};
 use crate::messages::Notice;
 use crate::time::Instant;
 
-/// A supervisor that checks a kill deadline later than this was stopped. The link may hold old messages only, so the keeper
-/// gets as long to send its newest deadlines.
+/// A supervisor that checks a kill deadline later than this was stopped. The link may hold old messages only, so the
+/// keeper gets as long to send its newest deadlines.
 const LATE: Duration = Duration::from_millis(100);
 
 impl Machine {

@@ -1,6 +1,6 @@
-//! State machine of the supervisor. It owns the second, independent guard of the deadlines, the forwarding of signals, and
-//! the final verdict. It does no I/O: [`Machine::on`] takes an event and the current time and returns actions. It imports
-//! the vocabulary of this crate (`lease`, `messages`, `error` and such), never the keeper or a backend.
+//! State machine of the supervisor. It owns the second, independent guard of the deadlines, the forwarding of signals,
+//! and the final verdict. It does no I/O: [`Machine::on`] takes an event and the current time and returns actions. It
+//! imports the vocabulary of this crate (`lease`, `messages`, `error` and such), never the keeper or a backend.
 //!
 //! ```text
 //!          deadlines           started, thawed             verdict
@@ -22,7 +22,8 @@
 //! # Invariants
 //!
 //! - Deadlines are acknowledged only in a state in which the supervisor kills when they pass (rule 5).
-//! - From the kill deadline on, the tree is killed repeatedly until it is empty, frozen, or covered by a newer deadline.
+//! - From the kill deadline on, the tree is killed repeatedly until it is empty, frozen, or covered by a newer
+//!   deadline.
 //! - A deadline counts only after all messages were read: a newer one may follow in the link.
 //! - After the keeper's death the tree is killed and empty before the lease is released.
 //! - The command gets each signal once, whether it was sent to the supervisor or to the whole process group.

@@ -16,8 +16,8 @@ const REPEAT_WINDOW: Duration = Duration::from_secs(1);
 const WITNESS_MATCH_WINDOW: Duration = Duration::from_millis(100);
 
 impl Machine {
-    /// Stops the supervisor with its command, so that the shell sees the job stopped. A command in a group of its own has
-    /// no terminal: no shell waits for the stop, and no witness would wake the supervisor before its deadline.
+    /// Stops the supervisor with its command, so that the shell sees the job stopped. A command in a group of its own
+    /// has no terminal: no shell waits for the stop, and no witness would wake the supervisor before its deadline.
     pub(super) fn command_stopped(&mut self, signal: Signal) {
         if self.group != Group::Own {
             (self.command_stopped_by, self.stop_pending) = (Some(signal), true);
@@ -124,8 +124,8 @@ impl Machine {
         }
     }
 
-    /// Counts INT and TERM; returns whether the command gets this signal. A repetition within a second is dropped, and a
-    /// later INT or TERM kills instead.
+    /// Counts INT and TERM; returns whether the command gets this signal. A repetition within a second is dropped, and
+    /// a later INT or TERM kills instead.
     fn count(&mut self, signal: Signal, now: Instant) -> bool {
         if !matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
             return true;

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::world::{Server, World, poll_for, secs, shared};
+use crate::world::{Server, World, poll_for, secs, shared, write_program};
 
 #[track_caller]
 fn assert_hint(world: &World, args: &[&str], code: i32, hint: &str) {
@@ -13,8 +13,7 @@ fn assert_hint(world: &World, args: &[&str], code: i32, hint: &str) {
 #[test]
 fn refusals_name_the_way_out() {
     let world = World::local();
-    world.script("bad", "");
-    std::fs::write(world.path().join("bad"), "#!/nonexistent\n").expect("a file in the world");
+    write_program(&world.path().join("bad"), b"#!/nonexistent\n");
     for (args, code, hint) in [
         (&["/x", "no-such-command"][..], 127, "no directory in PATH contains it"),
         (&["/x", "./no-such-command"], 127, "the file does not exist"),

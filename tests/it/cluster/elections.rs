@@ -3,7 +3,7 @@
 
 use super::Kind;
 use crate::loss::{Lease, locked};
-use crate::world::{Blow, Cluster, millis, poll_until, secs};
+use crate::world::{Cluster, Fault, millis, poll_until, secs};
 
 const ROUNDS: usize = 3;
 
@@ -11,24 +11,24 @@ const ROUNDS: usize = 3;
 #[ignore = "it measures and takes minutes"]
 fn how_long_elections_take() {
     Kind::each(|kind| {
-        for blow in [Blow::Kill, Blow::Pause] {
+        for fault in [Fault::Kill, Fault::Pause] {
             let cluster = kind.cluster();
-            let mut times: Vec<_> = (0..ROUNDS).map(|_| election(&cluster, blow)).collect();
+            let mut times: Vec<_> = (0..ROUNDS).map(|_| election(&cluster, fault)).collect();
             times.sort_unstable();
-            println!("{kind:?}: without a leader after {blow:?}, in ms: {times:?}");
+            println!("{kind:?}: without a leader after {fault:?}, in ms: {times:?}");
         }
     });
 }
 
-/// Milliseconds from the blow to the first read that a new leader confirms.
-fn election(cluster: &Cluster, blow: Blow) -> u128 {
+/// Milliseconds from the fault to the first read that a new leader confirms.
+fn election(cluster: &Cluster, fault: Fault) -> u128 {
     let leader = cluster.leader();
-    cluster.begin(leader, &cluster.proxies[leader], blow);
+    cluster.inject(leader, &cluster.proxies[leader], fault);
     let struck = distlock::now();
     let another = || (0..3).filter(|&n| n != leader).any(|n| cluster.members[n].leads() && cluster.members[n].serves());
     poll_until("another leader", secs(120), another);
     let took = distlock::now().since(struck);
-    cluster.end(leader, &cluster.proxies[leader], blow);
+    cluster.heal(leader, &cluster.proxies[leader], fault);
     took.as_millis()
 }
 
@@ -55,13 +55,13 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
     let name = world.name("jobs/backup");
     let job = locked(&world, lease, &name).args(["sleep".to_owned(), (ttl + secs(5)).as_secs().to_string()]).spawn();
     poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
-    // The blow comes at another moment between two renewals each time.
+    // The fault comes at another time between two renewals each time.
     std::thread::sleep(
         lease.interval() * u32::try_from(round).expect("few") / u32::try_from(ROUNDS).expect("few") + millis(50),
     );
-    cluster.begin(leader, &cluster.proxies[leader], Blow::Kill);
+    cluster.inject(leader, &cluster.proxies[leader], Fault::Kill);
     let code = job.wait_within(ttl * 3 + secs(10)).code();
-    cluster.end(leader, &cluster.proxies[leader], Blow::Kill);
+    cluster.heal(leader, &cluster.proxies[leader], Fault::Kill);
     code == Some(0)
 }
 
@@ -83,9 +83,9 @@ fn outlives_the_thaw(cluster: &Cluster, lease: Lease) -> bool {
     let pause = lease.ttl + secs(2);
     let job = locked(&world, lease, &name).args(["sleep".to_owned(), (pause + secs(8)).as_secs().to_string()]).spawn();
     poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
-    cluster.begin(leader, &cluster.proxies[leader], Blow::Pause);
+    cluster.inject(leader, &cluster.proxies[leader], Fault::Pause);
     std::thread::sleep(pause);
-    cluster.end(leader, &cluster.proxies[leader], Blow::Pause);
+    cluster.heal(leader, &cluster.proxies[leader], Fault::Pause);
     let job = job.wait_within(lease.ttl * 3);
     if job.code() != Some(0) {
         println!("{}", job.stderr);

@@ -8,7 +8,7 @@ use distlock_core::time::Instant;
 use super::on_both_versions;
 use crate::loss::{Lease, from_boot, locked};
 use crate::world::{
-    Etcd, Ledger, Mode, Proxy, Run, Running, Server, Version, World, etcd, millis, once_in, poll_until, secs,
+    Etcd, Ledger, Mode, Proxy, Run, Running, Server, Version, World, etcd, let_pass, millis, once_in, poll_until, secs,
 };
 
 /// A cluster whose leader can be cut off from the others, a job that knows only the leader, and one behind it in the
@@ -96,6 +96,9 @@ impl Split {
     }
 }
 
+/// A lease that ends while the leader is paused. The waiter's outlives the election, on busy processors too.
+const PAUSED: Lease = Lease { ttl: secs(10), grace: secs(1) };
+
 #[test]
 fn what_a_replaced_leader_acknowledges_extends_nothing() {
     on_both_versions(|version| once_in(3, || acknowledged_late(version)));
@@ -124,10 +127,10 @@ fn acknowledged_late(version: Version) -> Result<(), String> {
 fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
     on_both_versions(|version| {
         let split = Split::start(version);
-        let lease = Lease { ttl: secs(5), grace: secs(1) };
-        let (holder, waiter) = split.jobs(lease, split.world.distlock(), secs(6));
+        let lease = PAUSED;
+        let (holder, waiter) = split.jobs(lease, split.world.distlock(), PAUSED.ttl + secs(1));
         let paused = split.pause();
-        poll_until("eight seconds", secs(30), || distlock::now() >= paused + secs(8));
+        let_pass("the lease, and more", PAUSED.ttl + secs(3));
         split.members[split.leader].resume();
         holder.wait().assert_code(76);
         let last = split.last();
@@ -141,11 +144,11 @@ fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
 fn a_leader_that_comes_back_after_the_lease_thaws_nobody() {
     on_both_versions(|version| {
         let split = Split::start(version);
-        let lease = Lease { ttl: secs(5), grace: secs(1) };
+        let lease = PAUSED;
         let relock = split.world.distlock().args(["--on-lost", "relock"]);
-        let (mut holder, waiter) = split.jobs(lease, relock, secs(6));
+        let (mut holder, waiter) = split.jobs(lease, relock, PAUSED.ttl + secs(1));
         let paused = split.pause();
-        poll_until("eight seconds", secs(30), || distlock::now() >= paused + secs(8));
+        let_pass("the lease, and more", PAUSED.ttl + secs(3));
         split.resume_and_answer(distlock::now() + secs(10)).expect("it is asked again and again");
         let waiter = waiter.wait().assert_code(0);
         assert!(holder.is_running(), "it stands still: {}", holder.stderr());

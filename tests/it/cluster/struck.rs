@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 
 use super::Kind;
 use crate::loss::{Lease, locked};
-use crate::world::{Blow, Cluster, Ledger, Proxy, Running, World, millis, once_in, poll_until, secs};
+use crate::world::{
+    Cluster, Fault, Ledger, Proxy, Running, World, let_pass, millis, once_in, poll_until, secs, throughout,
+};
 
 #[test]
 fn no_lock_is_lost_when_a_member_is_killed() {
-    Kind::each(|kind| each_member_in_turn(kind, Blow::Kill));
+    Kind::each(|kind| each_member_in_turn(kind, Fault::Kill));
 }
 
 #[test]
 fn no_lock_is_lost_when_a_member_stands_still() {
-    Kind::each(|kind| each_member_in_turn(kind, Blow::Pause));
+    Kind::each(|kind| each_member_in_turn(kind, Fault::Pause));
 }
 
 #[test]
@@ -28,21 +30,21 @@ fn no_lock_is_lost_when_a_member_is_out_of_reach() {
                 let cluster = &cluster;
                 scope.spawn(move || {
                     let world = cluster.world_from(n, &proxies);
-                    Round::start(cluster, &world, n, kind.short(), JOB).ride_out(&proxies[n], Blow::Cut);
+                    Round::start(cluster, &world, n, kind.short(), JOB).ride_out(&proxies[n], Fault::Cut);
                 });
             }
         });
     });
 }
 
-fn each_member_in_turn(kind: Kind, blow: Blow) {
+fn each_member_in_turn(kind: Kind, fault: Fault) {
     let cluster = kind.cluster();
     for n in 0..3 {
         once_in(5, || {
             let leads = n == cluster.leader();
             // A follower that goes on after it stood still takes the leader for gone, and there is an election. Consul's
             // take longer than its short lease lasts, so that is for a job which ends before.
-            let elects = matches!((kind, blow), (Kind::Consul, Blow::Pause));
+            let elects = matches!((kind, fault), (Kind::Consul, Fault::Pause));
             let rounds = match (leads, elects) {
                 (true, _) => vec![(kind.long(), JOB)],
                 (false, false) => vec![(kind.short(), JOB)],
@@ -54,7 +56,7 @@ fn each_member_in_turn(kind: Kind, blow: Blow) {
                 if leads != (n == cluster.leader()) {
                     return Err(format!("member {n} leads, or does no longer"));
                 }
-                round.ride_out(&cluster.proxies[n], blow);
+                round.ride_out(&cluster.proxies[n], fault);
             }
             Ok(())
         });
@@ -96,18 +98,18 @@ impl<'a> Round<'a> {
     }
 
     /// They keep the lock and the place behind it.
-    fn ride_out(self, proxy: &Proxy, blow: Blow) {
+    fn ride_out(self, proxy: &Proxy, fault: Fault) {
         let Self { cluster, n, lease, length, ledger, mut job, waiter } = self;
-        cluster.begin(n, proxy, blow);
-        thread::sleep(DOWN);
-        // A member that was killed may take a while to serve again.
-        assert!(job.is_running() || length < DOWN, "{blow:?} of member {n}: {}", job.stderr());
-        cluster.undo(n, proxy, blow);
+        cluster.inject(n, proxy, fault);
+        throughout(DOWN, || {
+            assert!(job.is_running() || length < DOWN, "{fault:?} of member {n}: {}", job.stderr());
+        });
+        cluster.remove(n, proxy, fault);
         let job = job.wait_within(JOB).assert_code(0);
-        assert_eq!(job.stderr, "", "{blow:?} of member {n}");
+        assert_eq!(job.stderr, "", "{fault:?} of member {n}");
         // A release that got no answer leaves the lock to the end of its lease.
         let waiter = waiter.wait_within(lease.ttl * 4).assert_code(0);
-        assert_eq!(waiter.stderr, "", "{blow:?} of member {n}");
+        assert_eq!(waiter.stderr, "", "{fault:?} of member {n}");
         ledger.assert_exclusive(2);
         cluster.await_health();
     }
@@ -125,7 +127,7 @@ fn no_lock_is_lost_when_all_connections_are_reset_every_second() {
         let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
         while job.is_running() {
             cluster.proxies.iter().for_each(Proxy::reset);
-            thread::sleep(secs(1));
+            let_pass("the time between two resets", secs(1));
         }
         let job = job.wait().assert_code(0);
         assert_eq!(job.stderr, "");

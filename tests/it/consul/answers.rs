@@ -1,10 +1,11 @@
 //! What servers say, and what it means.
 
 use std::sync::OnceLock;
-use std::thread;
 
 use crate::loss::{Lease, READY, await_held, await_ready, locked};
-use crate::world::{Authority, Consul, Recorded, Recorder, Server, ServerTls, World, poll_until, secs, shared};
+use crate::world::{
+    Authority, Consul, Recorded, Recorder, Server, ServerTls, World, poll_until, secs, shared, throughout,
+};
 
 /// The token to be replaced, and the one that takes its place, once it is known.
 static LESS: OnceLock<(String, String)> = OnceLock::new();
@@ -45,8 +46,7 @@ fn a_key_that_may_not_be_read_any_more_is_no_loss() {
         job.stderr().contains("the watch failed")
     });
     // Longer than a lease whose renewals are not confirmed.
-    thread::sleep(lease.ttl + secs(1));
-    assert!(job.is_running(), "{}", job.stderr());
+    throughout(lease.ttl + secs(1), || assert!(job.is_running(), "{}", job.stderr()));
     assert!(job.stderr().contains("denies access: Permission denied"), "{}", job.stderr());
 }
 

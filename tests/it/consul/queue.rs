@@ -1,11 +1,12 @@
 //! The queue: who is next, what passing a dead one takes, and what it costs to wait.
 
 use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{go_on, named, stop, strike_dead};
-use crate::world::{Holder, Proxy, Run, Server, World, enqueue, once_in, poll_until, secs, shared, within};
+use crate::world::{
+    Holder, Proxy, Recorder, Run, Server, World, enqueue, once_in, poll_until, secs, shared, throughout, within,
+};
 
 /// The flags of a lock's key.
 const LOCK_FLAGS: u64 = 3_304_740_253_564_472_344;
@@ -55,16 +56,20 @@ fn six_dead_waiters() -> Result<(), String> {
     for _ in 0..6 {
         strike_dead(enqueue(world.distlock().args(["-t", "60s"]), &name, &["true"]));
     }
-    let waiting = ["1", "2"].map(|who| named(&world, &name, who));
-    // So long that they know the lock to be held for long.
-    thread::sleep(secs(5));
+    let recorder = Recorder::to(shared::consul().address(), |request| request);
+    let far = World::at("consul", &recorder.url());
+    let waiting = ["1", "2"].map(|who| named(&far, &name, who));
+    // A waiter whose queue has not moved for its patience waits for a change of the lock itself too.
+    let watch = format!("GET /v1/kv{name}/.lock?");
+    let watches = || recorder.requests().iter().filter(|request| request.line.starts_with(&watch)).count();
+    poll_until("both waiters to watch the lock", secs(30), || watches() == waiting.len());
     holder.release();
     let released = Instant::now();
     for job in waiting {
         job.wait_within(secs(20)).assert_code(0);
     }
     let passed = released.elapsed();
-    assert_eq!(fs::read_to_string(world.path().join("order")).expect("an order"), "1\n2\n");
+    assert_eq!(fs::read_to_string(far.path().join("order")).expect("an order"), "1\n2\n");
     within("passing them", passed, secs(5))
 }
 
@@ -115,21 +120,38 @@ fn a_dead_waiter_of_relock_leaves_its_place_to_the_next_holder_to_clean_up() {
 
 #[test]
 fn who_waits_for_long_costs_no_request_but_renewals() {
+    once_in(3, waiting_costs_nothing);
+}
+
+/// Returns an error if it took so long that a renewal was due.
+fn waiting_costs_nothing() -> Result<(), String> {
     let consul = shared::consul();
     let (world, proxy) = (World::on(consul), Proxy::to(consul.address()));
     let far = World::at("consul", &proxy.url());
     let name = world.name("queue");
     let holder = Holder::of(&world, &name);
-    // They renew every twenty seconds.
+    let (began, interval) = (Instant::now(), secs(20));
     let waiting: Vec<_> = (0..3).map(|_| enqueue(far.distlock().args(["-t", "60s"]), &name, &["true"])).collect();
-    thread::sleep(secs(4));
-    let before = proxy.requests();
-    thread::sleep(secs(8));
-    assert_eq!(proxy.requests() - before, 0);
+    // Longer than the patience of the last one, which then waits for a change of the lock too.
+    let (mut before, mut since) = (proxy.requests(), Instant::now());
+    poll_until("an end of requests", secs(30), || {
+        let now = proxy.requests();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        since.elapsed() >= secs(4)
+    });
+    let mut renews = false;
+    throughout(secs(8), || {
+        renews = renews || began.elapsed() >= interval;
+        assert!(renews || proxy.requests() == before, "{} requests", proxy.requests() - before);
+    });
+    let watched = began.elapsed();
     holder.release();
     for job in waiting {
         job.wait_within(secs(10)).assert_code(0);
     }
+    within("waiting", watched, interval)
 }
 
 /// Lets so many contenders drain; returns how long that took, and the requests of each.

@@ -1,10 +1,9 @@
 //! Relock: the way back to a lock whose key outlives its sessions.
 
 use std::fs;
-use std::thread;
 
 use crate::loss::{Lease, READY, await_held, await_ready};
-use crate::world::{Mode, Proxy, Recorded, Recorder, Run, Server, World, poll_until, secs, shared};
+use crate::world::{Mode, Proxy, Recorded, Recorder, Run, Server, World, let_pass, poll_until, secs, shared};
 
 const LEASE: Lease = Lease { ttl: secs(10), grace: secs(1) };
 
@@ -28,8 +27,7 @@ fn a_lock_is_taken_again_after_its_lock_delay_is_over() {
     let held = await_held(consul, &name).lease.expect("a lease");
     proxy.set(Mode::Freeze);
     poll_until("the end of the session", secs(25), || !consul.leases().contains(&held));
-    // Nobody wants the lock, and nothing keeps it closed any more.
-    thread::sleep(secs(5));
+    let_pass("the lock-delay, which no server reports", secs(5));
     proxy.set(Mode::Pass);
     poll_until("the way back", secs(10), || job.stderr().contains("the command continues"));
     fs::write(world.path().join("done"), "").expect("a file in the world");

@@ -6,7 +6,8 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::terminal::open;
 use crate::world::{
-    Ledger, Server, World, children, descendants, millis, name, on_servers, poll_for, poll_until, secs, state,
+    Ledger, Server, World, children, descendants, let_pass, millis, name, on_servers, poll_for, poll_until, secs,
+    state, throughout,
 };
 
 #[test]
@@ -59,9 +60,7 @@ fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
         terminal.prompt();
         holder.release();
         poll_until("its turn", secs(10), held);
-        let until = distlock::now() + millis(500);
-        poll_until("a moment", secs(5), || distlock::now() >= until);
-        assert!(!world.path().join("ran").exists(), "it is suspended");
+        throughout(millis(500), || assert!(!world.path().join("ran").exists(), "it is suspended"));
         terminal.line("fg");
         terminal.prompt();
         assert_eq!(fs::read_to_string(world.path().join("ran")).expect("it ran"), "ran\n");
@@ -88,8 +87,7 @@ fn a_command_that_is_stopped_and_let_go_on_again_and_again_leaves_no_job_behind(
         kill(command, Signal::SIGCONT).expect("the command is there");
         poll_until("the supervisor to go on", secs(5), || state(supervisor) == Some('S'));
     }
-    let calm = distlock::now() + secs(1);
-    poll_until("a second", secs(5), || distlock::now() >= calm);
+    let_pass("a second in which a late stop would show", secs(1));
     assert_eq!(state(supervisor), Some('S'));
     fs::write(world.path().join("go"), "").expect("a file in the world");
     poll_until("the job's end", secs(10), || children(terminal.pid()).is_empty());

@@ -1,13 +1,14 @@
 //! What keys and signals do to a job.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use nix::unistd::Pid;
 
 use super::{command, compare, jobs, open, same, status};
 use crate::signals::{NOTES, assert_noted};
-use crate::world::{Terminal, World, children, millis, once_in, poll_until, secs, state};
+use crate::world::{Terminal, World, children, millis, once_in, poll_until, secs, state, write_program};
 
 /// Brings the stopped job to the front, and gives its command what it reads.
 #[track_caller]
@@ -159,7 +160,7 @@ fn ctrl_c_ends_a_loop_typed_and_one_in_a_script() {
         let typed = (terminal.prompt().contains("turn"), status(terminal));
         let script = world.script("loop", &format!("for i in 1 2 3; do echo turn=$i; {prefix}sleep 100; done"));
         let bash = fs::read_to_string(&script).expect("the script").replace("#!/bin/sh", "#!/bin/bash");
-        fs::write(script, bash).expect("the script");
+        write_program(Path::new(&script), bash.as_bytes());
         terminal.line("./loop");
         terminal.expect("\nturn=1");
         command(terminal, "sleep");

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{command, open, status};
-use crate::world::{Server, World, descendants, millis, on_servers, poll_for, poll_until, secs, state};
+use crate::world::{Server, World, descendants, on_servers, poll_for, poll_until, secs, state, throughout};
 
 /// Suspends a job for three TTLs while another contender waits.
 fn suspended(world: &World, server: &dyn Server) {
@@ -17,12 +17,10 @@ fn suspended(world: &World, server: &dyn Server) {
     terminal.send("\x1a");
     terminal.expect("Stopped");
     terminal.prompt();
-    let began = Instant::now();
-    while began.elapsed() < secs(30) {
+    throughout(secs(30), || {
         assert_eq!((server.contenders(&name), state(command)), (2, Some('T')));
-        assert!(waiting.is_running(), "nobody else got the lock");
-        std::thread::sleep(millis(100));
-    }
+        assert!(waiting.is_running(), "no other contender got the lock");
+    });
     terminal.line("fg");
     poll_until("the job to go on", secs(30), || state(command) == Some('S'));
     terminal.send("word\n");

@@ -1,22 +1,22 @@
-//! Clusters of three, whatever their kind, each member behind a proxy of its own.
+//! Clusters of three of any kind, each member behind a proxy of its own.
 
 use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, poll_until, secs};
 
-/// A member that can be struck.
+/// A member in which faults can be injected.
 pub trait Member: Server + Send {
     /// Kills it; its data stays.
     fn kill(&self);
     /// Starts it again on its data; it serves when this returns.
     fn restart(&self);
-    /// Stops it from running.
+    /// Stops it with SIGSTOP.
     fn pause(&self);
-    /// Lets it run again.
+    /// Continues it.
     fn resume(&self);
-    /// Whether it leads, as it believes; false when it does not say.
+    /// Returns whether it leads, as far as it knows; false if it does not answer.
     fn leads(&self) -> bool;
-    /// Whether it answers a read that needs a quorum.
+    /// Returns whether it answers a read that needs a quorum.
     fn serves(&self) -> bool;
-    /// Whether its cluster can lose another member.
+    /// Returns whether its cluster can lose another member.
     fn tolerates(&self) -> bool;
 }
 
@@ -51,19 +51,19 @@ macro_rules! member {
 member!(Etcd, is_ready);
 member!(Consul, is_whole);
 
-/// What can befall a member, or the way to it.
+/// Fault of a member, or of the connections to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
-    /// SIGKILL; it is started again afterwards.
+pub enum Fault {
+    /// SIGKILL; the member is started again afterwards.
     Kill,
     /// SIGSTOP.
     Pause,
-    /// The clients' connections carry nothing any more, and new ones are accepted.
+    /// The clients' connections carry no bytes any more; new ones are accepted.
     Cut,
 }
 
-impl Blow {
-    /// All of them.
+impl Fault {
+    /// All faults.
     pub const ALL: [Self; 3] = [Self::Kill, Self::Pause, Self::Cut];
 }
 
@@ -71,19 +71,19 @@ impl Blow {
 pub struct Cluster {
     /// The members.
     pub members: Vec<Box<dyn Member>>,
-    /// One to each member.
+    /// A proxy for each member.
     pub proxies: Vec<Proxy>,
-    /// An agent that is no server, as a job's own host has one; of Consul only.
+    /// A client agent, as a job's own host has one; of Consul only.
     agent: Option<Consul>,
 }
 
 impl Cluster {
-    /// Three members of etcd.
+    /// Starts three members of etcd.
     pub fn etcd(version: Version) -> Self {
         Self::of(etcd::cluster(version, 3), None)
     }
 
-    /// Three Consul servers with the times of elections that users have.
+    /// Starts three Consul servers with the default times of elections, and a client agent.
     pub fn consul() -> Self {
         let servers = consul::cluster(3, 5);
         let agent = consul::agent(&servers.iter().collect::<Vec<_>>());
@@ -97,62 +97,62 @@ impl Cluster {
         cluster
     }
 
-    /// The index of the member that leads.
+    /// Returns the index of the member that leads.
     #[track_caller]
     pub fn leader(&self) -> usize {
         poll_for("a leader", secs(60), || self.members.iter().position(|member| member.leads()))
     }
 
-    /// The others.
+    /// Returns the indices of the other members.
     pub fn followers(&self) -> Vec<usize> {
         let leader = self.leader();
         (0..self.members.len()).filter(|&n| n != leader).collect()
     }
 
-    /// Further proxies, one to each member.
+    /// Starts further proxies, one for each member.
     pub fn more_proxies(&self) -> Vec<Proxy> {
         self.members.iter().map(|member| Proxy::to(member.address())).collect()
     }
 
-    /// A world whose jobs reach all members through these proxies, and this one first.
+    /// Creates a world whose jobs reach all members through these proxies, the one at index `first` first.
     pub fn world_from(&self, first: usize, proxies: &[Proxy]) -> World {
         let urls: Vec<_> = proxies.iter().cycle().skip(first).take(proxies.len()).map(Proxy::url).collect();
         World::at(self.members[0].backend(), &urls.join(","))
     }
 
-    /// A world whose jobs reach the cluster as users' do when a member may be gone for long: all members, this one first;
-    /// of Consul the agent before them, since a session ends with the server that it was created at.
+    /// Creates a world whose jobs have the endpoints that docs recommend: all members, the one at index `first` first, and
+    /// before them the client agent of Consul, since a session ends with the server that created it.
     pub fn world_usual(&self, first: usize) -> World {
         let members = (0..self.members.len()).map(|n| self.proxies[(first + n) % self.members.len()].url());
         let urls: Vec<_> = self.agent.iter().map(Consul::url).chain(members).collect();
         World::at(self.members[0].backend(), &urls.join(","))
     }
 
-    /// Strikes a member, or the way to it.
-    pub fn begin(&self, n: usize, proxy: &Proxy, blow: Blow) {
-        match blow {
-            Blow::Kill => self.members[n].kill(),
-            Blow::Pause => self.members[n].pause(),
-            Blow::Cut => proxy.set(Mode::Freeze),
+    /// Injects a fault in a member, or in the connections to it.
+    pub fn inject(&self, n: usize, proxy: &Proxy, fault: Fault) {
+        match fault {
+            Fault::Kill => self.members[n].kill(),
+            Fault::Pause => self.members[n].pause(),
+            Fault::Cut => proxy.set(Mode::Freeze),
         }
     }
 
-    /// Undoes that.
-    pub fn undo(&self, n: usize, proxy: &Proxy, blow: Blow) {
-        match blow {
-            Blow::Kill => self.members[n].restart(),
-            Blow::Pause => self.members[n].resume(),
-            Blow::Cut => proxy.set(Mode::Pass),
+    /// Removes a fault.
+    pub fn remove(&self, n: usize, proxy: &Proxy, fault: Fault) {
+        match fault {
+            Fault::Kill => self.members[n].restart(),
+            Fault::Pause => self.members[n].resume(),
+            Fault::Cut => proxy.set(Mode::Pass),
         }
     }
 
-    /// Undoes that, and waits until all is well again.
-    pub fn end(&self, n: usize, proxy: &Proxy, blow: Blow) {
-        self.undo(n, proxy, blow);
+    /// Removes a fault, and waits until the cluster is healthy.
+    pub fn heal(&self, n: usize, proxy: &Proxy, fault: Fault) {
+        self.remove(n, proxy, fault);
         self.await_health();
     }
 
-    /// Waits until every member serves, and another one can be lost.
+    /// Waits until every member serves and the cluster can lose another one.
     #[track_caller]
     pub fn await_health(&self) {
         for member in &self.members {

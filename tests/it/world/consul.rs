@@ -1,7 +1,8 @@
-//! Consul, asked through its HTTP API.
+//! Consul, through its HTTP API.
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use base64::Engine as _;
@@ -10,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http::{self, encode_path};
+use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 
@@ -17,21 +19,23 @@ use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 pub struct Consul {
     http: SocketAddr,
     rpc: SocketAddr,
-    /// Where its neighbours look for it.
+    /// The address by which other agents reach it.
     gossip: SocketAddr,
-    /// Where it demands TLS. The harness goes on asking it without.
+    /// Its address with TLS. The harness itself uses the one without.
     secure: Option<SocketAddr>,
-    /// The header line of a token that may do everything, where tokens are asked for.
+    /// The header line of a token with all permissions, if the server demands tokens.
     login: String,
     policies: AtomicU32,
     node: Node,
+    /// Only servers of a cluster have one.
+    _permit: Option<Arc<ClusterPermit>>,
 }
 
-/// The token of the harness, where tokens are asked for.
+/// The token of the harness for servers that demand tokens.
 const MASTER_TOKEN: &str = "5ec4e7b0-aaaa-bbbb-cccc-0123456789ab";
 
 impl Consul {
-    /// Starts a development agent: quick, alone, and without memory of its past after a restart.
+    /// Starts a development agent: a quick single server that loses its data at a restart.
     pub fn start() -> Self {
         start_on_free_ports(|| {
             let server = Self::launch("consul", free_address(), &["-dev".to_owned()]);
@@ -40,12 +44,12 @@ impl Consul {
         })
     }
 
-    /// Starts a development agent that is reached by TLS, by anybody.
+    /// Starts a development agent that any client reaches by TLS.
     pub fn start_open(tls: &ServerTls) -> Self {
         Self::start_with_tls(tls, &[], "")
     }
 
-    /// Starts a development agent that is reached by TLS and denies what no token allows.
+    /// Starts a development agent that is reached by TLS and denies everything that no token permits.
     pub fn start_secure(tls: &ServerTls) -> Self {
         let options = [
             "-hcl=acl { enabled = true, default_policy = \"deny\" }".to_owned(),
@@ -67,7 +71,7 @@ impl Consul {
         })
     }
 
-    /// Starts a development agent that listens on this socket too.
+    /// Starts a development agent that listens on this Unix socket too.
     pub fn start_on_socket(socket: &Path) -> Self {
         let addresses = format!("-hcl=addresses {{ http = \"127.0.0.1 unix://{}\" }}", socket.display());
         start_on_free_ports(|| {
@@ -77,7 +81,7 @@ impl Consul {
         })
     }
 
-    /// Creates a token that these rules apply to, and returns it.
+    /// Creates a token with these rules, and returns it.
     pub fn token(&self, rules: &str) -> String {
         let name = format!("rules-{}", self.policies.fetch_add(1, Ordering::Relaxed));
         self.json("PUT", "/v1/acl/policy", &json!({ "Name": name, "Rules": rules }).to_string());
@@ -106,10 +110,10 @@ impl Consul {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node }
+        Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node, _permit: None }
     }
 
-    /// Waits until it knows so many nodes: none can have a session before it is known.
+    /// Waits until it knows this many nodes: a node has to be known before it can have a session.
     fn wait_ready(&self, nodes: usize) -> Result<(), String> {
         self.node.wait_ready(|| {
             let answer = self.request("/v1/catalog/nodes?consistent");
@@ -117,24 +121,24 @@ impl Consul {
         })
     }
 
-    /// Whether it serves, with a quorum of its cluster behind it.
+    /// Returns whether it serves, with a quorum of its cluster.
     pub fn is_ready(&self) -> bool {
         self.request("/v1/catalog/nodes?consistent").is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Whether it serves in a cluster that can lose another server: one that was away for ten seconds was removed, and
-    /// has to be among the voters again first.
+    /// Returns whether it serves in a cluster that can lose another server: one that was away for ten seconds was
+    /// removed, and has to become a voter again first.
     pub fn is_whole(&self) -> bool {
         let answer = self.request("/v1/operator/autopilot/health");
         answer.is_ok_and(|answer| answer.status == 200 && answer.body.contains("\"FailureTolerance\":1"))
     }
 
-    /// The server's process id.
+    /// Returns the server's process id.
     pub fn pid(&self) -> Pid {
         self.node.pid()
     }
 
-    /// Kills the server; what it keeps on its disk stays.
+    /// Kills the server; its data stays.
     pub fn kill(&self) {
         self.node.kill();
     }
@@ -145,12 +149,12 @@ impl Consul {
         self.wait_ready(1).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Freezes the server.
+    /// Stops the server with SIGSTOP.
     pub fn pause(&self) {
         self.node.pause();
     }
 
-    /// Thaws the server.
+    /// Continues the server.
     pub fn resume(&self) {
         self.node.resume();
     }
@@ -161,7 +165,7 @@ impl Consul {
         self.json("PUT", &path, value);
     }
 
-    /// Takes a key for a session, as its lock.
+    /// Acquires a key for a session.
     pub fn acquire(&self, key: &str, session: &str) {
         let path = format!("/v1/kv/{}?acquire={session}", encode_path(key.trim_start_matches('/')));
         assert_eq!(self.json("PUT", &format!("{path}&flags=3304740253564472344"), ""), true);
@@ -176,7 +180,7 @@ impl Consul {
         http::json_with(self.http, method, path, &self.login, body)
     }
 
-    /// Whether this server leads its cluster.
+    /// Returns whether this server leads its cluster.
     pub fn is_leader(&self) -> bool {
         let answer = self.request("/v1/status/leader");
         answer.is_ok_and(|answer| answer.body.trim() == format!("\"{}\"", self.rpc))
@@ -236,18 +240,19 @@ impl Server for Consul {
     }
 }
 
-/// Starts a cluster of so many servers, which all serve when this returns.
+/// Starts a cluster of `size` servers, which all serve when this returns.
 ///
-/// `raft_multiplier` scales the times of Consul's elections: 1 is quick, 5 is what users have.
+/// `raft_multiplier` scales the times of Consul's elections: 1 is quick, 5 is the default.
 pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
-    start_on_free_ports(|| {
+    let permit = (size > 1).then(|| Arc::new(ClusterPermit::wait()));
+    let servers = start_on_free_ports(|| {
         let lan: Vec<_> = (0..size).map(|_| free_address()).collect();
         let mut options = vec![
             "-server".to_owned(),
             format!("-bootstrap-expect={size}"),
             format!("-hcl=performance {{ raft_multiplier = {raft_multiplier} }}"),
             "-retry-interval=1s".to_owned(),
-            // One that was away is a voter again after a second instead of ten.
+            // A server that was away is a voter again after a second instead of ten.
             "-hcl=autopilot { server_stabilization_time = \"1s\" }".to_owned(),
         ];
         options.extend(lan.iter().map(|address| format!("-retry-join={address}")));
@@ -255,10 +260,11 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
         let servers: Vec<_> = lan.iter().enumerate().map(launch).collect();
         servers.iter().try_for_each(|server| server.wait_ready(size))?;
         Ok(servers)
-    })
+    });
+    servers.into_iter().map(|server| Consul { _permit: permit.clone(), ..server }).collect()
 }
 
-/// Starts an agent that is no server, in front of these: what most machines of a Consul user have.
+/// Starts a client agent of these servers, as most machines of a Consul user run one.
 pub fn agent(servers: &[&Consul]) -> Consul {
     start_on_free_ports(|| {
         let options: Vec<_> = servers.iter().map(|server| format!("-retry-join={}", server.gossip)).collect();
@@ -268,13 +274,13 @@ pub fn agent(servers: &[&Consul]) -> Consul {
     })
 }
 
-/// The index of the server that leads.
+/// Returns the index of the server that leads.
 #[track_caller]
 pub fn leader(servers: &[Consul]) -> usize {
     poll_for("a leader", secs(60), || servers.iter().position(Consul::is_leader))
 }
 
-/// A value, as the API writes it.
+/// Decodes a value from the API.
 fn text(value: &Value) -> String {
     let bytes = BASE64.decode(value.as_str().unwrap_or_default()).expect("base64 from Consul");
     String::from_utf8_lossy(&bytes).into_owned()

@@ -1,4 +1,4 @@
-//! A name server of a test, and processes for which it is the system's.
+//! A name server of a test, and processes that have it as their only one.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,17 +15,17 @@ pub struct NameServer {
     address: Ipv4Addr,
 }
 
-/// The names that it knows. Hosts are all at 127.0.0.1.
+/// The names that a name server knows. All hosts have the address 127.0.0.1.
 #[derive(Clone, Default)]
 pub struct Zone {
     /// Service, host and port.
     pub services: Vec<(String, String, u16)>,
-    /// Datagrams bring no services: only a stream brings the whole answer.
+    /// Answers by UDP are truncated, so that services are found by TCP only.
     pub truncates: bool,
 }
 
 impl NameServer {
-    /// Starts it. None where this process may not have the port, or give processes another name server.
+    /// Starts a name server; returns none if this process may not use port 53 or mount.
     pub fn start(world: &World, zone: &Zone) -> Option<Self> {
         let (address, datagrams, streams) = Self::bind(world)?;
         let (zone, of_streams) = (zone.clone(), zone.clone());
@@ -34,15 +34,15 @@ impl NameServer {
         Some(Self { address })
     }
 
-    /// One that takes questions and answers none.
+    /// Starts a name server that answers no question.
     pub fn silent(world: &World) -> Option<Self> {
         let (address, datagrams, streams) = Self::bind(world)?;
-        // What is open stays so for as long as the test process lives.
+        // The sockets stay open until the test process exits.
         std::mem::forget((datagrams, streams));
         Some(Self { address })
     }
 
-    /// Where it is.
+    /// Returns its address.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
@@ -60,7 +60,7 @@ impl NameServer {
         bound
     }
 
-    /// distlock where this is the only name server.
+    /// Returns distlock with this as its only name server.
     pub fn distlock(&self, world: &World) -> Run {
         fs::write(world.path().join("resolv.conf"), format!("nameserver {}\n", self.address)).expect("a file");
         let script = r#"mount --bind resolv.conf /etc/resolv.conf && exec "$@""#;
@@ -76,7 +76,7 @@ fn serve_datagrams(socket: &UdpSocket, zone: &Zone) {
     let mut buffer = [0; 1500];
     while let Ok((length, client)) = socket.recv_from(&mut buffer) {
         if let Some(answer) = zone.answer(&buffer[..length], zone.truncates) {
-            // A client that is gone needs no answer.
+            // The client may have closed its socket.
             let _ = socket.send_to(&answer, client);
         }
     }

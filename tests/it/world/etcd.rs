@@ -1,6 +1,7 @@
-//! etcd, asked through its own JSON gateway.
+//! etcd, through its own JSON gateway.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::http;
+use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Proxy, Run, Server, ServerTls, World, poll_for, secs};
 
@@ -33,11 +35,13 @@ impl Version {
 pub struct Etcd {
     version: Version,
     client: SocketAddr,
-    /// Where it demands TLS. The harness goes on asking it without.
+    /// Its address with TLS. The harness itself uses the one without.
     secure: Option<SocketAddr>,
     /// Whether [`Etcd::enable_auth`] was called.
     guarded: AtomicBool,
     node: Node,
+    /// Only members of a cluster have one.
+    _permit: Option<Arc<ClusterPermit>>,
 }
 
 /// The password of root, once authentication is enabled.
@@ -54,8 +58,8 @@ impl Etcd {
         cluster_with(version, 1, &options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>()).remove(0)
     }
 
-    /// Starts a cluster of one that is reached by TLS, with a client certificate where `clients` are
-    /// to show one. Its password tokens live for `token_ttl` seconds.
+    /// Starts a cluster of one that is reached by TLS, with a client certificate if `tls` demands that. Its password
+    /// tokens expire after `token_ttl` seconds.
     pub fn start_secure(version: Version, tls: &ServerTls, token_ttl: u32) -> Self {
         let options = [tls.etcd_options(), vec![format!("--auth-token-ttl={token_ttl}"), "--bcrypt-cost=4".into()]];
         start_on_free_ports(|| {
@@ -87,19 +91,26 @@ impl Etcd {
             .map(str::to_owned);
             fixed.iter().chain(options).cloned().collect()
         });
-        Self { version, client: addresses.client, secure: addresses.secure, guarded: AtomicBool::new(false), node }
+        Self {
+            version,
+            client: addresses.client,
+            secure: addresses.secure,
+            guarded: AtomicBool::new(false),
+            node,
+            _permit: None,
+        }
     }
 
     fn wait_ready(&self) -> Result<(), String> {
         self.node.wait_ready(|| self.is_ready())
     }
 
-    /// Whether it serves, with a quorum of its cluster behind it.
+    /// Returns whether it serves, with a quorum of its cluster.
     pub fn is_ready(&self) -> bool {
         http::request(self.client, "GET", "/health", "").is_ok_and(|answer| answer.body.contains("true"))
     }
 
-    /// The server's process id.
+    /// Returns the server's process id.
     pub fn pid(&self) -> Pid {
         self.node.pid()
     }
@@ -115,17 +126,17 @@ impl Etcd {
         self.wait_ready().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// Freezes the member.
+    /// Stops the member with SIGSTOP.
     pub fn pause(&self) {
         self.node.pause();
     }
 
-    /// Thaws the member.
+    /// Continues the member.
     pub fn resume(&self) {
         self.node.resume();
     }
 
-    /// `etcdctl` of this member's version, pointed at `url`: its own, or one of a proxy.
+    /// Returns `etcdctl` of this member's version with the endpoint `url`: its own, or a proxy's.
     pub fn etcdctl(&self, world: &World, url: &str) -> Run {
         let endpoints = format!("--endpoints={url}");
         world.command(self.version.binary("etcdctl")).env("ETCDCTL_API", "3").args([endpoints])
@@ -136,15 +147,15 @@ impl Etcd {
         self.call("kv/put", &json!({ "key": BASE64.encode(key), "value": BASE64.encode(value) }));
     }
 
-    /// Whether this member leads its cluster.
+    /// Returns whether this member leads its cluster.
     pub fn is_leader(&self) -> bool {
-        // One that was killed does not answer, and one that is short of a leader does not name it.
+        // A killed member does not answer, and a member without a leader names none.
         let answer = http::request(self.client, "POST", "/v3/maintenance/status", "{}");
         let status: Value = answer.ok().and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default();
         status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
     }
 
-    /// Its id, as it signs what it sends to its peers.
+    /// Returns its id, as in its requests to its peers.
     pub fn member_id(&self) -> String {
         format!("{:x}", self.id())
     }
@@ -153,7 +164,7 @@ impl Etcd {
         number(&self.call("maintenance/status", &json!({}))["header"]["member_id"])
     }
 
-    /// Makes this member, which leads, leave that to another one.
+    /// Transfers the leadership from this member, the leader, to another one.
     pub fn hand_over_to(&self, other: &Self) {
         self.call("maintenance/transfer-leadership", &json!({ "targetID": other.id().to_string() }));
     }
@@ -173,7 +184,7 @@ impl Etcd {
         self.call("auth/user/grant", &json!({ "user": name, "role": name }));
     }
 
-    /// From now on everybody has to be a user; the harness is root.
+    /// Enables authentication: every client has to be a user from now on, and the harness is root.
     pub fn enable_auth(&self) {
         self.call("auth/user/add", &json!({ "name": "root", "password": ROOT_PASSWORD }));
         self.call("auth/role/add", &json!({ "name": "root" }));
@@ -189,7 +200,7 @@ impl Etcd {
         if !self.guarded.load(Ordering::Relaxed) {
             return ask(method, "", body);
         }
-        // Tokens may live shorter than a test, so each request gets its own.
+        // Tokens may expire during a test, so each request gets its own.
         let login = ask("auth/authenticate", "", &json!({ "name": "root", "password": ROOT_PASSWORD }));
         ask(method, &format!("Authorization: {}\r\n", login["token"].as_str().expect("a token")), body)
     }
@@ -244,25 +255,37 @@ impl Server for Etcd {
     }
 }
 
-/// Starts a cluster of so many members, which all serve when this returns.
+/// Starts a cluster of `size` members, which all serve when this returns.
 pub fn cluster(version: Version, size: usize) -> Vec<Etcd> {
     cluster_with(version, size, &[])
 }
 
 fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> {
-    start_on_free_ports(|| members((0..size).map(|_| Addresses::free()), version, options))
+    let start = || start_on_free_ports(|| members((0..size).map(|_| Addresses::free()), version, options));
+    if size == 1 {
+        return start();
+    }
+    let permit = Arc::new(ClusterPermit::wait());
+    with_permit(start(), &permit)
 }
 
-/// Starts a cluster of three whose members reach each other through proxies: one stands before each.
+/// Shares the permit among the members; it is returned when the last of them is dropped.
+fn with_permit(members: Vec<Etcd>, permit: &Arc<ClusterPermit>) -> Vec<Etcd> {
+    members.into_iter().map(|member| Etcd { _permit: Some(Arc::clone(permit)), ..member }).collect()
+}
+
+/// Starts a cluster of three whose members reach each other through proxies, one in front of each member.
 pub fn cluster_behind_proxies(version: Version) -> (Vec<Etcd>, Vec<Proxy>) {
-    start_on_free_ports(|| {
+    let permit = Arc::new(ClusterPermit::wait());
+    let (members, proxies) = start_on_free_ports(|| {
         let peers = [(); 3].map(|()| free_address());
         let proxies = peers.map(Proxy::to);
         let behind =
             |(peer, proxy): (SocketAddr, &Proxy)| Addresses { peer, advertised: proxy.address(), ..Addresses::free() };
         let addresses = peers.into_iter().zip(&proxies).map(behind);
-        Ok((members(addresses, version, &[])?, proxies.into()))
-    })
+        Ok((members(addresses, version, &[])?, Vec::from(proxies)))
+    });
+    (with_permit(members, &permit), proxies)
 }
 
 fn members(
@@ -282,7 +305,7 @@ fn members(
     Ok(members)
 }
 
-/// The index of the member that leads.
+/// Returns the index of the member that leads.
 #[track_caller]
 pub fn leader(members: &[Etcd]) -> usize {
     poll_for("a leader", secs(30), || members.iter().position(Etcd::is_leader))
@@ -291,7 +314,7 @@ pub fn leader(members: &[Etcd]) -> usize {
 struct Addresses {
     client: SocketAddr,
     peer: SocketAddr,
-    /// Where its peers look for it.
+    /// The address by which its peers reach it.
     advertised: SocketAddr,
     secure: Option<SocketAddr>,
 }
@@ -303,20 +326,20 @@ impl Addresses {
     }
 }
 
-/// The end of the range of all keys with this prefix.
+/// Returns the end of the range of all keys with this prefix.
 fn after(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     *end.last_mut().expect("a prefix") += 1;
     end
 }
 
-/// Bytes, as the gateway writes them.
+/// Decodes bytes from the gateway.
 fn text(value: &Value) -> String {
     let bytes = BASE64.decode(value.as_str().unwrap_or_default()).expect("base64 from the gateway");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A 64-bit number, as the gateway writes them.
+/// Decodes a 64-bit number from the gateway.
 fn number(value: &Value) -> u64 {
     value.as_str().and_then(|digits| digits.parse().ok()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! etcd's own proxy, which stands before a cluster and answers for it.
+//! etcd's own proxy.
 
 use std::net::TcpStream;
 
@@ -12,7 +12,7 @@ pub struct GrpcProxy {
 }
 
 impl GrpcProxy {
-    /// Starts one; it answers when this returns.
+    /// Starts a proxy, which serves when this returns.
     pub fn to(server: &Etcd) -> Self {
         start_on_free_ports(|| {
             let address = free_address();
@@ -25,7 +25,7 @@ impl GrpcProxy {
         })
     }
 
-    /// As a value of `--endpoints`.
+    /// Returns the value of `--endpoints`.
     pub fn url(&self) -> String {
         self.url.clone()
     }

@@ -1,4 +1,4 @@
-//! Just enough HTTP to ask a server directly. Version 1.0: one answer a connection, never chunked.
+//! Minimal HTTP for direct requests to a server. Version 1.0: one answer per connection, never chunked.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{millis, secs};
 
-/// An answer: its status code and its body.
+/// Status code and body of an answer.
 pub struct Answer {
     pub status: u16,
     pub body: String,
@@ -35,8 +35,8 @@ pub fn request_with(server: SocketAddr, method: &str, path: &str, headers: &str,
     Ok(Answer { status, body: body.to_owned() })
 }
 
-/// Sends a request until a server has answered it. A connection that breaks and an error of the server's own can be of the
-/// moment, an election for one; what the request itself is to blame for is returned at once.
+/// Repeats a request until a server has answered it. Broken connections and errors of the server may be temporary, as
+/// during an election; errors of the client (status below 500) are returned at once.
 #[track_caller]
 pub fn answer(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let started = Instant::now();
@@ -58,7 +58,7 @@ pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
     json_with(server, method, path, "", body)
 }
 
-/// The same with further header lines, each ended by `\r\n`.
+/// Sends a request as [`json`] does, with further header lines, each ended by `\r\n`.
 #[track_caller]
 pub fn json_with(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Value {
     let answer = answer(server, method, path, headers, body);
@@ -69,7 +69,7 @@ pub fn json_with(server: SocketAddr, method: &str, path: &str, headers: &str, bo
     serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{method} {path}: {error}: {}", answer.body))
 }
 
-/// A path with everything encoded that may not stand in one.
+/// Percent-encodes a path.
 pub fn encode_path(path: &str) -> String {
     path.bytes().fold(String::new(), |mut encoded, byte| {
         match byte {

@@ -1,4 +1,4 @@
-//! The overlap checker: what runs under a lock writes down when it ran, and no two may overlap.
+//! The overlap checker: commands under a lock note when they run, and no two may overlap.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -17,40 +17,40 @@ const HOLD: &str = "LEDGER_HOLD_MS";
 const UNTIL: &str = "LEDGER_UNTIL";
 const TOKEN: &str = "DISTLOCK_FENCING_TOKEN";
 
-/// A file in which the holders of one lock note every 10 ms that they run, and with which token. The first note is of the
-/// start of the process, which lies well before it comes to writing.
+/// A file in which the holders of one lock note every 10 ms that they run, and their token. The first note has the start
+/// time of the process, which is well before its first write.
 pub struct Ledger {
     path: PathBuf,
 }
 
-/// What the ledger says of one holder.
+/// The notes of one holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
     /// Nanoseconds of `CLOCK_BOOTTIME` at the first note and at the last.
     pub from: u64,
     pub to: u64,
-    /// The fencing token; the peers of distlock give none.
+    /// The fencing token; peers of distlock have none.
     pub token: Option<u64>,
     pub pid: u32,
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// Creates an empty ledger.
     pub fn new(world: &World) -> Self {
         Self { path: world.path().join("ledger") }
     }
 
-    /// The command that writes the ledger for so long and exits 0: this test binary itself, in the
-    /// part of [`note_every_10_ms`]. Wrap it in `sh -c` to make it stubborn:
+    /// Returns the command that notes for `hold` and exits 0: this test binary, with the test [`note_every_10_ms`].
+    /// Wrap it in `sh -c` to make it stubborn:
     ///
     /// - `trap "" TERM INT HUP; exec "$@"` ignores signals,
     /// - `setsid -f "$@"` leaves it running as a daemon,
-    /// - `"$@"; exit 7` ends otherwise.
+    /// - `"$@"; exit 7` exits with another code.
     pub fn command(&self, hold: Duration) -> Vec<String> {
         self.command_with(&format!("{HOLD}={}", hold.as_millis()))
     }
 
-    /// The same command, which ends once there is this file.
+    /// Returns the same command, which exits when this file exists.
     pub fn command_until(&self, file: &Path) -> Vec<String> {
         self.command_with(&format!("{UNTIL}={}", file.display()))
     }
@@ -70,12 +70,12 @@ impl Ledger {
         .into()
     }
 
-    /// The holders in the order of their first notes.
+    /// Returns the holders in the order of their first notes.
     pub fn holds(&self) -> Vec<Hold> {
         parse(&fs::read_to_string(&self.path).unwrap_or_default())
     }
 
-    /// Panics unless there were so many holders, never two at once, and their tokens grew.
+    /// Panics unless there were this many holders, never two at once, and their tokens grew.
     #[track_caller]
     pub fn assert_exclusive(&self, holders: usize) {
         let holds = self.holds();
@@ -86,7 +86,7 @@ impl Ledger {
     }
 }
 
-/// Reads a ledger. A holder is known by its token, as its processes may be several; else by its pid.
+/// Parses a ledger. A holder is identified by its token, as it may have several processes; otherwise by its pid.
 fn parse(ledger: &str) -> Vec<Hold> {
     let mut holds: HashMap<String, Hold> = HashMap::new();
     for line in ledger.lines() {
@@ -105,7 +105,7 @@ fn parse(ledger: &str) -> Vec<Hold> {
     holds
 }
 
-/// What is wrong with holders in the order of their first notes, if anything.
+/// Returns the first fault among holders in the order of their first notes.
 fn fault(holds: &[Hold]) -> Option<String> {
     for pair in holds.windows(2) {
         if pair[1].from <= pair[0].to {
@@ -118,7 +118,7 @@ fn fault(holds: &[Hold]) -> Option<String> {
     Some(format!("token {} came after {}", shrinks[1], shrinks[0]))
 }
 
-/// Not a test of its own: [`Ledger::command`] runs it under a lock, in another process.
+/// Not a test: [`Ledger::command`] runs it under a lock, in another process.
 #[test]
 #[ignore = "the command that others run under a lock"]
 fn note_every_10_ms() {
@@ -144,18 +144,18 @@ fn note_every_10_ms() {
     }
 }
 
-/// When this process was forked, in nanoseconds of `CLOCK_BOOTTIME`; exec changes nothing of it. It is rounded up, and so
-/// never lies before the lock was acquired.
+/// Returns when this process was forked, in nanoseconds of `CLOCK_BOOTTIME`; exec does not change it. It is rounded up, so
+/// that it is never before the acquisition of the lock.
 fn started() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
-    // The name stands in parentheses and may hold any character; the state, behind it, is the third field.
+    // The name is in parentheses and may contain any character; the state, after it, is the third field.
     let fields = &stat[stat.rfind(')').expect("a name in parentheses") + 2..];
     let ticks: u64 = fields.split(' ').nth(22 - 3).and_then(|ticks| ticks.parse().ok()).expect("the 22nd field");
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("a limit of every Linux");
     (ticks + 1) * (1_000_000_000 / u64::try_from(per_second).expect("a number of ticks"))
 }
 
-/// Nanoseconds of `CLOCK_BOOTTIME`.
+/// Returns nanoseconds of `CLOCK_BOOTTIME`.
 fn now() -> u64 {
     let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("a clock of every Linux");
     u64::try_from(Duration::from(now).as_nanos()).expect("584 years of uptime")
@@ -171,7 +171,7 @@ mod tests {
     use crate::world::{moment, poll_until, secs};
 
     #[test]
-    fn holders_are_told_apart_by_token_then_pid() {
+    fn holders_differ_by_token_then_pid() {
         let holds = parse("10 5 100\n20 5 101\n30 - 102\n40 - 102\n50 6 103\n");
         let seen: Vec<_> = holds.iter().map(|hold| (hold.from, hold.to, hold.token)).collect();
         assert_eq!(seen, [(10, 20, Some(5)), (30, 40, None), (50, 50, Some(6))]);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_keeps_the_ledger() {
+    fn the_command_notes_its_token_and_its_hold() {
         let world = World::new();
         let ledger = Ledger::new(&world);
         for token in ["8", "9"] {
@@ -212,7 +212,7 @@ mod tests {
     fn a_hold_begins_with_its_process_and_ends_with_a_file() {
         let world = World::new();
         let (ledger, file) = (Ledger::new(&world), world.path().join("file"));
-        // It is the shell's process that becomes the one that notes.
+        // The shell's process executes the command that notes.
         let shell = ["-c", r#"read -r now idle </proc/uptime; echo "$now"; sleep 0.5; exec "$@""#, "sh"];
         let job = world.command("sh").args(shell).args(ledger.command_until(&file)).spawn();
         poll_until("the first note", secs(30), || ledger.holds().len() == 1);

@@ -1,4 +1,4 @@
-//! What a test needs around the binary: servers, faults, terminals, and eyes.
+//! The harness: servers, faults, terminals, processes and permits.
 
 mod cluster;
 pub mod consul;
@@ -7,6 +7,7 @@ pub mod etcd;
 mod grpc_proxy;
 mod http;
 mod ledger;
+mod permits;
 mod process;
 mod proxy;
 mod pty;
@@ -17,8 +18,7 @@ mod tls;
 mod tries;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -29,13 +29,17 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-pub use cluster::{Blow, Cluster, Member};
+pub use cluster::{Cluster, Fault, Member};
 pub use consul::Consul;
 pub use dns::{NameServer, Zone};
 pub use etcd::{Etcd, Version};
 pub use grpc_proxy::GrpcProxy;
 pub use ledger::Ledger;
-pub use process::{Finished, Pinned, Run, Running, children, descendants, is_alive, name, state, wait_gone};
+pub use permits::AllProcessors;
+pub use process::{
+    Finished, Pinned, Run, Running, children, copy_program, descendants, is_alive, name, start, state, wait_gone,
+    write_program,
+};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Gate, Holder, enqueue};
@@ -44,31 +48,31 @@ pub use server::{Entry, Server};
 pub use tls::{Authority, Pem, ServerTls};
 pub use tries::{lacks, once_in, within};
 
-/// The servers that the tests of this process share, each started when first asked for.
+/// The servers that the tests of this process share, each started at its first use.
 pub mod shared {
     use std::sync::OnceLock;
 
     use super::{Consul, Etcd, Server, Version};
 
-    /// An etcd 3.4 of one member.
+    /// Returns the etcd 3.4 of one member.
     pub fn etcd34() -> &'static Etcd {
         static SERVER: OnceLock<Etcd> = OnceLock::new();
         SERVER.get_or_init(|| Etcd::start(Version::V34))
     }
 
-    /// An etcd 3.5 of one member.
+    /// Returns the etcd 3.5 of one member.
     pub fn etcd35() -> &'static Etcd {
         static SERVER: OnceLock<Etcd> = OnceLock::new();
         SERVER.get_or_init(|| Etcd::start(Version::V35))
     }
 
-    /// A Consul agent in development mode.
+    /// Returns the Consul agent in development mode.
     pub fn consul() -> &'static Consul {
         static SERVER: OnceLock<Consul> = OnceLock::new();
         SERVER.get_or_init(Consul::start)
     }
 
-    /// One of each kind.
+    /// Returns all of them.
     pub fn all() -> [&'static dyn Server; 3] {
         [etcd34(), etcd35(), consul()]
     }
@@ -102,7 +106,7 @@ fn on_thread<'s>(scope: &'s thread::Scope<'s, '_>, name: &str, test: impl FnOnce
 
 /// A directory that serves as home and working directory, and the connection options of its jobs.
 ///
-/// Nothing of the machine's own environment reaches a process that is started here.
+/// No variable of the machine's own environment reaches a process that is started here.
 pub struct World {
     id: u32,
     dir: TempDir,
@@ -110,25 +114,25 @@ pub struct World {
 }
 
 impl World {
-    /// A world whose jobs name their backend themselves.
+    /// Creates a world whose jobs name their backend themselves.
     pub fn new() -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         Self { id: WORLDS.fetch_add(1, Ordering::Relaxed), dir: temp_dir(), connection: Vec::new() }
     }
 
-    /// A world whose jobs use this server.
+    /// Creates a world whose jobs use this server.
     pub fn on<S: Server + ?Sized>(server: &S) -> Self {
         Self::at(server.backend(), &server.url())
     }
 
-    /// A world whose jobs use these endpoints.
+    /// Creates a world whose jobs use these endpoints.
     pub fn at(backend: &str, endpoints: &str) -> Self {
         let mut world = Self::new();
         world.connection = ["-b", backend, "-e", endpoints].map(str::to_owned).into();
         world
     }
 
-    /// A world whose jobs use the embedded backend.
+    /// Creates a world whose jobs use the embedded backend.
     pub fn local() -> Self {
         let mut world = Self::new();
         let locks = format!("file://{}/locks", world.path().display());
@@ -136,59 +140,58 @@ impl World {
         world
     }
 
-    /// The directory, which vanishes with the world.
+    /// Returns the directory, which is deleted with the world.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A lock name that no other world of this test process uses.
+    /// Returns a lock name that no other world of this test process uses.
     pub fn name(&self, name: &str) -> String {
         format!("/test-{}/{name}", self.id)
     }
 
-    /// The binary under test, with this world's connection options; the rest is up to `args`.
+    /// Returns the binary under test with this world's connection options; `args` adds the rest.
     pub fn distlock(&self) -> Run {
         self.command(env!("CARGO_BIN_EXE_distlock")).args(&self.connection)
     }
 
-    /// Any program, in the same bare environment.
+    /// Returns any program in the same bare environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Run {
         Run::new(program.as_ref(), self.path())
     }
 
-    /// Writes a script of `sh`, executable, and returns its path.
+    /// Writes an executable script of `sh`, and returns its path.
     pub fn script(&self, name: &str, text: &str) -> String {
         let path = self.path().join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a script in the world");
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a script that can be executed");
+        write_program(&path, format!("#!/bin/sh\n{text}\n").as_bytes());
         path.display().to_string()
     }
 
-    /// Waits until a file of this world holds something, and returns that.
+    /// Waits until a file of this world is not empty, and returns its content.
     #[track_caller]
     pub fn wait_for_file(&self, name: &str) -> String {
         let read = || fs::read_to_string(self.path().join(name)).ok().filter(|text| !text.is_empty());
         poll_for(name, secs(30), read)
     }
 
-    /// The processes that were started in this world and still exist, whoever their parent is now;
+    /// Returns the processes that were started in this world and still exist, whatever their parent is now;
     /// one that changed its working directory escapes.
     pub fn processes(&self) -> Vec<Pid> {
-        process::all().map(|process| process.pid).filter(|&pid| process::is_in(pid, self.path())).collect()
+        process::pids().filter(|&pid| process::is_in(pid, self.path())).collect()
     }
 }
 
 impl Drop for World {
-    /// Kills what is left, so that a failed test does not disturb others.
+    /// Kills the remaining processes, so that a failed test does not disturb others.
     fn drop(&mut self) {
         for pid in self.processes() {
-            // It may have ended just now.
+            // The process may have ended since.
             let _ = signal::kill(pid, Signal::SIGKILL);
         }
     }
 }
 
-/// A temporary directory: in memory if possible, because servers sync every write to their disk.
+/// Creates a temporary directory: in memory if possible, because servers sync every write to their disk.
 fn temp_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     let parent = match std::env::var_os("TMPDIR") {
@@ -199,40 +202,63 @@ fn temp_dir() -> TempDir {
     tempfile::Builder::new().prefix("distlock-test-").tempdir_in(parent).expect("a temporary directory")
 }
 
-/// Whole seconds.
+/// Returns a duration of whole seconds.
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Milliseconds.
+/// Returns a duration of milliseconds.
 pub const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// A moment as `/proc/uptime` shows it, 10 ms early at most; its first word is what a shell reads fastest.
+/// Parses the first word of `/proc/uptime`, which is up to 10 ms early: the clock that a shell reads fastest.
 #[track_caller]
 pub fn moment(uptime: &str) -> Moment {
     let seconds = uptime.trim().parse().unwrap_or_else(|_| panic!("no moment: {uptime:?}"));
     Moment::from_boot(Duration::from_secs_f64(seconds))
 }
 
-/// Waits until `condition` holds; panics with `what` was waited for when `bound` has passed.
+/// Waits until `condition` holds; panics with `what` after `bound`.
 #[track_caller]
 pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bool) {
     poll_for(what, bound, || condition().then_some(()));
 }
 
-/// Waits until `probe` finds something; panics with `what` was waited for when `bound` has passed.
+/// Waits until `probe` returns a value, and returns that; panics with `what` after `bound`.
 #[track_caller]
 pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        // Before the look: whoever had to wait for a processor looks once more all the same.
+        // Read before the probe, so that a test that waited for a processor probes once more.
         let late = started.elapsed() >= bound;
+        let probed_at = Instant::now();
         if let Some(found) = probe() {
             return found;
         }
         assert!(!late, "waited {bound:?} for {what}");
-        thread::sleep(millis(5));
+        // A probe that reads all of /proc must not take a whole processor.
+        thread::sleep((probed_at.elapsed() * 2).clamp(millis(5), millis(50)));
     }
+}
+
+/// Repeats `check`, which asserts what must not change, for `span`.
+#[track_caller]
+pub fn throughout(span: Duration, mut check: impl FnMut()) {
+    let started = Instant::now();
+    loop {
+        // Read before the check, so that the last check comes after the whole span.
+        let last = started.elapsed() >= span;
+        check();
+        if last {
+            return;
+        }
+        thread::sleep(millis(50).min(span));
+    }
+}
+
+/// Sleeps for a time that is itself the condition of a test, and that has no observable effect, such as a lock-delay.
+/// Anything observable is awaited with [`poll_until`].
+pub fn let_pass(_what: &str, span: Duration) {
+    thread::sleep(span);
 }

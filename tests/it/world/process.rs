@@ -1,24 +1,74 @@
-//! Processes of a test: the binary under test, its peers, and a look at what runs.
+//! Processes of a test: the binary under test, its peers, and all that run on this machine.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{Seek, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Once, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{self, Signal};
+use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::{poll_for, poll_until, secs};
 
-/// How long anything that should end by itself may take.
+/// Bound for a process to exit by itself.
 const PATIENCE: Duration = secs(60);
+
+/// Read-locked while a process starts, write-locked while a program is written: until it executes, a child has copies of
+/// all descriptors, and the kernel executes no file that is open for writing (ETXTBSY).
+static PROGRAMS: RwLock<()> = RwLock::new(());
+
+/// Creates a command whose process starts with the default signal dispositions and an empty signal mask, however the
+/// tests themselves were started. Start it with [`start`].
+#[allow(unsafe_code, reason = "code between fork and exec cannot be safe")]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    // SAFETY: reset_signals only makes system calls.
+    unsafe { command.pre_exec(reset_signals) };
+    command
+}
+
+#[allow(unsafe_code, reason = "a disposition concerns the whole process")]
+fn reset_signals() -> io::Result<()> {
+    const LAST_REAL_TIME_SIGNAL: i32 = 64;
+    for number in 1..=LAST_REAL_TIME_SIGNAL {
+        // SAFETY: no handler is installed. KILL, STOP and the C library's own two signals are refused.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Starts a process. Every process of the tests is started here.
+#[allow(unsafe_code, reason = "a disposition concerns the whole process")]
+pub fn start(command: &mut Command) -> io::Result<Child> {
+    static CHILDREN_CAN_BE_AWAITED: Once = Once::new();
+    CHILDREN_CAN_BE_AWAITED.call_once(|| {
+        // SAFETY: no handler is installed. The kernel reaps the children of a process that ignores this signal.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    });
+    let _no_program_is_open = PROGRAMS.read().unwrap_or_else(PoisonError::into_inner);
+    command.spawn()
+}
+
+/// Writes a program.
+pub fn write_program(path: &Path, content: &[u8]) {
+    let _no_process_starts = PROGRAMS.write().unwrap_or_else(PoisonError::into_inner);
+    fs::write(path, content).expect("a program is written");
+    fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a program can be executed");
+}
+
+/// Copies a program.
+pub fn copy_program(from: &str, to: &Path) {
+    write_program(to, &fs::read(from).expect("a program of this machine"));
+}
 
 /// A command that is about to run in a [`super::World`].
 pub struct Run {
@@ -28,7 +78,7 @@ pub struct Run {
 
 impl Run {
     pub(super) fn new(program: &OsStr, dir: &Path) -> Self {
-        let mut command = Command::new(program);
+        let mut command = command(program);
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -52,13 +102,13 @@ impl Run {
         self
     }
 
-    /// The same command line, started by another program that takes one, such as `nohup`.
+    /// Returns the same command line behind a program that executes its arguments, such as `nohup`.
     pub fn through<A: AsRef<OsStr>>(self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
         let outer = Self::new(program.as_ref(), &self.dir).args(args);
         outer.args([self.command.get_program()]).args(self.command.get_args())
     }
 
-    /// Lets it read this text.
+    /// Sets the content of stdin.
     pub fn stdin(mut self, text: &str) -> Self {
         let mut file = tempfile::tempfile_in(&self.dir).expect("a file for stdin");
         file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("text written to a file");
@@ -66,13 +116,13 @@ impl Run {
         self
     }
 
-    /// The bare command, to connect its streams in another way.
+    /// Returns the bare command, to connect its streams in another way; start it with [`start`].
     pub fn into_command(self) -> Command {
         self.command
     }
 
-    /// Starts it, with its output kept in files: neither it nor a process that it leaves behind can
-    /// block on them, and they can be read at any time.
+    /// Starts the process with its output in files, which never block it or its descendants and can be read at any
+    /// time.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -81,18 +131,18 @@ impl Run {
         self.command
             .stdout(File::create(&stdout).expect("a file for stdout"))
             .stderr(File::create(&stderr).expect("a file for stderr"));
-        let child = self.command.spawn().unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command));
+        let child = start(&mut self.command).unwrap_or_else(|error| panic!("cannot start {:?}: {error}", self.command));
         Running { child, started: Instant::now(), what: format!("{:?}", self.command), stdout, stderr }
     }
 
-    /// Runs it to its end, which must come within a minute.
+    /// Starts the process and waits for its exit, which must come within a minute.
     #[track_caller]
     pub fn run(self) -> Finished {
         self.spawn().wait()
     }
 }
 
-/// A process that runs; it is killed with all its descendants when this is dropped.
+/// A running process; it is killed with all its descendants when this is dropped.
 pub struct Running {
     child: Child,
     started: Instant,
@@ -102,51 +152,51 @@ pub struct Running {
 }
 
 impl Running {
-    /// Its process id: of distlock, the supervisor's.
+    /// Returns its process id: of distlock, the supervisor's.
     pub fn pid(&self) -> Pid {
         pid_of(&self.child)
     }
 
-    /// The keeper of this supervisor. In a terminal it has other children.
+    /// Returns the keeper of this supervisor. In a terminal the supervisor has other children.
     #[track_caller]
     pub fn keeper(&self) -> Pid {
         let is = |pid: &Pid| name(*pid) == "lock-keeper";
         poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         signal::kill(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.what));
     }
 
-    /// What it has printed so far.
+    /// Returns what it has written to stdout so far.
     pub fn stdout(&self) -> String {
         read_lossy(&self.stdout)
     }
 
-    /// What it has reported so far.
+    /// Returns what it has written to stderr so far.
     pub fn stderr(&self) -> String {
         read_lossy(&self.stderr)
     }
 
-    /// Whether it has not ended yet.
+    /// Returns whether it has not exited yet.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
-    /// Waits for its end, a minute at most.
+    /// Waits for its exit, a minute at most.
     #[track_caller]
     pub fn wait(self) -> Finished {
         self.wait_within(PATIENCE)
     }
 
-    /// Waits for its end; when it takes longer than `bound`, kills it and panics with its output.
+    /// Waits for its exit; after `bound`, kills it and panics with its output.
     #[track_caller]
     pub fn wait_within(mut self, bound: Duration) -> Finished {
         let waiting = Instant::now();
         loop {
-            // Before the look, as in `poll_for`.
+            // Read before the probe, as in `poll_for`.
             let late = waiting.elapsed() > bound;
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
@@ -169,32 +219,32 @@ impl Drop for Running {
         let mut tree = descendants(self.pid());
         tree.push(self.pid());
         for pid in tree {
-            // It may have ended, or been killed by another of them, meanwhile.
+            // The process may have exited since.
             let _ = signal::kill(pid, Signal::SIGKILL);
         }
         self.child.wait().expect("a killed child can be waited for");
     }
 }
 
-/// A process that has ended.
+/// A process that has exited.
 pub struct Finished {
     status: ExitStatus,
-    /// All that it printed.
+    /// Its whole stdout.
     pub stdout: String,
-    /// All that it reported.
+    /// Its whole stderr.
     pub stderr: String,
-    /// From its start to its end, to some milliseconds.
+    /// From its start to its exit, to some milliseconds.
     pub elapsed: Duration,
     what: String,
 }
 
 impl Finished {
-    /// Its exit code; none when a signal ended it.
+    /// Returns its exit code; none if a signal killed it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// The signal that ended it.
+    /// Returns the signal that killed it.
     pub fn signal(&self) -> Option<Signal> {
         self.status.signal().map(|number| Signal::try_from(number).expect("a signal of this system"))
     }
@@ -206,14 +256,14 @@ impl Finished {
         self
     }
 
-    /// Panics with its output unless this signal ended it.
+    /// Panics with its output unless this signal killed it.
     #[track_caller]
     pub fn assert_signal(self, signal: Signal) -> Self {
         assert_eq!(self.signal(), Some(signal), "{}", self.describe());
         self
     }
 
-    /// The command, its end and its output, for a message.
+    /// Returns the command, its exit status and its output, for a message.
     pub fn describe(&self) -> String {
         let Self { status, stdout, stderr, elapsed, what } = self;
         let mut text = format!("{what}: {status} after {elapsed:?}");
@@ -235,7 +285,7 @@ pub struct Process {
 impl Process {
     fn read(pid: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name stands in parentheses and may hold any character.
+        // The name is in parentheses and may contain any character.
         let mut fields = stat[stat.rfind(')')? + 1..].split_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
@@ -243,57 +293,61 @@ impl Process {
     }
 }
 
-/// All processes of this machine.
-pub fn all() -> impl Iterator<Item = Process> {
-    fs::read_dir("/proc")
-        .expect("/proc is mounted")
-        .filter_map(|entry| Process::read(entry.ok()?.file_name().to_str()?.parse().ok()?))
+/// Returns the ids of all processes of this machine.
+pub fn pids() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).map(Pid::from_raw)
 }
 
-/// The state of a process as ps shows it: R and S run and sleep, T is stopped, Z is a zombie.
+/// Returns all processes of this machine.
+pub fn all() -> impl Iterator<Item = Process> {
+    pids().filter_map(|pid| Process::read(pid.as_raw()))
+}
+
+/// Returns the state of a process as ps shows it: R runs, S sleeps, T is stopped, Z is a zombie.
 pub fn state(pid: Pid) -> Option<char> {
     Process::read(pid.as_raw()).map(|process| process.state)
 }
 
-/// A process that stays the same one, whoever gets its number after it.
+/// A process that stays the same one when another process gets its number.
 pub struct Pinned(OwnedFd);
 
 impl Pinned {
-    /// Pins one that is known to be there.
+    /// Pins a process that exists.
     #[track_caller]
     pub fn of(pid: Pid) -> Self {
         let pid = rustix::process::Pid::from_raw(pid.as_raw()).expect("a process id");
         Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is there"))
     }
 
-    /// Sends it a signal, and says whether it was there still; a zombie is.
+    /// Sends a signal, and returns whether the process still existed; a zombie does.
     pub fn signal(&self, signal: Signal) -> bool {
         let signal = rustix::process::Signal::from_named_raw(signal as i32).expect("a signal with a name");
         pidfd_send_signal(&self.0, signal).is_ok()
     }
 }
 
-/// The name of a process as ps shows it; empty when it is gone.
+/// Returns the name of a process as ps shows it; empty if there is no such process.
 pub fn name(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
-/// Whether a process exists and is not a zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn is_alive(pid: Pid) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
 
-/// Whether a process works in this directory.
+/// Returns whether this is the working directory of a process.
 pub fn is_in(pid: Pid, dir: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
 }
 
-/// The living children of a process.
+/// Returns the children of a process, without zombies.
 pub fn children(parent: Pid) -> Vec<Pid> {
     all().filter(|process| process.parent == parent && process.state != 'Z').map(|process| process.pid).collect()
 }
 
-/// The living descendants of a process, nearest first.
+/// Returns the descendants of a process, without zombies, nearest first.
 pub fn descendants(ancestor: Pid) -> Vec<Pid> {
     let mut found = children(ancestor);
     let mut next = 0;
@@ -304,17 +358,47 @@ pub fn descendants(ancestor: Pid) -> Vec<Pid> {
     found
 }
 
-/// Waits until a process is gone.
+/// Waits until a process has exited.
 #[track_caller]
 pub fn wait_gone(pid: Pid, bound: Duration) {
     poll_until(&format!("the end of process {pid}"), bound, || !is_alive(pid));
 }
 
-/// The id of a child.
+/// Returns the process id of a child.
 pub fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("process ids are small"))
 }
 
 fn read_lossy(path: &Path) -> String {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use crate::signals::dispositions;
+    use crate::world::World;
+
+    const PRINTING: &str = "DISTLOCK_TEST_PRINTS_STATUS";
+
+    #[test]
+    #[ignore = "run by processes_start_with_default_signals"]
+    fn prints_status_of_its_child() {
+        if env::var_os(PRINTING).is_some() {
+            let world = World::new();
+            print!("{}", world.command("cat").args(["/proc/self/status"]).run().assert_code(0).stdout);
+        }
+    }
+
+    #[test]
+    fn processes_start_with_default_signals() {
+        let tests = env::current_exe().expect("the path of this binary");
+        let options = ["--exact", "--ignored", "--nocapture", "world::process::tests::prints_status_of_its_child"];
+        let world = World::new();
+        let job = world.command(tests).args(options);
+        let job = job.through("env", ["--ignore-signal", "--block-signal"]);
+        let job = job.env(PRINTING, "1").run().assert_code(0);
+        assert_eq!(dispositions(&job.stdout), [0; 4], "{}", job.describe());
+    }
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy that makes the faults of a network, switchable while connections live.
+//! A TCP proxy that injects network faults, switchable while connections are open.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,24 +10,24 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// What the proxy does with the bytes of all connections, old and new.
+/// What a proxy does with the bytes of all connections, old and new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Passes them on.
+    /// Forwards them.
     #[default]
     Pass,
-    /// Passes them on this much later, in each direction: a round trip takes twice as long.
+    /// Forwards them after this delay, in each direction: a round trip takes twice as long.
     Delay(Duration),
-    /// Passes on what the client sends and drops the answers. A connection that lost bytes is reset
+    /// Forwards what the client sends and drops the answers. A connection that lost bytes is reset
     /// when the mode changes.
     Swallow,
-    /// Keeps them, both ways, until the mode changes.
+    /// Holds them back in both directions until the mode changes.
     Freeze,
-    /// Resets all connections, new ones at once.
+    /// Resets all connections; new ones at once.
     Cut,
 }
 
-/// A proxy on a loopback port in front of one server. It ends when it is dropped.
+/// A proxy on a loopback port in front of one server. It stops when it is dropped.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
@@ -51,12 +51,12 @@ impl Proxy {
         Self { address, state }
     }
 
-    /// Where it listens.
+    /// Returns the address of its listener.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address as a value of `--endpoints`.
+    /// Returns the value of `--endpoints`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -72,27 +72,27 @@ impl Proxy {
         }
     }
 
-    /// From now on, connections on which a client sends this text are reset.
+    /// Resets connections on which a client sends this text, from now on.
     pub fn refuse(&self, text: Option<&str>) {
         *self.state.refused() = text.map(|text| text.as_bytes().to_vec());
     }
 
-    /// Resets the connections of now.
+    /// Resets all open connections.
     pub fn reset(&self) {
         self.state.reset_where(|_| true);
     }
 
-    /// How many connections were accepted so far.
+    /// Returns how many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.state.accepted.load(Ordering::Relaxed)
     }
 
-    /// How many bytes came from clients so far, and from the server.
+    /// Returns how many bytes came from clients so far, and from the server.
     pub fn bytes(&self) -> (u64, u64) {
         (self.state.sent.load(Ordering::Relaxed), self.state.answered.load(Ordering::Relaxed))
     }
 
-    /// How many HTTP/1.1 requests came so far; one whose first line came in two pieces is not seen.
+    /// Returns how many HTTP/1.1 requests came so far; a request line that came in two pieces is not counted.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::Relaxed)
     }
@@ -132,11 +132,11 @@ struct Connection {
     server: TcpStream,
     /// Whether bytes of it were dropped.
     damaged: AtomicBool,
-    /// Whether it is to end at once.
+    /// Whether it must close at once.
     aborted: AtomicBool,
 }
 
-/// A piece of a stream and when it came; an empty piece is the end of the stream.
+/// A piece of a stream and its time of arrival; an empty piece is the end of the stream.
 type Piece = (Instant, Vec<u8>);
 
 impl State {
@@ -174,7 +174,7 @@ impl State {
         connections.retain(|connection| connection.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
         drop(connections);
-        // Whoever has seen the count grow can reset the connection.
+        // Counted last: a test that sees the count grow can reset the connection.
         self.accepted.fetch_add(1, Ordering::Relaxed);
         for direction in [Direction::ToServer, Direction::ToClient] {
             let (pieces, arriving) = channel();
@@ -185,7 +185,7 @@ impl State {
         }
     }
 
-    /// Takes in what one side sends, as it comes.
+    /// Reads what one side sends.
     fn read(&self, connection: &Connection, direction: Direction, pieces: &Sender<Piece>) {
         let mut from = connection.source(direction);
         let mut buffer = vec![0; 64 * 1024];
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Gives it to the other side, when and if the mode says so.
+    /// Writes it to the other side, when and if the mode permits.
     fn write(&self, connection: &Connection, direction: Direction, pieces: &Receiver<Piece>) {
         let mut to = connection.sink(direction);
         for (came, piece) in pieces {
@@ -215,7 +215,7 @@ impl State {
         }
     }
 
-    /// Waits as long as the mode holds back what came then, and says whether to pass it on at all.
+    /// Waits while the mode holds back what came at this time; returns whether to forward it.
     fn may_pass(&self, connection: &Connection, direction: Direction, came: Instant) -> bool {
         let mut mode = self.mode();
         loop {
@@ -252,7 +252,7 @@ impl State {
         for connection in connections.iter().filter(|connection| condition(connection)) {
             connection.abort();
         }
-        // Whoever waits for another mode looks again; the lock is held so that nobody misses it.
+        // Wakes the threads that wait for another mode; the lock is taken so that none misses it.
         drop(self.mode());
         self.changed.notify_all();
     }
@@ -267,18 +267,18 @@ impl Connection {
         if direction == Direction::ToServer { &self.server } else { &self.client }
     }
 
-    /// Makes the threads end, and with the last of them both streams, by a reset.
+    /// Makes the threads exit; the last one resets both streams.
     fn abort(&self) {
         self.aborted.store(true, Ordering::Relaxed);
         for stream in [&self.client, &self.server] {
             abort_on_close(stream);
-            // Wakes a thread that reads, and sends nothing. It fails where the stream is closed already.
+            // Wakes a thread that reads, and sends nothing. It fails if the stream is closed already.
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
 }
 
-/// Lets the close of a stream be a reset instead of TCP's polite end.
+/// Makes the close of a stream a reset instead of a FIN.
 fn abort_on_close(stream: &TcpStream) {
     let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
     setsockopt(stream, sockopt::Linger, &at_once).expect("an option of TCP");
@@ -294,7 +294,7 @@ mod tests {
     use super::{Mode, Proxy};
     use crate::world::{millis, poll_until, secs};
 
-    /// A server that answers every byte with itself.
+    /// Starts a server that answers every byte with itself.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -319,7 +319,7 @@ mod tests {
         Ok(answer[0])
     }
 
-    /// Asserts that a byte gets no answer, which is not waited for for long.
+    /// Asserts that a byte gets no answer within 200 ms.
     fn ask_in_vain(stream: &mut TcpStream) {
         stream.set_read_timeout(Some(millis(200))).unwrap();
         assert_eq!(ask(stream), Err(ErrorKind::WouldBlock));
@@ -327,18 +327,18 @@ mod tests {
     }
 
     #[test]
-    fn it_passes_and_counts() {
+    fn pass_forwards_and_counts() {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         stream.read_exact(&mut [0; 18]).unwrap();
         assert_eq!((proxy.connections(), proxy.bytes(), proxy.requests()), (1, (18, 18), 1));
         stream.shutdown(std::net::Shutdown::Write).unwrap();
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the end is passed on, both ways");
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the end is forwarded in both directions");
     }
 
     #[test]
-    fn a_swallowed_answer_never_comes() {
+    fn swallow_drops_answers() {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.set(Mode::Swallow);
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_frozen_comes_when_thawed() {
+    fn freeze_holds_bytes_back() {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.set(Mode::Freeze);
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_round_trip_takes_two_delays() {
+    fn delay_counts_in_each_direction() {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.set(Mode::Delay(millis(50)));
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_what_is_refused_is_reset() {
+    fn refused_text_resets_the_connection() {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.refuse(Some("x"));
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_resets_old_and_new_connections() {
+    fn cut_resets_old_and_new_connections() {
         let proxy = Proxy::to(echo());
         let mut old = connect(&proxy);
         assert_eq!(ask(&mut old), Ok(b'x'));

@@ -1,4 +1,4 @@
-//! A person at a terminal: bash in a pseudo-terminal, typed to and read from.
+//! A user at a terminal: bash in a pseudo-terminal.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,18 +14,17 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::process::pid_of;
+use super::process::{pid_of, start};
 use super::{World, poll_until, secs};
 
-/// The prompt of the shell. It differs from anything that a test types, so that the echo of a
-/// command line is not taken for it.
+/// The prompt of the shell. No test types it, so that the echo of a command line is not taken for it.
 const PROMPT: &str = "ready> ";
 
 /// An interactive bash with job control, in a terminal of its own.
 pub struct Terminal {
     screen: File,
     shell: Child,
-    /// What was shown and not yet expected.
+    /// What was shown after the last expected text.
     unread: String,
 }
 
@@ -33,30 +32,26 @@ impl Terminal {
     /// Opens a terminal of 80 columns and waits for the first prompt.
     #[track_caller]
     pub fn open(world: &World) -> Self {
-        // The marks of a paste would stand between a command line and its output.
+        // Otherwise bash prints paste marks between a command line and its output.
         fs::write(world.path().join(".inputrc"), "set enable-bracketed-paste off\n").expect("a file in the world");
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let (screen, slave) = pair().expect("a pseudo-terminal");
         tcsetwinsize(&slave, size).expect("a size");
         let slave = || slave.try_clone().expect("a descriptor can be duplicated");
-        // setsid makes the terminal that is its stdin the controlling one, and becomes bash.
+        // setsid makes its stdin the controlling terminal, and executes bash.
         let shell = world
             .command("setsid")
             .args(["--ctty", "bash", "--norc", "--noprofile", "-i"])
             .env("PS1", PROMPT)
-            .env("TERM", "xterm")
-            .into_command()
-            .stdin(slave())
-            .stdout(slave())
-            .stderr(slave())
-            .spawn()
-            .expect("bash starts");
+            .env("TERM", "xterm");
+        let mut shell = shell.into_command();
+        let shell = start(shell.stdin(slave()).stdout(slave()).stderr(slave())).expect("bash starts");
         let mut terminal = Self { screen, shell, unread: String::new() };
         terminal.prompt();
         terminal
     }
 
-    /// The shell's process id.
+    /// Returns the shell's process id.
     pub fn pid(&self) -> Pid {
         pid_of(&self.shell)
     }
@@ -66,7 +61,7 @@ impl Terminal {
         self.screen.write_all(keys.replace('\n', "\r").as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Types what is not shown, once the terminal has stopped showing what is typed.
+    /// Types hidden input, when the terminal has turned its echo off.
     #[track_caller]
     pub fn send_hidden(&mut self, keys: &str) {
         let hides = || {
@@ -91,8 +86,7 @@ impl Terminal {
         self.expect(PROMPT)
     }
 
-    /// Waits until this is shown, after all that was expected so far; returns what was shown before
-    /// it. Panics after 30 s.
+    /// Waits until this is shown after the last expected text; returns what was shown before it. Panics after 30 s.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
         let bound = secs(30);
@@ -109,7 +103,7 @@ impl Terminal {
         }
     }
 
-    /// Reads what is shown within this time; false when the terminal was closed.
+    /// Reads what is shown within this time; returns false if the terminal was closed.
     fn read_some(&mut self, wait: Duration) -> bool {
         let mut readable = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(wait).expect("seconds");
@@ -124,7 +118,7 @@ impl Terminal {
     }
 }
 
-/// Both ends, neither of which a process that is started meanwhile inherits: a terminal with another holder cannot hang up.
+/// Opens both ends, neither of which a child inherits: a terminal with another open descriptor cannot hang up.
 fn pair() -> nix::Result<(File, File)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags)?;
@@ -135,7 +129,7 @@ fn pair() -> nix::Result<(File, File)> {
 }
 
 impl Terminal {
-    /// Closes the terminal under those who use it, and returns how its shell, or what that became, ended.
+    /// Closes the terminal, and returns the exit status of the leader of its session.
     #[track_caller]
     pub fn hang_up(mut self) -> ExitStatus {
         // The screen is the last descriptor of this side.
@@ -151,7 +145,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Its jobs are processes of the world, which ends them.
+        // Its jobs are processes of the world, which kills them.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }

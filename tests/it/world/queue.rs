@@ -1,4 +1,4 @@
-//! Those at a lock: one that holds it for as long as a test wants, and others that stand behind it.
+//! Contenders for a lock: a holder that a test controls, and waiters.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,16 +10,16 @@ use nix::unistd::mkfifo;
 
 use super::{Finished, Run, Running, World, poll_until, secs};
 
-/// A pipe in a world at which one command waits, by `read -r x <PATH`, until the test lets it through. That costs
-/// nothing meanwhile, so that many can wait at the same time.
+/// A pipe in a world at which one command waits, with `read -r x <PATH`, until the test opens it. Waiting takes no
+/// processor time, so many commands can wait at a time.
 pub struct Gate {
     path: PathBuf,
-    /// Open for reading too, so that opening it waits for nobody and what is written waits for its reader.
+    /// Open for reading too, so that the open does not block and a written line stays for its reader.
     pipe: File,
 }
 
 impl Gate {
-    /// A closed one.
+    /// Creates a closed gate.
     pub fn new(world: &World) -> Self {
         static GATES: AtomicU32 = AtomicU32::new(0);
         let path = world.path().join(format!("gate-{}", GATES.fetch_add(1, Ordering::Relaxed)));
@@ -28,31 +28,31 @@ impl Gate {
         Self { path, pipe }
     }
 
-    /// Where it is.
+    /// Returns the path of the pipe.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets the command through.
+    /// Lets one command through.
     pub fn open(&self) {
         (&self.pipe).write_all(b"go\n").expect("the pipe takes a line");
     }
 }
 
-/// A job of ours that holds a lock until the test lets it go.
+/// A distlock job that holds a lock until the test releases it.
 pub struct Holder {
     pub job: Running,
     gate: Gate,
 }
 
 impl Holder {
-    /// Takes the lock; its command runs when this returns.
+    /// Acquires the lock; the command runs when this returns.
     #[track_caller]
     pub fn of(world: &World, name: &str) -> Self {
         Self::with(world, world.distlock(), name)
     }
 
-    /// Takes the lock with this start of a command line.
+    /// Acquires the lock with this command line, which lacks the subcommand.
     #[track_caller]
     pub fn with(world: &World, distlock: Run, name: &str) -> Self {
         let gate = Gate::new(world);
@@ -62,8 +62,8 @@ impl Holder {
         Self { job, gate }
     }
 
-    /// Lets the command end, and waits until the lock was given up. The last line that the command prints is when it
-    /// ended, for [`super::moment`].
+    /// Lets the command exit, and waits until the lock was released. The last line of its stdout is when it
+    /// exited, for [`super::moment`].
     #[track_caller]
     pub fn release(self) -> Finished {
         self.gate.open();
@@ -71,7 +71,7 @@ impl Holder {
     }
 }
 
-/// Starts a contender (with `-v`) for a lock that is held; it stands in the queue when this returns.
+/// Starts a contender (with `-v`) for a lock that is held; it is in the queue when this returns.
 #[track_caller]
 pub fn enqueue(distlock: Run, name: &str, command: &[&str]) -> Running {
     let job = distlock.args(["-v", "run", name, "--"]).args(command).spawn();

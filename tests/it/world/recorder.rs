@@ -1,4 +1,4 @@
-//! A proxy that keeps the requests it passes on, for what no server of these tests confirms.
+//! A proxy that records requests, for what the servers of these tests do not confirm.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -18,12 +18,12 @@ pub struct Recorded {
     pub line: String,
     /// The header lines.
     pub headers: Vec<String>,
-    /// What follows them.
+    /// The body.
     pub body: String,
 }
 
 impl Recorder {
-    /// Starts one before this server, which gets the requests as `change` leaves them.
+    /// Starts a proxy in front of this server, which gets the requests that `change` returns.
     pub fn to(server: SocketAddr, change: fn(Recorded) -> Recorded) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("the address of a listener");
@@ -35,7 +35,7 @@ impl Recorder {
                 thread::spawn(move || {
                     let Some(request) = read(&stream) else { return };
                     kept.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
-                    // Either side may be gone by now.
+                    // Either side may have closed its connection.
                     let _ = pass_on(stream, server, &change(request));
                 });
             }
@@ -43,12 +43,12 @@ impl Recorder {
         Self { address, requests }
     }
 
-    /// The address as a value of `--endpoints`.
+    /// Returns the value of `--endpoints`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<Recorded> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -61,7 +61,7 @@ fn read(stream: &TcpStream) -> Option<Recorded> {
         lines.read_line(&mut line).ok()?;
         Some(line.trim_end().to_owned())
     };
-    // A client may go without having asked for anything.
+    // A client may close its connection without a request.
     let line = next().filter(|line| !line.is_empty())?;
     let headers: Vec<_> = std::iter::from_fn(|| next().filter(|line| !line.is_empty())).collect();
     let length = headers.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
@@ -70,7 +70,7 @@ fn read(stream: &TcpStream) -> Option<Recorded> {
     Some(Recorded { line, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// One exchange for each connection: what comes back is passed on unread.
+/// Forwards one request, and the answer to it as bytes.
 fn pass_on(mut client: TcpStream, server: SocketAddr, request: &Recorded) -> io::Result<()> {
     let Recorded { line, headers, body } = request;
     let kept = |header: &&String| {

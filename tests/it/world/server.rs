@@ -1,11 +1,11 @@
-//! What the servers have in common: what tests ask of them, and how they live and die.
+//! What the servers have in common: the requests of tests, and starting and stopping.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,23 +16,23 @@ use nix::unistd::Pid;
 
 use super::{Run, World, millis, process, secs, temp_dir};
 
-/// A server as tests see it, whatever its kind.
+/// A server of any kind, as tests see it.
 pub trait Server: Sync {
-    /// The value of `--backend`.
+    /// Returns the value of `--backend`.
     fn backend(&self) -> &'static str;
 
-    /// Where it listens.
+    /// Returns the address of its listener.
     fn address(&self) -> SocketAddr;
 
-    /// The value of `--endpoints`.
+    /// Returns the value of `--endpoints`.
     fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// The keys under a lock name or other prefix, in the order of the server.
+    /// Returns the keys under a lock name or other prefix, in the order of the server.
     fn entries(&self, prefix: &str) -> Vec<Entry>;
 
-    /// How many contenders hold a lock or wait for it.
+    /// Returns how many contenders hold a lock or wait for it.
     fn contenders(&self, name: &str) -> usize {
         let leases: HashSet<_> = self.entries(name).into_iter().filter_map(|entry| entry.lease).collect();
         leases.len()
@@ -41,13 +41,13 @@ pub trait Server: Sync {
     /// Deletes one key.
     fn delete(&self, key: &str);
 
-    /// The ids of all leases (sessions), of everybody.
+    /// Returns the ids of all leases (sessions) of all clients.
     fn leases(&self) -> Vec<String>;
 
     /// Revokes a lease (destroys a session).
     fn end_lease(&self, id: &str);
 
-    /// The peer's own tool holding the lock `name` around `command`.
+    /// Returns the peer's own tool, which runs `command` under the lock `name`.
     fn peer_lock(&self, world: &World, name: &str, command: &[String]) -> Run;
 }
 
@@ -56,7 +56,7 @@ pub trait Server: Sync {
 pub struct Entry {
     pub key: String,
     pub value: String,
-    /// What the key is bound to: the lease in hexadecimal, the session.
+    /// The lease in hexadecimal, or the session, of the key.
     pub lease: Option<String>,
     /// etcd's `create_revision`, Consul's `ModifyIndex`.
     pub revision: u64,
@@ -70,7 +70,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts a server with a directory of its own; `argv` makes its command line.
+    /// Starts a server with a directory of its own; `argv` returns its command line.
     pub fn start(argv: impl FnOnce(&Path) -> Vec<String>) -> Self {
         let dir = temp_dir().keep();
         let argv = argv(&dir);
@@ -78,7 +78,7 @@ impl Node {
         Self { dir, argv, daemon }
     }
 
-    /// Waits until `ready`; an error, with the end of the log, if the server ends or never is.
+    /// Waits until `ready`; returns an error with the end of the log if the server exits or never is ready.
     pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let started = Instant::now();
         while !ready() {
@@ -90,7 +90,7 @@ impl Node {
         Ok(())
     }
 
-    /// The server's process id.
+    /// Returns the server's process id.
     pub fn pid(&self) -> Pid {
         self.daemon().as_ref().expect("the server was killed").pid
     }
@@ -108,12 +108,12 @@ impl Node {
         *self.daemon() = Some(Daemon::start(&self.dir, &self.argv));
     }
 
-    /// Stops the server from running, without ending it.
+    /// Stops the server with SIGSTOP.
     pub fn pause(&self) {
         signal::kill(self.pid(), Signal::SIGSTOP).expect("the server takes a signal");
     }
 
-    /// Lets a paused server run again.
+    /// Continues a paused server.
     pub fn resume(&self) {
         signal::kill(self.pid(), Signal::SIGCONT).expect("the server takes a signal");
     }
@@ -131,22 +131,22 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // A killed server has nobody else who would remove its data.
+        // The guard of a killed server leaves its data.
         if self.daemon().take().is_none() {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
 }
 
-/// A server process below a guard: a shell that kills it, and removes its directory, when the pipe
-/// to this test process closes, however that comes about.
+/// A server process below a guard: a shell that kills it and deletes its directory when the pipe to this test
+/// process closes for any reason.
 struct Daemon {
     pid: Pid,
     guard: Child,
 }
 
-/// The kernel hangs up on the guard when the test process dies while the server is stopped, and the
-/// pipe that takes the process id may have lost its reader by then; neither may end it.
+/// The kernel sends SIGHUP to the guard when the test process dies while the server is stopped, and the pipe that takes
+/// the process id may have lost its reader by then; neither may kill it.
 const GUARD: &str = r#"
 trap '' HUP PIPE
 dir=$1
@@ -161,7 +161,8 @@ wait
 
 impl Daemon {
     fn start(dir: &Path, argv: &[String]) -> Self {
-        let mut guard = Command::new("/bin/sh")
+        let mut guard = process::command("/bin/sh");
+        guard
             .args(["-c", GUARD, "guard"])
             .arg(dir)
             .args(argv)
@@ -172,13 +173,12 @@ impl Daemon {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // Ctrl-C at the tests must not end the guard before the server.
-            .process_group(0)
-            .spawn()
-            .expect("a shell starts");
+            // Ctrl-C at the tests must not kill the guard before the server.
+            .process_group(0);
+        let mut guard = process::start(&mut guard).expect("a shell starts");
         let mut line = String::new();
         let stdout = guard.stdout.take().expect("a pipe was asked for");
-        BufReader::new(stdout).read_line(&mut line).expect("the guard tells the server's process id");
+        BufReader::new(stdout).read_line(&mut line).expect("the guard prints the server's process id");
         let pid = Pid::from_raw(line.trim().parse().expect("a process id"));
         Self { pid, guard }
     }
@@ -196,7 +196,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Starts a server on ports that are free now; tries others when somebody takes them meanwhile.
+/// Starts a server on ports that are free now; tries others if another process takes them meanwhile.
 pub fn start_on_free_ports<S>(mut start: impl FnMut() -> Result<S, String>) -> S {
     let mut error = String::new();
     for _ in 0..5 {
@@ -208,15 +208,15 @@ pub fn start_on_free_ports<S>(mut start: impl FnMut() -> Result<S, String>) -> S
     panic!("{error}");
 }
 
-/// A loopback address whose port is free now, and which this process hands out once.
+/// Returns a loopback address whose port is free now, and which this process returns only once.
 ///
-/// It lies below the ports that the kernel gives to outgoing connections: one of those could take
-/// the port of a server that is down for a moment.
+/// The port is below those that the kernel gives to outgoing connections, one of which could take the port of a server
+/// that is down for a moment.
 pub fn free_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another test process on this machine begins elsewhere.
+    // Another test process on this machine begins at another port.
     let offset = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).expect("less than COUNT");
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
@@ -227,7 +227,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// A server's binary, as `scripts/servers` provides it beside the build's own results.
+/// Returns the path of a server's binary, as `scripts/servers` provides it below the target directory.
 pub fn binary(path: &str) -> String {
     Path::new(env!("CARGO_BIN_EXE_distlock"))
         .ancestors()

@@ -1,4 +1,4 @@
-//! Certificates: an authority of a test, and what it signs.
+//! Certificates: a certification authority of a test, and what it signs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::temp_dir;
 
-/// An authority, with the files of all that it signed; they vanish with it.
+/// A certification authority, with the files of all that it signed; they are deleted with it.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
@@ -26,12 +26,12 @@ pub struct Pem {
 pub struct ServerTls {
     /// What the server shows.
     pub pem: Pem,
-    /// The authority by which clients must have been signed; none: they show nothing.
+    /// The CA certificate that must have signed the clients' certificates; none if clients need no certificate.
     pub clients: Option<PathBuf>,
 }
 
 impl Authority {
-    /// A new authority that nobody trusts yet.
+    /// Creates an authority.
     pub fn new() -> Self {
         let mut params = params("the authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -41,22 +41,22 @@ impl Authority {
         Self { issuer, dir }
     }
 
-    /// The file to trust it by.
+    /// Returns the file of the CA certificate.
     pub fn cacert(&self) -> PathBuf {
         self.dir.path().join("ca.pem")
     }
 
-    /// A certificate for a server of these names and addresses.
+    /// Signs a certificate for a server with these names and addresses.
     pub fn server(&self, names: &[&str]) -> Pem {
         self.sign("server", &params("server", names))
     }
 
-    /// A certificate for a client.
+    /// Signs a certificate for a client.
     pub fn client(&self) -> Pem {
         self.sign("client", &params("client", &[]))
     }
 
-    /// A certificate for 127.0.0.1 that was good until the end of 2001.
+    /// Signs a certificate for 127.0.0.1 that expired at the end of 2001.
     pub fn expired(&self) -> Pem {
         let mut params = params("expired", &["127.0.0.1"]);
         (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2001, 12, 31));
@@ -75,14 +75,14 @@ impl Authority {
 }
 
 impl Pem {
-    /// The options with which a client shows it.
+    /// Returns the options of a client that has this certificate.
     pub fn options(&self) -> [String; 4] {
         ["--cert".into(), shown(&self.cert), "--key".into(), shown(&self.key)]
     }
 }
 
 impl ServerTls {
-    /// Options of etcd. The certificate is also what its own JSON gateway shows when it asks itself.
+    /// Returns the options of etcd. Its own JSON gateway uses the certificate as a client too.
     pub fn etcd_options(&self) -> Vec<String> {
         let Pem { cert, key } = &self.pem;
         let mut options = vec![format!("--cert-file={}", cert.display()), format!("--key-file={}", key.display())];
@@ -92,7 +92,7 @@ impl ServerTls {
         options
     }
 
-    /// Options of Consul.
+    /// Returns the options of Consul.
     pub fn consul_options(&self) -> Vec<String> {
         let Pem { cert, key } = &self.pem;
         let hcl = |name: &str, path: &Path| format!("-hcl={name} = \"{}\"", path.display());
