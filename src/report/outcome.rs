@@ -58,9 +58,9 @@ impl Report {
     /// Writes the report of the run, which ends now. Takes a few seconds at most. An error does not change the exit code.
     pub(crate) fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
         let text = Fields::new(&self.header, verdict, exit, facts).line();
-        self.sink.write(text).map_err(|why| {
-            Failure::fault("cannot write the report").because(why).hint("the exit code is not affected")
-        })
+        self.sink
+            .write(text)
+            .map_err(|why| Failure::fault("cannot write the report").because(why).hint("the exit code is not affected"))
     }
 }
 

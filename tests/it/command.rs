@@ -22,7 +22,7 @@ fn record(entries: &[Entry]) -> Option<Value> {
 }
 
 #[test]
-fn the_command_is_told_of_its_lock_and_its_exit_code_is_passed_on() {
+fn command_gets_lock_variables_and_its_exit_code_is_kept() {
     everywhere(|world| {
         let name = world.name("jobs/backup");
         let job = world.distlock().args([&name, "sh", "-c", "env; exit 7"]);
@@ -49,7 +49,7 @@ fn the_command_is_told_of_its_lock_and_its_exit_code_is_passed_on() {
 }
 
 #[test]
-fn a_key_and_a_holder_record_stand_on_the_server_while_the_command_runs_and_none_after() {
+fn key_and_record_exist_only_while_the_command_runs() {
     on_servers(|world, server| {
         let name = world.name("jobs/backup");
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
@@ -72,7 +72,7 @@ fn a_key_and_a_holder_record_stand_on_the_server_while_the_command_runs_and_none
 }
 
 #[test]
-fn the_token_grows_over_100_runs() {
+fn token_grows_over_100_runs() {
     const RUNS: usize = 100;
     everywhere(|world| {
         let name = world.name("counted");
@@ -95,7 +95,7 @@ fn the_token_grows_over_100_runs() {
 }
 
 #[test]
-fn what_follows_the_command_is_the_commands() {
+fn arguments_after_the_command_are_passed_on() {
     let world = World::local();
     fs::write(world.path().join("file"), "").expect("a file");
     let job = world.distlock().args(["/x", "ls", "-l", "file"]).run().assert_code(0);
@@ -106,7 +106,7 @@ fn what_follows_the_command_is_the_commands() {
 }
 
 #[test]
-fn a_shell_runs_a_pipeline() {
+fn shell_option_runs_a_pipeline() {
     let world = World::local();
     let job = world.distlock().args(["-c", "/x", "printf 'b\\na\\n' | sort | tr '\\n' ' '"]).run();
     assert_eq!(job.assert_code(0).stdout, "a b ");
@@ -137,7 +137,7 @@ fn other_descriptors_reach_the_command() {
 }
 
 #[test]
-fn the_command_starts_as_it_would_without_distlock() {
+fn command_starts_as_without_distlock() {
     on_servers(|world, _| {
         let around = r#"trap "" HUP; umask 027; ulimit -n 300; exec 5</dev/null; exec "$@""#;
         let show = "umask; pwd; ulimit -n; nice; grep '^Sig[BI]' /proc/self/status; ls /proc/self/fd; \
@@ -156,7 +156,7 @@ fn the_command_starts_as_it_would_without_distlock() {
 }
 
 #[test]
-fn closed_streams_do_no_harm() {
+fn closed_streams_become_dev_null() {
     everywhere(|world| {
         let around = r#"exec <&- >&- 2>&-; exec "$@""#;
         let distlock = world.distlock().args(["-v", &world.name("x")]).into_command();
@@ -171,7 +171,7 @@ fn closed_streams_do_no_harm() {
 }
 
 #[test]
-fn no_descriptor_of_distlocks_own_reaches_the_command() {
+fn command_inherits_no_descriptor_of_distlock() {
     everywhere(|world| {
         // The local lock is the exception: the command holds it too, as with flock(1).
         let list = "for fd in /proc/self/fd/*; do readlink $fd || :; done";
@@ -182,7 +182,7 @@ fn no_descriptor_of_distlocks_own_reaches_the_command() {
 }
 
 #[test]
-fn a_command_that_cannot_run_is_126_or_127_before_anything_is_asked_for() {
+fn unusable_command_exits_126_or_127_before_connecting() {
     // Nobody listens there: whoever connects would be told so with 69, or wait.
     let world = World::at("etcd", "http://127.0.0.1:1");
     fs::write(world.path().join("text"), "echo no").expect("a file");
@@ -201,7 +201,7 @@ fn a_command_that_cannot_run_is_126_or_127_before_anything_is_asked_for() {
 }
 
 #[test]
-fn an_executable_that_the_kernel_refuses_is_126_and_leaves_nothing() {
+fn failed_exec_exits_126_or_127_and_leaves_no_key() {
     on_servers(|world, server| {
         let program = world.path().join("program");
         write_program(&program, b"#!/no/such/interpreter\n");
@@ -214,7 +214,7 @@ fn an_executable_that_the_kernel_refuses_is_126_and_leaves_nothing() {
 }
 
 #[test]
-fn a_command_that_a_signal_killed_is_128_and_its_number() {
+fn killed_command_exits_128_plus_signal() {
     everywhere(|world| {
         for (signal, code) in [("KILL", 137), ("USR1", 138), ("SEGV", 139), ("ALRM", 142)] {
             let job = world.distlock().args(["-c", &world.name("x"), &format!("kill -{signal} $$")]).run();
@@ -224,7 +224,7 @@ fn a_command_that_a_signal_killed_is_128_and_its_number() {
 }
 
 #[test]
-fn distlock_dies_of_what_shells_look_for_in_the_command() {
+fn int_term_hup_and_quit_of_the_command_kill_distlock() {
     everywhere(|world| {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             let kill = format!("kill -{} $$", signal.as_str().trim_start_matches("SIG"));
@@ -235,7 +235,7 @@ fn distlock_dies_of_what_shells_look_for_in_the_command() {
 }
 
 #[test]
-fn a_dead_or_silent_endpoint_before_the_good_one_only_costs_time() {
+fn dead_or_silent_first_endpoint_is_skipped() {
     on_servers(|world, server| {
         let silent = Proxy::to(server.address());
         silent.set(Mode::Swallow);
@@ -251,7 +251,7 @@ fn a_dead_or_silent_endpoint_before_the_good_one_only_costs_time() {
 }
 
 #[test]
-fn without_a_lock_the_command_runs_with_a_warning() {
+fn no_lock_runs_the_command_with_a_warning() {
     // The server would answer nobody.
     let world = World::at("etcd", "http://127.0.0.1:1");
     let run = || world.distlock().args(["--no-lock", "/x", "sh", "-c", "env; exit 7"]);

@@ -45,7 +45,7 @@ async fn lose(server: &dyn Server, contender: &dyn Backend) {
 }
 
 #[test]
-fn nobody_was_there_between_several_leases_of_one_contender() {
+fn continuity_is_proved_across_several_leases() {
     on_each(|server| {
         let name = World::new().name("x");
         run(async {
@@ -62,7 +62,7 @@ fn nobody_was_there_between_several_leases_of_one_contender() {
 }
 
 #[test]
-fn who_held_the_lock_before_an_unproved_lease_is_not_forgotten_with_it() {
+fn other_holder_is_remembered_after_an_unproved_lease() {
     on_each(|server| {
         let name = World::new().name("x");
         run(async {

@@ -30,7 +30,7 @@ fn urls<S: Server>(servers: &[S]) -> String {
 }
 
 #[test]
-fn a_sound_server_is_told_in_full_and_left_as_it_was() {
+fn healthy_server_is_reported_and_left_unchanged() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("jobs/doctor");
@@ -54,7 +54,7 @@ fn a_sound_server_is_told_in_full_and_left_as_it_was() {
 }
 
 #[test]
-fn nothing_is_left_on_the_server() {
+fn no_key_or_lease_is_left_on_the_server() {
     let servers: [Box<dyn Server>; 3] =
         [Box::new(Etcd::start(Version::V34)), Box::new(Etcd::start(Version::V35)), Box::new(Consul::start())];
     for server in &servers {
@@ -66,7 +66,7 @@ fn nothing_is_left_on_the_server() {
 }
 
 #[test]
-fn a_holder_and_those_who_wait_are_not_disturbed() {
+fn holder_and_waiter_are_not_disturbed() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("busy");
@@ -84,7 +84,7 @@ fn a_holder_and_those_who_wait_are_not_disturbed() {
 }
 
 #[test]
-fn a_dead_member_is_named_and_the_lock_can_be_had_still() {
+fn dead_etcd_member_is_reported_and_lock_is_available() {
     for version in [Version::V34, Version::V35] {
         let etcd = etcd::cluster(version, 3);
         let world = World::at("etcd", &urls(&etcd));
@@ -102,7 +102,7 @@ fn a_dead_member_is_named_and_the_lock_can_be_had_still() {
 }
 
 #[test]
-fn a_dead_consul_server_is_named_and_the_lock_can_be_had_still() {
+fn dead_consul_server_is_reported_and_lock_is_available() {
     let servers = consul::cluster(3, 1);
     let dead = consul::leader(&servers);
     let world = World::at("consul", &urls(&servers));
@@ -130,7 +130,7 @@ fn check_dead_member<S: Server>(world: &World, servers: &[S], dead: usize) {
 }
 
 #[test]
-fn a_silent_endpoint_costs_no_more_than_the_connect_timeout() {
+fn silent_endpoint_costs_at_most_the_connect_timeout() {
     for server in shared::all() {
         let proxies: Vec<_> = (0..3).map(|_| Proxy::to(server.address())).collect();
         for proxy in &proxies {
@@ -153,7 +153,7 @@ fn a_silent_endpoint_costs_no_more_than_the_connect_timeout() {
 }
 
 #[test]
-fn most_of_a_cluster_being_down_is_told() {
+fn lost_quorum_exits_69() {
     let etcd = etcd::cluster(Version::V34, 3);
     etcd[0].kill();
     etcd[1].kill();
@@ -166,7 +166,7 @@ fn most_of_a_cluster_being_down_is_told() {
 }
 
 #[test]
-fn servers_of_two_clusters_are_refused() {
+fn endpoints_of_two_clusters_exit_64() {
     let etcd = [Etcd::start(Version::V35), Etcd::start(Version::V35)];
     let world = World::at("etcd", &urls(&etcd));
     let report = examine(world.distlock(), &[], 64);
@@ -174,7 +174,7 @@ fn servers_of_two_clusters_are_refused() {
 }
 
 #[test]
-fn without_any_server_it_is_69() {
+fn no_reachable_server_exits_69() {
     for backend in ["etcd", "consul"] {
         let world = World::at(backend, "http://127.0.0.1:1,http://127.0.0.1:2");
         let report = examine(world.distlock(), &["/jobs/a"], 69);
@@ -186,7 +186,7 @@ fn without_any_server_it_is_69() {
 }
 
 #[test]
-fn what_can_be_no_lock_is_64() {
+fn invalid_configuration_exits_64() {
     let world = World::on(shared::consul());
     let refused = world.distlock().args(["doctor", "a//b"]).run().assert_code(64);
     assert!(refused.stderr.contains("a//b"), "{}", refused.describe());
@@ -214,7 +214,7 @@ fn certificates_are_checked() {
 }
 
 #[test]
-fn etcd_s_passwords_and_rights_are_tried() {
+fn etcd_login_and_permissions_are_checked() {
     for version in [Version::V34, Version::V35] {
         let etcd = Etcd::start(version);
         etcd.add_user("joe", "right", &["/locks/"]);
@@ -235,7 +235,7 @@ fn etcd_s_passwords_and_rights_are_tried() {
 }
 
 #[test]
-fn consul_s_rights_are_tried() {
+fn consul_permissions_are_checked() {
     let authority = Authority::new();
     let consul = Consul::start_secure(&ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None });
     let world = World::on(&consul);
@@ -257,7 +257,7 @@ fn consul_s_rights_are_tried() {
 }
 
 #[test]
-fn a_directory_is_examined_and_left_as_it_was() {
+fn local_directory_is_checked_and_left_unchanged() {
     let world = World::local();
     let locks = world.path().join("locks");
     assert_eq!(state(&examine(world.distlock(), &["a"], 0), "flock"), "unknown");

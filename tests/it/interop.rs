@@ -21,7 +21,7 @@ fn contend(world: &World, ledger: &Ledger, name: &str, peer: impl Fn(&[String]) 
 }
 
 #[test]
-fn the_peers_of_a_server_and_we_exclude_each_other() {
+fn server_tools_and_distlock_exclude_each_other() {
     on_servers(|world, server| {
         let name = world.name("shared lock");
         contend(world, &Ledger::new(world), &name, |command| server.peer_lock(world, &name, command));
@@ -29,7 +29,7 @@ fn the_peers_of_a_server_and_we_exclude_each_other() {
 }
 
 #[test]
-fn flock_and_we_exclude_each_other() {
+fn flock_and_distlock_exclude_each_other() {
     let world = World::local();
     let name = world.name("shared lock");
     let path = world.distlock().args(["-c", &name, "echo $DISTLOCK_HELD_KEY"]).run().assert_code(0).stdout;
@@ -54,7 +54,7 @@ fn assert_held_by_a_stranger(world: &World, name: &str, peer: Run) {
 }
 
 #[test]
-fn a_peer_that_holds_the_lock_is_not_taken_for_the_last_of_ours() {
+fn peer_holder_is_not_reported_as_last_distlock_holder() {
     on_servers(|world, server| {
         let name = world.name("strange");
         assert_held_by_a_stranger(world, &name, server.peer_lock(world, &name, &stay()));
@@ -66,7 +66,7 @@ fn a_peer_that_holds_the_lock_is_not_taken_for_the_last_of_ours() {
 }
 
 #[test]
-fn twelve_of_ours_run_one_after_the_other() {
+fn twelve_contenders_run_one_after_another() {
     everywhere(|world| {
         let (name, ledger) = (world.name("ours"), Ledger::new(world));
         let command = ledger.command(millis(30));

@@ -18,7 +18,7 @@ fn daemon(world: &World) -> nix::unistd::Pid {
 }
 
 #[test]
-fn leftovers_that_are_waited_for_keep_the_lock() {
+fn leftover_wait_keeps_the_lock() {
     on_servers(|world, server| {
         let name = world.name("wait");
         let mut job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
@@ -33,7 +33,7 @@ fn leftovers_that_are_waited_for_keep_the_lock() {
 }
 
 #[test]
-fn a_signal_ends_the_wait_for_leftovers() {
+fn signal_ends_the_wait_for_leftovers() {
     on_servers(|world, _| {
         let name = world.name("wait");
         let job = world.distlock().args(["--leftover", "wait", &name, "sh", "-c", DAEMON]).spawn();
@@ -46,7 +46,7 @@ fn a_signal_ends_the_wait_for_leftovers() {
 }
 
 #[test]
-fn leftovers_that_are_left_are_named_and_run_on_without_the_lock() {
+fn leftover_leave_reports_processes_and_releases_the_lock() {
     on_servers(|world, server| {
         let name = world.name("leave");
         let job = world.distlock().args(["--leftover", "leave", &name, "sh", "-c", DAEMON]).run().assert_code(7);
@@ -61,7 +61,7 @@ fn leftovers_that_are_left_are_named_and_run_on_without_the_lock() {
 /// A process that became root's below a distlock that is nobody's: it is told with its pid and name, and the lock is kept
 /// for as long as it lives.
 #[test]
-fn what_cannot_be_killed_is_named_and_keeps_the_lock() {
+fn unkillable_process_is_reported_and_keeps_the_lock() {
     if !Uid::effective().is_root() {
         lacks("root, who alone can make a process that another user may not kill");
         return;

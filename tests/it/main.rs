@@ -8,7 +8,7 @@
 //! use crate::world::{World, Server, Ledger, Proxy, poll_until, secs, shared};
 //!
 //! #[test]
-//! fn a_revoked_lease_ends_the_command() {
+//! fn revoked_lease_kills_the_command() {
 //!     for server in shared::all() {                           // etcd 3.4, etcd 3.5, Consul
 //!         let world = World::on(server);                      // a home of its own, `-b … -e …` given
 //!         let name = world.name("jobs/backup");               // a lock name that no other test uses

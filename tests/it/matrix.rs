@@ -100,7 +100,7 @@ fn setting(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn whoever_dies_or_stops_whenever_the_lock_excludes_and_nothing_is_left() {
+fn faults_at_any_moment_keep_exclusion_and_leave_nothing() {
     let clock = || SystemTime::UNIX_EPOCH.elapsed().map_or(0, |time| u64::from(time.subsec_nanos()));
     let seed = setting("DISTLOCK_TEST_SEED").unwrap_or_else(clock);
     let runs = setting("DISTLOCK_TEST_RUNS").unwrap_or(200).try_into().expect("a number of runs");

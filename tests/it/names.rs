@@ -20,7 +20,7 @@ fn assert_refused(world: &World, name: &str, why: &str) {
 }
 
 #[test]
-fn nested_names_are_locks_of_their_own() {
+fn nested_names_are_separate_locks() {
     everywhere(|world| {
         let names = ["jobs", "jobs/a", "jobs/a/b", "jobs/a/.queue", "jobs/a/.next", "jobs/a/0", "jobs/abc"];
         let names = names.map(|name| world.name(name));
@@ -36,7 +36,7 @@ fn nested_names_are_locks_of_their_own() {
 }
 
 #[test]
-fn a_queue_leaves_nested_locks_alone() {
+fn queue_does_not_disturb_nested_locks() {
     everywhere(|world| once_in(3, || leaves_nested_locks_alone(world)));
 }
 
@@ -62,7 +62,7 @@ fn leaves_nested_locks_alone(world: &World) -> Result<(), String> {
 }
 
 #[test]
-fn nested_locks_can_be_held_by_one_line() {
+fn one_command_line_can_hold_nested_locks() {
     everywhere(|world| {
         let (outer, inner) = (world.name("jobs"), world.name("jobs/a"));
         let distlock = world.distlock().into_command();
@@ -77,7 +77,7 @@ fn nested_locks_can_be_held_by_one_line() {
 }
 
 #[test]
-fn names_of_any_characters_are_taken_as_they_are() {
+fn names_with_special_characters_are_used_unchanged() {
     everywhere(|world| {
         let long = "n".repeat(200);
         let names = [
@@ -113,7 +113,7 @@ fn names_of_any_characters_are_taken_as_they_are() {
 }
 
 #[test]
-fn a_name_of_400_characters_is_right_or_refused() {
+fn name_of_400_characters_works_or_exits_64() {
     everywhere(|world| {
         for name in [world.name(&"n".repeat(400)), world.name(&"ü/".repeat(200)) + "x"] {
             let job = try_to_lock(world, &name);
@@ -135,7 +135,7 @@ fn a_name_of_400_characters_is_right_or_refused() {
 }
 
 #[test]
-fn what_no_backend_can_hold_is_refused_by_all() {
+fn invalid_names_are_refused_on_all_backends() {
     everywhere(|world| {
         assert_refused(world, "/jobs/", "ends with a slash");
         assert_refused(world, "/", "ends with a slash");
@@ -148,7 +148,7 @@ fn what_no_backend_can_hold_is_refused_by_all() {
 }
 
 #[test]
-fn names_that_consul_lock_would_map_elsewhere_are_refused_on_consul() {
+fn names_that_consul_lock_would_change_are_refused() {
     let world = World::on(shared::consul());
     for name in ["/jobs//a", "//jobs", "/jobs/../a", "../a", "/jobs/./a", "jobs/.."] {
         assert_refused(&world, name, "`consul lock` would drop its segment");
@@ -157,7 +157,7 @@ fn names_that_consul_lock_would_map_elsewhere_are_refused_on_consul() {
 }
 
 #[test]
-fn on_etcd_dots_and_doubled_slashes_are_names_like_any() {
+fn etcd_accepts_dot_segments_and_double_slashes() {
     for server in [shared::etcd34(), shared::etcd35()] {
         let world = World::on(server);
         for name in ["jobs//a", "jobs/../a", "..", "jobs/./a"] {
@@ -177,7 +177,7 @@ fn on_etcd_dots_and_doubled_slashes_are_names_like_any() {
 }
 
 #[test]
-fn on_this_host_a_name_is_one_file() {
+fn local_name_is_one_file() {
     let world = World::local();
     for name in [".", "..", "/.", "/.."] {
         assert_refused(&world, name, "hint: ");
@@ -189,7 +189,7 @@ fn on_this_host_a_name_is_one_file() {
 }
 
 #[test]
-fn a_leading_slash_makes_another_lock_on_etcd_alone() {
+fn leading_slash_matters_on_etcd_only() {
     everywhere(|world| {
         let name = world.name("x");
         let _holder = Holder::of(world, &name);

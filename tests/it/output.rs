@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::world::{Holder, World, enqueue, everywhere, poll_until, secs};
 
 #[test]
-fn it_is_quiet_by_default_and_tells_each_step_when_asked() {
+fn default_is_quiet_and_verbose_prints_each_step() {
     everywhere(|world| {
         let name = world.name("x");
         let run = |options: &[&str]| world.distlock().args(options).args([&name, "echo", "ran"]).run().assert_code(0);
@@ -22,7 +22,7 @@ fn it_is_quiet_by_default_and_tells_each_step_when_asked() {
 }
 
 #[test]
-fn a_waiter_tells_who_holds_the_lock() {
+fn waiter_prints_the_holder() {
     everywhere(|world| {
         let name = world.name("x");
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
@@ -53,7 +53,7 @@ fn assert_event(event: &Value) {
 }
 
 #[test]
-fn events_are_json_objects_one_a_line_when_asked() {
+fn json_log_prints_one_event_per_line() {
     everywhere(|world| {
         let name = world.name("x");
         let json = || world.distlock().args(["--log-format", "json"]);
@@ -74,7 +74,7 @@ fn events_are_json_objects_one_a_line_when_asked() {
 }
 
 #[test]
-fn failures_are_json_too() {
+fn json_log_covers_failures() {
     let world = World::at("etcd", "http://127.0.0.1:1");
     let run = |args: &[&str]| world.distlock().args(["--log-format", "json"]).args(args).run();
     for (args, code, cause) in [

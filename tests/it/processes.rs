@@ -131,7 +131,7 @@ fn hit(pid: Pid, signal: Signal) -> Instant {
 }
 
 #[test]
-fn a_killed_supervisor_takes_everything_with_it_and_frees_the_lock_at_once() {
+fn killed_supervisor_kills_the_tree_and_frees_the_lock() {
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
         let check = |holder: Running| drop(holder.wait().assert_signal(signal));
         clears(|scene| hit(scene.holder.pid(), signal), check);
@@ -139,7 +139,7 @@ fn a_killed_supervisor_takes_everything_with_it_and_frees_the_lock_at_once() {
 }
 
 #[test]
-fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
+fn killed_keeper_kills_the_tree_and_frees_the_lock() {
     for signal in [Signal::SIGKILL, Signal::SIGABRT] {
         clears(
             |scene| hit(scene.keeper, signal),
@@ -152,7 +152,7 @@ fn a_killed_keeper_takes_everything_with_it_and_frees_the_lock_at_once() {
 }
 
 #[test]
-fn a_command_that_ignores_every_signal_is_gone_once_the_lease_is() {
+fn revoked_lease_kills_a_command_that_ignores_signals() {
     let _storms = AllProcessors::wait();
     for server in shared::all() {
         once_in(3, || {
@@ -185,7 +185,7 @@ fn exclude(server: &'static dyn Server, endpoint: &str, fault: impl FnOnce(&Worl
 }
 
 #[test]
-fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
+fn stopped_keeper_and_tree_are_killed_before_lease_expiry() {
     on_each(|server| {
         exclude(server, &server.url(), |world, holder, _| {
             let stopped = hit(holder.keeper(), Signal::SIGSTOP);
@@ -198,7 +198,7 @@ fn a_stopped_keeper_is_killed_with_everything_before_the_lease_can_end() {
 }
 
 #[test]
-fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
+fn keeper_works_while_the_supervisor_is_stopped() {
     on_each(|server| {
         let proxy = Proxy::to(server.address());
         exclude(server, &proxy.url(), |world, holder, name| {
@@ -219,7 +219,7 @@ fn a_keeper_goes_on_alone_while_the_supervisor_is_stopped() {
 }
 
 #[test]
-fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
+fn supervisor_stopped_longer_than_the_ttl_continues() {
     let server = shared::etcd35();
     let proxy = Proxy::to(server.address());
     let world = World::at("etcd", &proxy.url());
@@ -240,7 +240,7 @@ fn a_supervisor_that_was_stopped_for_longer_than_the_ttl_goes_on() {
 }
 
 #[test]
-fn a_stderr_that_nobody_reads_delays_no_deadline() {
+fn full_stderr_delays_no_deadline() {
     let _storms = AllProcessors::wait();
     on_each(|server| {
         let proxy = Proxy::to(server.address());
@@ -272,7 +272,7 @@ fn fill(pipe: &str) {
 }
 
 #[test]
-fn a_reader_sees_the_end_when_the_command_closes_its_output() {
+fn output_ends_when_the_command_closes_it() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("streams");
@@ -289,7 +289,7 @@ fn a_reader_sees_the_end_when_the_command_closes_its_output() {
 }
 
 #[test]
-fn a_reader_sees_the_end_although_the_keeper_stays_to_end_the_lease() {
+fn output_ends_while_the_keeper_awaits_lease_expiry() {
     let proxy = Proxy::to(shared::etcd35().address());
     for options in [&[][..], &["--on-lost", "restart", "--restarts", "0"]] {
         let world = World::at("etcd", &proxy.url());
@@ -363,7 +363,7 @@ fn assert_idle(job: &Running, proxy: &Proxy, span: Duration, renewals: u64) -> S
 }
 
 #[test]
-fn an_idle_holder_and_an_idle_waiter_wake_up_for_renewals_only() {
+fn idle_holder_and_waiter_wake_only_for_renewals() {
     thread::scope(|scope| {
         for server in shared::all() {
             let name = World::new().name("idle");
@@ -389,7 +389,7 @@ fn an_idle_holder_and_an_idle_waiter_wake_up_for_renewals_only() {
 }
 
 #[test]
-fn what_the_command_left_behind_is_gone_when_distlock_is() {
+fn daemons_are_killed_before_distlock_exits() {
     for server in shared::all() {
         let world = World::on(server);
         let name = world.name("leftover");

@@ -23,7 +23,7 @@ fn columns(terminal: &mut Terminal, columns: u32) {
 }
 
 #[test]
-fn a_terminal_shows_one_live_line_that_goes_when_the_wait_ends() {
+fn terminal_shows_one_live_line_until_the_wait_ends() {
     everywhere(|world| {
         let name = world.name("x");
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
@@ -49,7 +49,7 @@ fn a_terminal_shows_one_live_line_that_goes_when_the_wait_ends() {
 }
 
 #[test]
-fn the_live_line_tells_the_place_and_is_never_wider_than_the_terminal() {
+fn live_line_shows_the_position_and_fits_the_terminal() {
     on_servers(|world, _| {
         let name = world.name("x");
         let holder = Holder::with(world, world.distlock().args(["-m", "ロック in a nightly run"]), &name);
@@ -69,7 +69,7 @@ fn the_live_line_tells_the_place_and_is_never_wider_than_the_terminal() {
 }
 
 #[test]
-fn a_suspended_wait_leaves_the_terminal_to_the_shell() {
+fn suspended_wait_does_not_draw() {
     let world = World::local();
     let name = world.name("x");
     let holder = Holder::of(&world, &name);
@@ -97,7 +97,7 @@ fn a_suspended_wait_leaves_the_terminal_to_the_shell() {
 }
 
 #[test]
-fn a_terminal_that_wants_no_line_gets_none() {
+fn quiet_json_and_dumb_terminals_show_no_live_line() {
     let server = shared::etcd35();
     let world = World::on(server);
     let name = world.name("x");
@@ -120,7 +120,7 @@ fn in_ci(job: Run) -> Run {
 }
 
 #[test]
-fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
+fn ci_log_shows_the_wait_and_each_new_holder() {
     on_servers(|world, _| {
         let name = world.name("x");
         let holder = Holder::of(world, &name);
@@ -153,7 +153,7 @@ fn a_ci_log_tells_of_the_wait_and_of_each_new_holder() {
 }
 
 #[test]
-fn a_waiter_on_this_host_sees_a_new_holder_too() {
+fn local_waiter_reports_a_new_holder() {
     let world = World::local();
     let name = world.name("x");
     let holder = Holder::of(&world, &name);
@@ -174,7 +174,7 @@ fn a_waiter_on_this_host_sees_a_new_holder_too() {
 }
 
 #[test]
-fn a_ci_log_in_json_has_the_same_fields_as_the_events_of_a_verbose_run() {
+fn ci_log_in_json_has_the_fields_of_verbose_events() {
     let world = World::on(shared::etcd35());
     let name = world.name("x");
     let holder = Holder::of(&world, &name);

@@ -29,7 +29,7 @@ fn world_with_jobs() -> World {
 }
 
 #[test]
-fn the_examples_work() {
+fn examples_work() {
     let world = world_with_jobs();
     let path = format!("{}/bin:/usr/bin:/bin", world.path().display());
     let locks = format!("file://{}/locks", world.path().display());
@@ -58,7 +58,7 @@ fn the_examples_work() {
 }
 
 #[test]
-fn the_configuration_file_is_understood() {
+fn configuration_file_is_accepted() {
     let (_, after) = README.split_once("```toml\n").expect("a file in the README");
     let (file, _) = after.split_once("```").expect("its end");
     let world = World::local();
@@ -83,7 +83,7 @@ fn numbers(cell: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_table_of_exit_codes_is_that_of_the_help() {
+fn exit_code_table_matches_the_help() {
     let help = World::new().distlock().args(["--help"]).run().assert_code(0).stdout;
     let (_, after) = help.split_once("Exit codes:\n").expect("a section of the help");
     let section = after.lines().take_while(|line| !line.is_empty());

@@ -17,7 +17,7 @@ fn assert_usage(world: &World, args: &[&str], told: &[&str]) {
 }
 
 #[test]
-fn mistakes_on_the_command_line_are_64_with_the_way_out() {
+fn invalid_options_exit_64_with_a_hint() {
     let etcd = World::at("etcd", "http://127.0.0.1:1");
     let touch = ["/x", "touch", "ran"];
     let with = |options: &[&'static str]| [options, &touch].concat();
@@ -57,7 +57,7 @@ fn mistakes_on_the_command_line_are_64_with_the_way_out() {
 }
 
 #[test]
-fn a_secret_in_a_refused_line_is_not_repeated() {
+fn secret_in_a_refused_option_is_not_printed() {
     let world = World::at("etcd", "http://127.0.0.1:1");
     for option in [["-e", "http://u:sesame@h:1"], ["--user", "root:sesame"]] {
         let job = world.distlock().args(option).args(["/x", "true"]).run().assert_code(64);
@@ -66,7 +66,7 @@ fn a_secret_in_a_refused_line_is_not_repeated() {
 }
 
 #[test]
-fn a_line_without_a_command_is_64_with_the_way_out() {
+fn missing_command_exits_64_with_a_hint() {
     let world = World::local();
     for (line, told) in [
         (&[][..], "distlock NAME -- COMMAND"),
@@ -83,7 +83,7 @@ fn a_line_without_a_command_is_64_with_the_way_out() {
 }
 
 #[test]
-fn a_mistyped_subcommand_is_guessed_and_locks_nothing() {
+fn mistyped_subcommand_is_suggested_and_locks_nothing() {
     let world = World::local();
     assert_usage(
         &world,
@@ -94,7 +94,7 @@ fn a_mistyped_subcommand_is_guessed_and_locks_nothing() {
 }
 
 #[test]
-fn the_full_form_locks_names_that_are_subcommands() {
+fn run_locks_names_that_are_subcommands() {
     everywhere(|world| {
         let names = ["status", "run", "statsu", "list", "man"];
         for name in names {
@@ -108,7 +108,7 @@ fn the_full_form_locks_names_that_are_subcommands() {
 }
 
 #[test]
-fn a_later_subcommand_is_reserved_and_says_so() {
+fn reserved_subcommands_exit_64_with_a_hint() {
     let world = World::local();
     for name in ["status", "list", "acquire", "renew", "release", "verify", "break"] {
         assert_usage(&world, &[name, "backup"], &[&format!("`{name}`"), &format!("distlock run {name} -- COMMAND")]);
@@ -116,7 +116,7 @@ fn a_later_subcommand_is_reserved_and_says_so() {
 }
 
 #[test]
-fn the_backend_is_never_guessed_between_two_or_none() {
+fn ambiguous_or_missing_backend_exits_64() {
     let world = World::new();
     assert_usage(&world, &["/x", "true"], &["no backend is chosen", "-b etcd, -b consul or -b local"]);
     let two = world.distlock().args(["/x", "true"]).env("ETCDCTL_ENDPOINTS", "a:1").env("CONSUL_HTTP_ADDR", "b:2");
@@ -126,7 +126,7 @@ fn the_backend_is_never_guessed_between_two_or_none() {
 }
 
 #[test]
-fn variables_and_files_are_refused_like_flags_and_named() {
+fn invalid_variables_and_files_are_named_in_errors() {
     let world = World::local();
     let with = |name, value| world.distlock().args(["/x", "true"]).env(name, value).run().assert_code(64).stderr;
     assert!(with("DISTLOCK_WAIT", "soon").contains("DISTLOCK_WAIT"));
@@ -140,7 +140,7 @@ fn variables_and_files_are_refused_like_flags_and_named() {
 }
 
 #[test]
-fn without_a_server_it_is_69_after_the_connect_timeout() {
+fn no_reachable_server_exits_69_after_connect_timeout() {
     std::thread::scope(|scope| {
         for backend in ["etcd", "consul"] {
             scope.spawn(move || {
@@ -166,7 +166,7 @@ fn without_a_server_it_is_69_after_the_connect_timeout() {
 }
 
 #[test]
-fn a_server_of_another_kind_is_not_waited_for() {
+fn wrong_kind_of_server_fails_without_waiting() {
     let (etcd, consul) = (shared::etcd35(), shared::consul());
     for (backend, address) in [("consul", etcd.url()), ("etcd", consul.url())] {
         let world = World::at(backend, &address);

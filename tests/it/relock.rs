@@ -78,7 +78,7 @@ fn let_end(world: &World) {
 }
 
 #[test]
-fn relock_freezes_the_command_while_the_lock_is_uncertain_and_goes_on_when_it_was_not_lost() {
+fn relock_freezes_while_uncertain_and_thaws_if_not_lost() {
     thread::scope(|scope| {
         for mode in [Mode::Cut, Mode::Swallow] {
             scope.spawn(move || on_each(|server| frozen_for_a_while(server, &[Proxy::to(server.address())], mode)));
@@ -124,7 +124,7 @@ pub(crate) fn frozen_for_a_while(server: &dyn Server, proxies: &[Proxy], mode: M
 }
 
 #[test]
-fn relock_takes_a_lock_again_that_nobody_else_had_and_goes_on() {
+fn relock_acquires_again_if_no_other_client_held() {
     on_each(|server| {
         let lease = Lease::SHORT;
         let proxy = Proxy::to(server.address());
@@ -155,7 +155,7 @@ fn relock_takes_a_lock_again_that_nobody_else_had_and_goes_on() {
 }
 
 #[test]
-fn relock_takes_a_lock_again_that_was_ended_by_hand() {
+fn relock_acquires_again_after_a_revoked_lease() {
     on_each(|server| {
         let world = World::on(server);
         let lease = Lease { ttl: secs(10), grace: secs(1) };
@@ -173,7 +173,7 @@ fn relock_takes_a_lock_again_that_was_ended_by_hand() {
 }
 
 #[test]
-fn relock_stops_the_command_within_a_second_of_a_loss_that_is_known() {
+fn relock_stops_the_command_within_1s_of_a_known_loss() {
     on_each(|server| once_in(3, || stopped(server)));
 }
 
@@ -196,7 +196,7 @@ fn stopped(server: &dyn Server) -> Result<(), String> {
 }
 
 #[test]
-fn relock_kills_the_command_when_somebody_else_got_the_lock() {
+fn relock_kills_the_command_if_another_client_held() {
     // The other one holds it still, or gave it back already, when the servers are reached again.
     thread::scope(|scope| {
         for still_held in [true, false] {
@@ -270,7 +270,7 @@ fn end_run(server: &dyn Server, world: &World, name: &str, number: usize) -> Str
 }
 
 #[test]
-fn restart_runs_the_command_anew_with_a_greater_token_after_each_loss() {
+fn restart_runs_again_with_a_greater_token_after_each_loss() {
     on_each(|server| {
         let world = World::on(server);
         let name = world.name("jobs/backup");
@@ -283,13 +283,13 @@ fn restart_runs_the_command_anew_with_a_greater_token_after_each_loss() {
         let tokens = tokens(&world);
         assert_eq!(tokens.len(), 4, "{tokens:?}");
         assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
-        assert_eq!(job.stderr.matches("acquiring it again").count(), 3, "{}", job.describe());
+        assert_eq!(job.stderr.matches("acquiring the lock again").count(), 3, "{}", job.describe());
         await_nothing_left(server, &name, &ended, secs(30));
     });
 }
 
 #[test]
-fn restarts_bounds_how_often_the_command_runs_anew() {
+fn restarts_limits_how_often_the_command_runs_again() {
     on_each(|server| {
         let world = World::on(server);
         let name = world.name("jobs/backup");
@@ -307,7 +307,7 @@ fn restarts_bounds_how_often_the_command_runs_anew() {
 }
 
 #[test]
-fn restart_comes_back_from_a_network_that_was_gone() {
+fn restart_recovers_after_a_network_outage() {
     on_each(|server| comes_back(server, &[Proxy::to(server.address())]));
 }
 
@@ -328,7 +328,7 @@ pub(crate) fn comes_back(server: &dyn Server, proxies: &[Proxy]) {
 }
 
 #[test]
-fn a_restart_that_finds_the_lock_taken_waits_no_longer_than_wanted() {
+fn restart_of_a_taken_lock_obeys_the_wait_limit() {
     on_each(|server| {
         let world = World::on(server);
         let name = world.name("jobs/backup");
@@ -348,7 +348,7 @@ fn a_restart_that_finds_the_lock_taken_waits_no_longer_than_wanted() {
 }
 
 #[test]
-fn what_was_given_up_is_gone_from_the_server_a_second_after_the_connection_is_back() {
+fn abandoned_lease_is_revoked_within_1s_of_reconnecting() {
     thread::scope(|scope| {
         for mode in [Mode::Cut, Mode::Freeze] {
             scope.spawn(move || on_each(|server| once_in(3, || gone_at_the_return(server, mode))));

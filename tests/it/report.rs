@@ -79,7 +79,7 @@ fn with_descriptors(job: Run, redirections: &str) -> Run {
 }
 
 #[test]
-fn a_run_is_reported_with_its_times_and_what_it_used() {
+fn report_contains_times_and_resource_usage() {
     everywhere(|world| {
         let (name, report) = (world.name("x"), Report::of(world));
         let busy = "echo $DISTLOCK_FENCING_TOKEN $DISTLOCK_HELD_BACKEND; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 7";
@@ -106,7 +106,7 @@ fn a_run_is_reported_with_its_times_and_what_it_used() {
 }
 
 #[test]
-fn the_file_goes_at_the_start_and_waiting_counts() {
+fn old_report_is_deleted_at_the_start_and_waiting_counts() {
     everywhere(|world| {
         let (name, report) = (world.name("x"), Report::of(world));
         let holder = Holder::of(world, &name);
@@ -122,7 +122,7 @@ fn the_file_goes_at_the_start_and_waiting_counts() {
 }
 
 #[test]
-fn deaths_by_a_signal_busy_locks_and_interrupted_waits_are_told_apart() {
+fn signals_busy_locks_and_interrupts_have_own_outcomes() {
     everywhere(|world| {
         let (name, report) = (world.name("x"), Report::of(world));
         let died = report.run(world).args([&name, "sh", "-c", "kill -TERM $$"]).run();
@@ -142,7 +142,7 @@ fn deaths_by_a_signal_busy_locks_and_interrupted_waits_are_told_apart() {
 }
 
 #[test]
-fn what_never_came_to_run_is_reported_too() {
+fn runs_that_never_start_are_reported() {
     let world = World::local();
     let report = Report::of(&world);
     let run = |args: &[&str]| report.run(&world).args(args).run();
@@ -174,7 +174,7 @@ fn what_never_came_to_run_is_reported_too() {
 }
 
 #[test]
-fn a_denied_access_is_reported() {
+fn denied_access_is_reported() {
     let etcd = Etcd::start(Version::V35);
     etcd.enable_auth();
     let world = World::on(&etcd);
@@ -213,7 +213,7 @@ fn losses_restarts_and_renewals_are_counted() {
 }
 
 #[test]
-fn a_lock_that_is_broken_is_told_from_one_that_is_lost() {
+fn broken_lock_is_not_reported_as_lost() {
     let etcd = shared::etcd35();
     let world = World::on(etcd);
     let (name, report) = (world.name("x"), Report::of(&world));
@@ -234,7 +234,7 @@ fn a_lock_that_is_broken_is_told_from_one_that_is_lost() {
 }
 
 #[test]
-fn the_death_of_the_keeper_leaves_a_report_of_what_is_known() {
+fn killed_keeper_leaves_a_partial_report() {
     everywhere(|world| {
         let (name, report) = (world.name("x"), Report::of(world));
         let job = report.run(world).args([&name, "sh", "-c", "echo $DISTLOCK_FENCING_TOKEN; exec sleep 300"]).spawn();
@@ -255,7 +255,7 @@ fn the_death_of_the_keeper_leaves_a_report_of_what_is_known() {
 }
 
 #[test]
-fn a_descriptor_is_written_to_and_not_passed_on() {
+fn report_descriptor_is_written_and_not_inherited() {
     let world = World::local();
     let run = |target: &str, redirections: &str| {
         let job = world.distlock().args(["--report", target, "/x", "sh", "-c", "readlink /proc/$$/fd/*; exit 7"]);
@@ -280,7 +280,7 @@ fn a_descriptor_is_written_to_and_not_passed_on() {
 }
 
 #[test]
-fn a_reader_sees_the_report_and_the_end_though_processes_are_left_behind() {
+fn report_reader_sees_the_end_despite_leftovers() {
     let world = World::local();
     let job =
         [env!("CARGO_BIN_EXE_distlock"), "-b local -e file://$PWD/locks --leftover leave --report fd:3 /x"].join(" ");
@@ -291,7 +291,7 @@ fn a_reader_sees_the_report_and_the_end_though_processes_are_left_behind() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_in_the_end_is_told_of_and_changes_no_exit_code() {
+fn failed_report_write_is_an_error_but_keeps_exit_code() {
     let world = World::local();
     let told = |job: Run| {
         let job = job.args(["-q", "/x", "sh", "-c", "exit 7"]).run().assert_code(7);
@@ -328,7 +328,7 @@ fn a_report_that_cannot_be_written_in_the_end_is_told_of_and_changes_no_exit_cod
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_holds_up_neither_the_lock_nor_the_end() {
+fn full_report_pipe_times_out_after_the_release() {
     let world = World::local();
     let name = world.name("x");
     // Descriptor 3 is a pipe that is open for reading, too, and full.

@@ -6,7 +6,7 @@ use crate::world::{Consul, Etcd, Ledger, Mode, Proxy, Server, Terminal, Version,
 use crate::world::{children, consul, etcd, millis, name, poll_for, poll_until, secs, shared, state, wait_gone};
 
 #[test]
-fn servers_show_the_locks_of_their_own_tools() {
+fn entries_show_locks_of_the_peers() {
     for server in shared::all() {
         let world = World::new();
         let name = world.name("jobs/nightly backup");
@@ -23,7 +23,7 @@ fn servers_show_the_locks_of_their_own_tools() {
 }
 
 #[test]
-fn locks_of_the_peers_pass_the_ledger() {
+fn peer_locks_pass_the_ledger() {
     for server in shared::all() {
         let world = World::new();
         let (name, ledger) = (world.name("ledger"), Ledger::new(&world));
@@ -37,7 +37,7 @@ fn locks_of_the_peers_pass_the_ledger() {
 }
 
 #[test]
-fn an_etcd_cluster_elects_another_leader() {
+fn etcd_cluster_elects_another_leader() {
     let members = etcd::cluster(Version::V35, 3);
     let first = etcd::leader(&members);
     members[first].put("/kept", "value");
@@ -49,7 +49,7 @@ fn an_etcd_cluster_elects_another_leader() {
 }
 
 #[test]
-fn a_consul_cluster_elects_another_leader() {
+fn consul_cluster_elects_another_leader() {
     let servers = consul::cluster(3, 1);
     let first = consul::leader(&servers);
     servers[first].put("kept", 0, "value");
@@ -61,7 +61,7 @@ fn a_consul_cluster_elects_another_leader() {
 }
 
 #[test]
-fn single_servers_come_back_on_their_ports() {
+fn restarted_servers_keep_their_ports() {
     let etcd = Etcd::start(Version::V34);
     etcd.put("/kept", "value");
     etcd.restart();
@@ -72,7 +72,7 @@ fn single_servers_come_back_on_their_ports() {
 }
 
 #[test]
-fn a_proxy_stands_between_a_tool_and_its_server() {
+fn proxy_forwards_and_swallows() {
     let server = shared::etcd35();
     let proxy = Proxy::to(server.address());
     let world = World::new();
@@ -89,7 +89,7 @@ fn a_proxy_stands_between_a_tool_and_its_server() {
 }
 
 #[test]
-fn a_terminal_has_job_control() {
+fn terminal_has_job_control() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     terminal.line("sleep 100");
@@ -110,7 +110,7 @@ fn a_terminal_has_job_control() {
 }
 
 #[test]
-fn what_a_job_leaves_behind_is_ended_with_its_world() {
+fn dropped_world_kills_leftover_processes() {
     let world = World::new();
     let daemon = world.command("sh").args(["-c", "setsid -f sleep 100; kill -KILL $$"]).run();
     let daemon = daemon.assert_signal(Signal::SIGKILL);

@@ -54,7 +54,7 @@ fn every_signal_reaches_the_command_once() {
 }
 
 #[test]
-fn an_int_reaches_the_command_once() {
+fn int_reaches_the_command_once() {
     let world = &World::local();
     let script = world.script("notes", NOTES);
     let job = started(world, under(world, &[], &[&script]));
@@ -63,7 +63,7 @@ fn an_int_reaches_the_command_once() {
 }
 
 #[test]
-fn a_term_that_comes_twice_at_once_is_one() {
+fn two_terms_within_a_second_count_as_one() {
     once_in(5, || {
         let world = &World::local();
         let script = world.script("notes", NOTES);
@@ -94,7 +94,7 @@ fn timeout_sends_the_command_one_term() {
 }
 
 #[test]
-fn a_clean_up_that_takes_longer_than_grace_and_ttl_has_its_time_under_the_lock() {
+fn cleanup_longer_than_grace_and_ttl_keeps_the_lock() {
     on_servers(|world, server| {
         // The exit of the shell goes by the signal, as a program does that cleans up and then lets go.
         let clean = r#"trap "echo cleaning >cleaning; sleep 12; echo done >done; trap - TERM; kill -TERM \$\$" TERM
@@ -120,7 +120,7 @@ fn a_clean_up_that_takes_longer_than_grace_and_ttl_has_its_time_under_the_lock()
 }
 
 #[test]
-fn a_second_term_after_a_second_kills() {
+fn second_term_after_a_second_kills() {
     let world = &World::local();
     let script = world.script("notes", NOTES);
     let job = started(world, under(world, &["--ttl", "200", "--grace", "60"], &[&script]));
@@ -135,7 +135,7 @@ fn a_second_term_after_a_second_kills() {
 }
 
 #[test]
-fn a_command_that_somebody_stops_and_lets_go_on_takes_the_job_along() {
+fn stopping_the_command_stops_the_job() {
     let world = &World::local();
     let command = world.script("command", "echo $$ >ready; while ! test -e go; do sleep 0.05; done; exit 7");
     let locks = format!("file://{}/locks", world.path().display());
@@ -154,7 +154,7 @@ fn a_command_that_somebody_stops_and_lets_go_on_takes_the_job_along() {
 }
 
 #[test]
-fn where_the_command_died_of_a_signal_distlock_does_too() {
+fn signal_that_kills_the_command_kills_distlock() {
     let world = &World::local();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let suicide = format!("kill -{} $$", signal as i32);
@@ -174,7 +174,7 @@ pub(crate) fn dispositions(status: &str) -> Vec<u64> {
 }
 
 #[test]
-fn the_command_starts_with_clean_masks_and_dispositions() {
+fn command_starts_with_clean_masks_and_dispositions() {
     let world = &World::local();
     let status = ["cat", "/proc/self/status"];
     let sloppy = ["--block-signal", "--ignore-signal=PIPE,CHLD,TERM,USR1,TSTP,TTOU,RTMIN+3"];
@@ -183,7 +183,7 @@ fn the_command_starts_with_clean_masks_and_dispositions() {
 }
 
 #[test]
-fn what_nohup_ignores_stays_ignored() {
+fn signals_ignored_by_nohup_stay_ignored() {
     let world = &World::local();
     let run = under(world, &[], &["sh", "-c", "cat /proc/self/status; echo ready >ready; sleep 1"]);
     let job = run.through("nohup", [""; 0]).spawn();
@@ -194,7 +194,7 @@ fn what_nohup_ignores_stays_ignored() {
 }
 
 #[test]
-fn it_works_as_the_leader_of_a_session() {
+fn works_as_session_leader() {
     let world = &World::local();
     let run = under(world, &[], &["sh", "-c", "echo out; exit 7"]);
     let job = run.through("setsid", ["-w"]).run().assert_code(7);
@@ -202,7 +202,7 @@ fn it_works_as_the_leader_of_a_session() {
 }
 
 #[test]
-fn it_works_in_the_environment_of_cron() {
+fn works_in_the_environment_of_cron() {
     let world = &World::local();
     let run = under(world, &[], &["sh", "-c", "echo out; exit 7"]);
     let cron = ["-i", "HOME=/", "LOGNAME=root", "PATH=/usr/bin:/bin", "SHELL=/bin/sh"];
@@ -221,7 +221,7 @@ fn as_pid_1(world: &World, run: Run) -> Option<Run> {
 }
 
 #[test]
-fn as_pid_1_it_reaps_whatever_ends() {
+fn pid_1_reaps_orphans() {
     let world = &World::local();
     let orphans = r#"for i in 1 2 3; do setsid -f sh -c "sleep 0.1 & exit"; done; sleep 0.5
         grep -l "^State:.Z" /proc/[0-9]*/status; echo $PPID; exit 7"#;
@@ -231,7 +231,7 @@ fn as_pid_1_it_reaps_whatever_ends() {
 }
 
 #[test]
-fn without_the_proc_of_its_own_namespace_it_refuses_to_run() {
+fn missing_proc_of_its_namespace_exits_70() {
     let world = &World::local();
     let Some(_) = as_pid_1(world, under(world, &[], &["true"])) else { return };
     for prepare in ["true", "mount -t tmpfs none /proc"] {
@@ -244,7 +244,7 @@ fn without_the_proc_of_its_own_namespace_it_refuses_to_run() {
 }
 
 #[test]
-fn as_pid_1_it_exits_with_what_it_cannot_die_of() {
+fn pid_1_exits_with_128_plus_signal() {
     let world = &World::local();
     let script = world.script("sleeper", "echo ready >ready; exec sleep 1000");
     let Some(run) = as_pid_1(world, under(world, &[], &[&script])) else { return };

@@ -19,7 +19,7 @@ fn handover(holder: &Finished, next: &Finished) -> Duration {
 }
 
 #[test]
-fn a_try_of_a_held_lock_is_75_in_under_a_second() {
+fn try_of_a_held_lock_exits_75_within_a_second() {
     everywhere(|world| {
         let name = world.name("held");
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
@@ -42,7 +42,7 @@ fn a_try_of_a_held_lock_is_75_in_under_a_second() {
 }
 
 #[test]
-fn a_wait_of_a_second_is_75_after_one() {
+fn wait_of_a_second_exits_75_after_it() {
     everywhere(|world| {
         let name = world.name("held");
         let _holder = Holder::of(world, &name);
@@ -57,7 +57,7 @@ fn a_wait_of_a_second_is_75_after_one() {
 }
 
 #[test]
-fn a_wait_of_30_s_gets_the_lock_within_200_ms_of_its_release() {
+fn waiter_acquires_within_200_ms_of_the_release() {
     everywhere(|world| {
         let round = |n: usize| {
             let name = world.name(&format!("released-{n}"));
@@ -79,7 +79,7 @@ fn a_wait_of_30_s_gets_the_lock_within_200_ms_of_its_release() {
 }
 
 #[test]
-fn a_busy_exit_of_zero_is_silent() {
+fn busy_exit_of_zero_is_silent() {
     everywhere(|world| {
         let name = world.name("held");
         let _holder = Holder::of(world, &name);
@@ -98,7 +98,7 @@ fn a_busy_exit_of_zero_is_silent() {
 }
 
 #[test]
-fn waiters_that_are_interrupted_leave_at_once_and_delay_nobody() {
+fn interrupted_waiters_exit_at_once_and_delay_no_other() {
     everywhere(|world| {
         once_in(3, || {
             let name = world.name("queue");
@@ -120,7 +120,7 @@ fn waiters_that_are_interrupted_leave_at_once_and_delay_nobody() {
 }
 
 #[test]
-fn an_interrupted_waiter_takes_its_key_and_its_lease_along() {
+fn interrupted_waiter_deletes_its_key_and_lease() {
     on_servers(|world, server| {
         let name = world.name("queue");
         let holder = Holder::of(world, &name);
@@ -146,7 +146,7 @@ fn key(entry: &Entry) -> &str {
 }
 
 #[test]
-fn nothing_is_left_on_the_server_by_any_orderly_end() {
+fn no_key_or_lease_is_left_after_any_orderly_end() {
     // Servers of its own: every lease and key on them is this test's.
     let servers: [fn() -> Box<dyn Server>; 3] =
         [|| Box::new(Etcd::start(Version::V34)), || Box::new(Etcd::start(Version::V35)), || Box::new(Consul::start())];

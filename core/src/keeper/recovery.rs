@@ -183,7 +183,8 @@ impl Machine {
     }
 
     pub(super) fn continuity_verified(&mut self, outcome: Outcome<bool>, now: Instant) {
-        if !self.requests.answered(Request::VerifyContinuity) {
+        // A request that timed out was abandoned before its failure is reported.
+        if !self.requests.answered(Request::VerifyContinuity) && outcome.is_ok() {
             return;
         }
         match outcome {

@@ -23,8 +23,8 @@ impl TlsClient {
     /// Reads the files in the settings.
     pub(super) fn read(tls: &Tls) -> Result<Self, Failure> {
         if let Some(name) = tls.server_name.as_ref().filter(|name| name.parse::<IpAddr>().is_ok()) {
-            return Err(Failure::usage(format!("--tls-server-name is an address: {name}"))
-                .hint("leave it out: the certificate must contain the address if the endpoint has one"));
+            return Err(Failure::usage(format!("the TLS server name is an address: {name}"))
+                .hint("leave out --tls-server-name: a certificate for an endpoint by address must contain it"));
         }
         Ok(Self { config: client_config(tls)?, server_name: tls.server_name.clone() })
     }

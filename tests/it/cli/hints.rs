@@ -11,7 +11,7 @@ fn assert_hint(world: &World, args: &[&str], code: i32, hint: &str) {
 }
 
 #[test]
-fn refusals_name_the_way_out() {
+fn refusals_have_hints() {
     let world = World::local();
     write_program(&world.path().join("bad"), b"#!/nonexistent\n");
     for (args, code, hint) in [
@@ -35,14 +35,14 @@ fn refusals_name_the_way_out() {
 }
 
 #[test]
-fn a_namespace_where_there_are_none_is_named() {
+fn unsupported_namespace_error_names_the_variable() {
     let world = World::on(shared::consul());
     let job = world.distlock().env("CONSUL_NAMESPACE", "team").args(["/x", "true"]).run().assert_code(64);
     assert!(job.stderr.contains("CONSUL_NAMESPACE"), "{}", job.describe());
 }
 
 #[test]
-fn a_loss_and_a_lock_delay_have_ways_out() {
+fn loss_and_lock_delay_errors_have_hints() {
     let consul = shared::consul();
     let world = World::on(consul);
     let name = world.name("x");

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use crate::world::{Holder, Terminal, World, enqueue};
 
 #[test]
-fn a_signal_that_ends_the_wait_is_told() {
+fn signal_during_the_wait_is_reported() {
     let world = World::local();
     let name = world.name("x");
     let _holder = Holder::of(&world, &name);
@@ -23,7 +23,7 @@ fn a_signal_that_ends_the_wait_is_told() {
 }
 
 #[test]
-fn ctrl_c_is_told_to_nobody() {
+fn ctrl_c_during_the_wait_prints_no_error() {
     let world = World::local();
     let name = world.name("x");
     let _holder = Holder::of(&world, &name);

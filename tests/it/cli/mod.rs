@@ -1,10 +1,10 @@
 //! What users and scripts rely on at the command line.
 
-mod events;
+mod json_events;
 mod hints;
 mod interrupted;
-mod prompt;
+mod password_prompt;
 mod report_target;
 mod restarts;
-mod since;
-mod steps;
+mod holder_times;
+mod verbose;

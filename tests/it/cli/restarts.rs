@@ -3,7 +3,7 @@
 use crate::world::{Server, World, secs, shared};
 
 #[test]
-fn a_command_that_destroys_its_own_lock_is_run_anew_with_growing_pauses() {
+fn restarts_back_off_if_command_deletes_its_lock() {
     let etcd = shared::etcd35();
     let world = World::on(etcd);
     let etcdctl = etcd.etcdctl(&world, &etcd.url()).into_command();

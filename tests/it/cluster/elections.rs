@@ -9,7 +9,7 @@ const ROUNDS: usize = 3;
 
 #[test]
 #[ignore = "it measures and takes minutes"]
-fn how_long_elections_take() {
+fn measure_election_times() {
     Kind::each(|kind| {
         for fault in [Fault::Kill, Fault::Pause] {
             let cluster = kind.cluster();
@@ -34,7 +34,7 @@ fn election(cluster: &Cluster, fault: Fault) -> u128 {
 
 #[test]
 #[ignore = "it measures and takes minutes"]
-fn which_leases_outlive_an_election() {
+fn measure_ttls_that_outlive_an_election() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         let ttls: &[u64] = match kind {
@@ -67,7 +67,7 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
 
 #[test]
 #[ignore = "it measures and takes minutes"]
-fn what_a_leader_that_stood_still_revokes_when_it_goes_on() {
+fn measure_locks_that_outlive_a_resumed_leader() {
     Kind::each(|kind| {
         let lease = kind.long();
         let cluster = kind.cluster();

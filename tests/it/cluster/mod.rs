@@ -3,9 +3,9 @@
 mod elections;
 mod paused_leader;
 mod replaced_leader;
-mod rolling;
-mod struck;
-mod ways_back;
+mod rolling_restart;
+mod member_faults;
+mod on_lost;
 
 use std::thread;
 

@@ -100,7 +100,7 @@ impl Split {
 const PAUSED: Lease = Lease { ttl: secs(10), grace: secs(1) };
 
 #[test]
-fn what_a_replaced_leader_acknowledges_extends_nothing() {
+fn acknowledgement_of_replaced_leader_extends_no_lease() {
     on_both_versions(|version| once_in(3, || acknowledged_late(version)));
 }
 
@@ -124,7 +124,7 @@ fn acknowledged_late(version: Version) -> Result<(), String> {
 }
 
 #[test]
-fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
+fn leader_resumed_after_lease_extends_no_lock() {
     on_both_versions(|version| {
         let split = Split::start(version);
         let lease = PAUSED;
@@ -141,7 +141,7 @@ fn a_leader_that_comes_back_after_the_lease_fools_nobody() {
 }
 
 #[test]
-fn a_leader_that_comes_back_after_the_lease_thaws_nobody() {
+fn leader_resumed_after_lease_thaws_no_command() {
     on_both_versions(|version| {
         let split = Split::start(version);
         let lease = PAUSED;

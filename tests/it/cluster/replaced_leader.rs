@@ -7,7 +7,7 @@ use crate::world::{Entry, Etcd, Ledger, Server, World, etcd, millis, poll_for, p
 /// A leader that stood still for longer than a lease revokes that, although its successor renewed it meanwhile. Whether it
 /// gets to it when it goes on is a matter of luck, so here somebody else asks for the same.
 #[test]
-fn what_a_replaced_leader_revokes_ends_nothing() {
+fn revocation_of_replaced_leases_loses_no_lock() {
     on_both_versions(|version| {
         let members = etcd::cluster(version, 3);
         let world = World::at("etcd", &members.iter().map(Etcd::url).collect::<Vec<_>>().join(","));

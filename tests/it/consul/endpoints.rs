@@ -4,7 +4,7 @@ use crate::loss::{Lease, await_held, locked};
 use crate::world::{Holder, Proxy, Server, World, consul, enqueue, poll_until, secs, shared, throughout};
 
 #[test]
-fn an_agent_that_stands_still_is_passed_by_its_servers() {
+fn paused_agent_is_bypassed_through_its_servers() {
     let servers = consul::cluster(1, 1);
     let agent = consul::agent(&[&servers[0]]);
     let world = World::at("consul", &format!("{},{}", agent.url(), servers[0].url()));
@@ -33,7 +33,7 @@ fn connections(port: u16) -> usize {
 }
 
 #[test]
-fn who_waits_keeps_one_connection() {
+fn waiter_keeps_one_connection() {
     let consul = shared::consul();
     let (world, proxy) = (World::on(consul), Proxy::to(consul.address()));
     let far = World::at("consul", &proxy.url());

@@ -1,6 +1,6 @@
 //! What is Consul's alone.
 
-mod answers;
+mod replies;
 mod endpoints;
 mod queue;
 mod relock;

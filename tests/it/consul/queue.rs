@@ -21,7 +21,7 @@ fn nothing_left(name: &str) {
 }
 
 #[test]
-fn the_end_of_a_dead_first_changes_nothing_for_those_behind_it() {
+fn expiry_of_dead_first_waiter_keeps_the_order() {
     once_in(3, a_dead_first);
 }
 
@@ -74,7 +74,7 @@ fn six_dead_waiters() -> Result<(), String> {
 }
 
 #[test]
-fn a_newcomer_passes_nobody_and_leaves_nothing() {
+fn newcomer_does_not_pass_a_slow_waiter() {
     let world = World::on(shared::consul());
     let name = world.name("queue");
     let holder = Holder::of(&world, &name);
@@ -94,7 +94,7 @@ fn a_newcomer_passes_nobody_and_leaves_nothing() {
 }
 
 #[test]
-fn a_lock_that_was_left_behind_unheld_is_free() {
+fn leftover_lock_key_without_session_is_free() {
     let world = World::on(shared::consul());
     let name = world.name("left");
     shared::consul().put(&format!("{name}/.lock"), LOCK_FLAGS, "");
@@ -103,7 +103,7 @@ fn a_lock_that_was_left_behind_unheld_is_free() {
 }
 
 #[test]
-fn a_dead_waiter_of_relock_leaves_its_place_to_the_next_holder_to_clean_up() {
+fn next_holder_deletes_queue_entry_of_dead_waiter() {
     let consul = shared::consul();
     let world = World::on(consul);
     let name = world.name("litter");
@@ -119,7 +119,7 @@ fn a_dead_waiter_of_relock_leaves_its_place_to_the_next_holder_to_clean_up() {
 }
 
 #[test]
-fn who_waits_for_long_costs_no_request_but_renewals() {
+fn long_wait_sends_only_renewals() {
     once_in(3, waiting_costs_nothing);
 }
 
@@ -176,7 +176,7 @@ fn drain(contenders: usize) -> (Duration, f64) {
 }
 
 #[test]
-fn thirty_drain_with_twelve_requests_each() {
+fn thirty_contenders_need_twelve_requests_each() {
     once_in(3, || {
         let (taken, each) = drain(30);
         if each <= 12.0 { Ok(()) } else { Err(format!("{each} requests each, in {taken:?}")) }
@@ -185,6 +185,6 @@ fn thirty_drain_with_twelve_requests_each() {
 
 #[test]
 #[ignore = "a measurement"]
-fn a_hundred_drain() {
+fn measure_draining_a_hundred_contenders() {
     println!("100 contenders: {:?}", drain(100));
 }

@@ -16,7 +16,7 @@ fn relocking(world: &World, lock_delay: u32) -> Run {
 }
 
 #[test]
-fn a_lock_is_taken_again_after_its_lock_delay_is_over() {
+fn relock_succeeds_after_the_lock_delay() {
     let consul = shared::consul();
     let proxy = Proxy::to(consul.address());
     let world = World::at("consul", &proxy.url());
@@ -42,7 +42,7 @@ fn deaf(mut request: Recorded) -> Recorded {
 }
 
 #[test]
-fn a_renewal_of_a_session_that_lost_the_lock_confirms_nothing() {
+fn renewed_session_without_the_lock_confirms_nothing() {
     let consul = shared::consul();
     let recorder = Recorder::to(consul.address(), deaf);
     let world = World::at("consul", &recorder.url());

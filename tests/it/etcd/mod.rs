@@ -1,9 +1,9 @@
 //! What is etcd's alone.
 
-mod crowd;
-mod late;
-mod proxied;
+mod many_keys;
+mod late_requests;
+mod grpc_proxy;
 mod release;
-mod slow;
-mod unwell;
-mod users;
+mod slow_network;
+mod unavailable;
+mod auth_enabled;

@@ -13,7 +13,7 @@ use crate::world::{
 const UNTIL_DONE: &str = "echo ready; until [ -e done ]; do sleep 0.05; done";
 
 #[test]
-fn an_endpoint_that_is_silent_at_the_end_delays_it_by_a_second() {
+fn silent_endpoint_delays_release_by_a_second() {
     once_in(3, silent_at_the_end);
 }
 
@@ -37,7 +37,7 @@ fn silent_at_the_end() -> Result<(), String> {
 }
 
 #[test]
-fn the_next_one_starts_as_soon_as_one_request_has_reached_the_server() {
+fn handover_takes_one_request() {
     once_in(3, handed_over);
 }
 

@@ -1,6 +1,6 @@
 //! Nothing of the command is ever without a guardian: whatever it is at, and whatever befalls those that guard it.
 
-mod odd;
+mod unusual_processes;
 mod suspended;
 mod terminals;
 

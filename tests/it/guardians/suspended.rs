@@ -11,7 +11,7 @@ use crate::world::{
 };
 
 #[test]
-fn what_runs_on_of_a_suspended_job_is_gone_before_another_holder_comes() {
+fn running_part_of_suspended_job_dies_before_next_holder() {
     for signal in [Signal::SIGKILL, Signal::SIGSTOP] {
         on_servers(|world, server| keeper_is_hit(world, server, signal));
     }
@@ -45,7 +45,7 @@ fn keeper_is_hit(world: &World, server: &dyn Server, signal: Signal) {
 }
 
 #[test]
-fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
+fn suspended_waiter_starts_no_command() {
     let worlds = |world: &World, held: &dyn Fn() -> bool| {
         let lock = world.name("terminal");
         let mut terminal = open(world, "15");
@@ -73,7 +73,7 @@ fn a_suspended_waiter_starts_nothing_before_it_goes_on() {
 
 /// As tools do that slow a process down.
 #[test]
-fn a_command_that_is_stopped_and_let_go_on_again_and_again_leaves_no_job_behind() {
+fn repeated_stop_and_continue_leaves_no_stopped_job() {
     let world = World::local();
     world.script("job", "echo $$ >ready; while ! test -e go; do sleep 0.05; done; exit 7");
     let mut terminal = open(&world, "15");

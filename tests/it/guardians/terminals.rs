@@ -14,7 +14,7 @@ fn words(run: Run) -> String {
 
 /// Of that only the leader of the session hears, as distlock is behind `ssh -t host distlock …`.
 #[test]
-fn a_terminal_that_hangs_up_ends_the_command_of_a_session_s_leader() {
+fn hangup_kills_the_command_of_a_session_leader() {
     let world = World::local();
     let job = words(world.distlock().args([&*world.name("leader"), "--", "sleep", "300"]));
     world.script("job", &format!("exec {job}"));
@@ -31,7 +31,7 @@ fn a_terminal_that_hangs_up_ends_the_command_of_a_session_s_leader() {
 
 /// Of such a process's group the namespace knows nothing.
 #[test]
-fn the_first_process_of_a_namespace_has_the_terminal_for_its_command() {
+fn pid_1_of_a_namespace_gives_terminal_to_command() {
     let world = World::local();
     let namespace = ["--pid", "--fork", "--mount-proc"];
     if world.command("unshare").args(namespace).args(["true"]).run().code() != Some(0) {

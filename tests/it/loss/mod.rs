@@ -1,8 +1,8 @@
 //! The lock is lost, or seems to be: when the command ends, and what is said of it.
 
-mod by_hand;
+mod revoked;
 mod network;
-mod terms;
+mod lease_terms;
 
 use std::thread;
 use std::time::Duration;

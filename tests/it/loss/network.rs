@@ -18,7 +18,7 @@ use crate::world::{Mode, Proxy, Server, World, millis, once_in, poll_for, poll_u
 const AGE: Duration = secs(2);
 
 #[test]
-fn a_deadline_starts_at_the_last_renewal_even_after_a_long_wait() {
+fn deadline_counts_from_last_renewal_after_a_long_wait() {
     on_each(|server| once_in(5, || acquired_late(server)));
 }
 
@@ -75,7 +75,7 @@ fn acquired_late(server: &dyn Server) -> Result<(), String> {
 }
 
 #[test]
-fn a_stubborn_command_is_dead_before_the_next_one_starts_whatever_the_network_does() {
+fn stubborn_command_is_dead_before_next_holder_runs() {
     // All at once: on Consul each takes two TTLs and the lock-delay.
     thread::scope(|scope| {
         for mode in [Mode::Swallow, Mode::Freeze, Mode::Cut] {
@@ -126,7 +126,7 @@ fn no_overlap(server: &dyn Server, mode: Mode) {
 }
 
 #[test]
-fn an_abandoned_lease_ends_as_soon_as_the_server_is_reached_again() {
+fn keeper_revokes_lease_once_server_is_reachable() {
     on_each(|server| {
         once_in(3, || {
             // The command ends at the soft signal, so that there is time before the lease would end by itself.
@@ -152,7 +152,7 @@ fn an_abandoned_lease_ends_as_soon_as_the_server_is_reached_again() {
 }
 
 #[test]
-fn connections_that_break_again_and_again_are_no_loss() {
+fn repeated_connection_resets_are_no_loss() {
     on_each(|server| {
         let lease = Lease::SHORT;
         let proxy = Proxy::to(server.address());
@@ -176,7 +176,7 @@ fn connections_that_break_again_and_again_are_no_loss() {
 }
 
 #[test]
-fn a_watch_that_broke_is_set_up_again() {
+fn broken_watch_is_opened_again() {
     on_each(|server| {
         let lease = Lease { ttl: secs(60), grace: secs(1) };
         let proxy = Proxy::to(server.address());
@@ -216,7 +216,7 @@ fn gateway_without_routes() -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_gateway_that_finds_nothing_is_no_proof_of_a_loss() {
+fn not_found_from_a_gateway_is_no_loss() {
     let server = shared::consul();
     let lease = Lease { ttl: secs(10), grace: secs(1) };
     let proxy = Proxy::to(server.address());

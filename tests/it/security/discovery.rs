@@ -16,7 +16,7 @@ fn port(url: &str) -> u16 {
 }
 
 #[test]
-fn published_servers_with_tls_are_found_and_known_by_their_names() {
+fn published_tls_servers_are_found_and_verified() {
     let authority = Authority::new();
     let tls = ServerTls { pem: authority.server(&["etcd-0.lock.test"]), clients: None };
     let etcd = Etcd::start_secure(Version::V35, &tls, 300);
@@ -47,7 +47,7 @@ fn doctor_examines_each_published_server() {
 }
 
 #[test]
-fn published_servers_without_tls_are_used_where_nobody_asked_for_tls() {
+fn published_plain_servers_are_used_without_tls_options() {
     let etcd = shared::etcd34();
     let world = World::new();
     let zone = Zone { services: vec![service(PLAIN, "etcd-0.lock.test", port(&etcd.url()))], truncates: false };
@@ -69,7 +69,7 @@ fn published_servers_without_tls_are_used_where_nobody_asked_for_tls() {
 }
 
 #[test]
-fn a_domain_without_servers_is_known_at_once() {
+fn domain_without_servers_fails_immediately() {
     let world = World::new();
     let Some(dns) = NameServer::start(&world, &Zone::default()) else { return };
     let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");
@@ -78,7 +78,7 @@ fn a_domain_without_servers_is_known_at_once() {
 }
 
 #[test]
-fn a_name_server_that_is_silent_is_named() {
+fn silent_name_server_is_named_in_the_error() {
     let world = World::new();
     let Some(dns) = NameServer::silent(&world) else { return };
     let job = dns.distlock(&world).env("ETCDCTL_DISCOVERY_SRV", "lock.test");

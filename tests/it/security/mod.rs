@@ -1,6 +1,6 @@
 //! Who may talk to whom, what is said of it when they may not, and that secrets stay secret.
 
-mod access;
+mod permissions;
 mod discovery;
 mod scope;
 mod secrets;

@@ -47,7 +47,7 @@ fn every_request_names_namespace_partition_and_datacenter() {
 }
 
 #[test]
-fn nothing_is_named_that_nobody_gave() {
+fn requests_omit_scope_that_is_not_given() {
     for request in requests(&[], &[]) {
         for part in ["ns=", "partition=", "dc="] {
             assert!(!request.line.contains(part), "{part}: {request:?}");
@@ -57,7 +57,7 @@ fn nothing_is_named_that_nobody_gave() {
 }
 
 #[test]
-fn every_request_brings_token_and_login() {
+fn every_request_carries_token_and_login() {
     let variables = [("CONSUL_HTTP_TOKEN", "anonymous"), ("CONSUL_HTTP_AUTH", "joe:pw")];
     for request in requests(&[], &variables) {
         let has = |line: &str| request.headers.iter().any(|header| header.eq_ignore_ascii_case(line));
@@ -67,7 +67,7 @@ fn every_request_brings_token_and_login() {
 }
 
 #[test]
-fn a_real_server_takes_its_own_datacenter_and_refuses_another() {
+fn unknown_datacenter_is_refused() {
     let consul = shared::consul();
     let world = World::on(consul);
     world.distlock().args(["--datacenter", "dc1", &world.name("dc"), "true"]).run().assert_code(0);
@@ -76,7 +76,7 @@ fn a_real_server_takes_its_own_datacenter_and_refuses_another() {
 }
 
 #[test]
-fn a_lock_is_held_over_a_unix_socket() {
+fn lock_is_held_over_a_unix_socket() {
     let world = World::new();
     let socket = world.path().join("consul.sock");
     let consul = Consul::start_on_socket(&socket);

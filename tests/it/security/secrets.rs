@@ -73,7 +73,7 @@ fn on_show(job: &Running) -> String {
 }
 
 #[test]
-fn no_secret_is_shown_while_a_lock_is_held() {
+fn held_lock_shows_no_secret() {
     for asking in Asking::all() {
         let world = World::on(&*asking.server);
         for (n, way) in asking.ways(&world).into_iter().enumerate() {
@@ -96,7 +96,7 @@ fn no_secret_is_shown_while_a_lock_is_held() {
 }
 
 #[test]
-fn no_secret_is_repeated_in_an_error() {
+fn errors_contain_no_secret() {
     let asking = Asking::etcd(Version::V35);
     let world = World::on(&*asking.server);
     fs::write(world.path().join("wrong"), "wr0ng-s3cr3t\nand a second line\n").unwrap();
@@ -122,7 +122,7 @@ fn no_secret_is_repeated_in_an_error() {
 }
 
 #[test]
-fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
+fn password_typed_at_the_prompt_is_not_shown() {
     let asking = Asking::etcd(Version::V35);
     let world = World::on(&*asking.server);
     let distlock = format!(
@@ -154,7 +154,7 @@ fn a_password_is_asked_for_at_the_terminal_and_not_shown() {
 }
 
 #[test]
-fn ctrl_c_at_the_prompt_ends_a_shell_s_loop() {
+fn ctrl_c_at_the_prompt_ends_a_shell_loop() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     let distlock = format!("{} -b etcd -e http://127.0.0.1:1 --user joe /x true", env!("CARGO_BIN_EXE_distlock"));
@@ -168,7 +168,7 @@ fn ctrl_c_at_the_prompt_ends_a_shell_s_loop() {
 }
 
 #[test]
-fn the_command_finds_the_environment_as_it_was() {
+fn command_inherits_the_token_variable() {
     let asking = Asking::consul();
     let world = World::on(&*asking.server);
     let job = asking.distlock(&world).env("CONSUL_HTTP_TOKEN", &asking.secret);

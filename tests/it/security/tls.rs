@@ -4,7 +4,7 @@ use super::{AT_ONCE, assert_told, patient, servers, servers_with, trusting};
 use crate::world::{Authority, Proxy, ServerTls, World, shared};
 
 #[test]
-fn a_trusted_server_gives_the_lock() {
+fn trusted_server_grants_the_lock() {
     let authority = Authority::new();
     for server in servers(&authority, false, &["127.0.0.1"]) {
         let world = World::on(&*server);
@@ -16,7 +16,7 @@ fn a_trusted_server_gives_the_lock() {
 }
 
 #[test]
-fn the_system_s_authorities_are_trusted_where_none_is_named() {
+fn system_ca_certificates_are_the_default() {
     let authority = Authority::new();
     for server in servers(&authority, false, &["127.0.0.1"]) {
         let world = World::on(&*server);
@@ -27,7 +27,7 @@ fn the_system_s_authorities_are_trusted_where_none_is_named() {
 }
 
 #[test]
-fn the_backends_own_variables_set_up_tls() {
+fn backend_variables_configure_tls() {
     let authority = Authority::new();
     for server in servers(&authority, true, &["lock.example"]) {
         let world = World::new();
@@ -50,7 +50,7 @@ fn the_backends_own_variables_set_up_tls() {
 }
 
 #[test]
-fn a_server_of_another_authority_is_refused() {
+fn certificate_of_unknown_ca_is_refused() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     for server in servers(&authority, false, &["127.0.0.1"]) {
         let world = World::on(&*server);
@@ -63,7 +63,7 @@ fn a_server_of_another_authority_is_refused() {
 }
 
 #[test]
-fn several_servers_that_none_trusts_are_refused_at_once() {
+fn several_untrusted_servers_are_refused_immediately() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     for server in servers(&authority, false, &["127.0.0.1"]) {
         let proxy = Proxy::to(server.url().trim_start_matches("https://").parse().unwrap());
@@ -75,7 +75,7 @@ fn several_servers_that_none_trusts_are_refused_at_once() {
 }
 
 #[test]
-fn a_certificate_for_another_name_is_refused_until_the_name_is_given() {
+fn tls_server_name_accepts_certificate_for_another_name() {
     let authority = Authority::new();
     for server in servers(&authority, false, &["lock.example"]) {
         let world = World::on(&*server);
@@ -91,7 +91,7 @@ fn a_certificate_for_another_name_is_refused_until_the_name_is_given() {
 }
 
 #[test]
-fn an_expired_certificate_is_refused_as_what_it_is() {
+fn expired_certificate_is_refused() {
     let authority = Authority::new();
     for server in servers_with(&ServerTls { pem: authority.expired(), clients: None }) {
         let world = World::on(&*server);
@@ -101,7 +101,7 @@ fn an_expired_certificate_is_refused_as_what_it_is() {
 }
 
 #[test]
-fn any_certificate_will_do_where_the_user_says_so() {
+fn insecure_option_accepts_any_certificate() {
     let authority = Authority::new();
     for server in servers_with(&ServerTls { pem: authority.expired(), clients: None }) {
         let world = World::on(&*server);
@@ -111,7 +111,7 @@ fn any_certificate_will_do_where_the_user_says_so() {
 }
 
 #[test]
-fn a_client_shows_its_certificate_where_it_is_asked_for() {
+fn client_certificate_is_sent_if_required() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     for server in servers(&authority, true, &["127.0.0.1"]) {
         let world = World::on(&*server);
@@ -145,7 +145,7 @@ fn https_to_a_server_without_tls_hints_at_http() {
 }
 
 #[test]
-fn files_that_are_no_certificates_are_refused_before_anything_is_sent() {
+fn malformed_pem_files_are_refused() {
     let authority = Authority::new();
     for server in shared::all() {
         let world = World::at(server.backend(), "https://127.0.0.1:1");

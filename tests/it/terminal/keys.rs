@@ -58,7 +58,7 @@ fn ctrl_c_ends_a_wait_for_the_lock() {
 }
 
 #[test]
-fn a_key_reaches_the_command_once_however_it_takes_it() {
+fn key_signal_reaches_the_command_once() {
     same(|world, terminal, prefix| {
         world.script("counts", NOTES);
         terminal.line(&format!("{prefix}counts"));
@@ -95,7 +95,7 @@ pub(super) fn stopped_and_continued(
 }
 
 #[test]
-fn ctrl_z_again_and_again_stops_it_each_time() {
+fn repeated_ctrl_z_stops_the_job_each_time() {
     same(|_, terminal, prefix| {
         terminal.line(&format!("{prefix}sleep 100"));
         let command = command(terminal, "sleep");
@@ -113,7 +113,7 @@ fn ctrl_z_again_and_again_stops_it_each_time() {
 }
 
 #[test]
-fn ctrl_z_and_bg_let_the_job_go_on_in_the_background() {
+fn bg_continues_a_stopped_job_in_the_background() {
     same(|world, terminal, prefix| {
         // It forks nothing while it waits: Ctrl-Z between a vfork and its exec stops neither job nor shell.
         world.command("mkfifo").args(["go"]).run().assert_code(0);
@@ -136,7 +136,7 @@ fn ctrl_z_and_bg_let_the_job_go_on_in_the_background() {
 }
 
 #[test]
-fn a_job_in_the_background_works_and_stops_when_it_reads_the_terminal() {
+fn background_job_stops_when_it_reads_the_terminal() {
     same(|_, terminal, prefix| {
         terminal.line(&format!("{prefix}sh -c 'echo out; read x; echo got $x' &"));
         terminal.expect("out\r\n");
@@ -151,7 +151,7 @@ fn a_job_in_the_background_works_and_stops_when_it_reads_the_terminal() {
 }
 
 #[test]
-fn ctrl_c_ends_a_loop_typed_and_one_in_a_script() {
+fn ctrl_c_ends_typed_and_scripted_loops() {
     same(|world, terminal, prefix| {
         terminal.line(&format!("for i in 1 2 3; do echo turn=$i; {prefix}sleep 100; done"));
         terminal.expect("\nturn=1");
@@ -170,7 +170,7 @@ fn ctrl_c_ends_a_loop_typed_and_one_in_a_script() {
 }
 
 #[test]
-fn a_signal_to_the_whole_job_reaches_the_command_once() {
+fn signal_to_the_process_group_reaches_command_once() {
     // The witness of a job that is short of a processor may speak too late.
     once_in(3, || {
         compare(World::local, |world, terminal, prefix| {

@@ -31,12 +31,12 @@ fn suspended(world: &World, server: &dyn Server) {
 }
 
 #[test]
-fn a_suspended_job_keeps_its_lock() {
+fn suspended_job_keeps_its_lock() {
     on_servers(suspended);
 }
 
 #[test]
-fn the_modes_of_the_terminal_are_restored_when_the_command_is_killed() {
+fn terminal_modes_are_restored_after_a_kill() {
     on_servers(|world, server| {
         let name = world.name("terminal");
         let mut terminal = open(world, "15");
@@ -53,7 +53,7 @@ fn the_modes_of_the_terminal_are_restored_when_the_command_is_killed() {
 }
 
 #[test]
-fn a_terminal_that_was_stopped_delays_no_deadline() {
+fn stopped_terminal_output_delays_no_kill() {
     on_servers(|world, server| {
         let name = world.name("terminal");
         let mut terminal = open(world, "60");

@@ -73,7 +73,7 @@ fn jobs(terminal: &mut Terminal) -> Vec<String> {
 
 /// A terminal has the same to do with distlock whatever the backend: a few scenes tell.
 #[test]
-fn the_servers_make_no_difference() {
+fn terminal_scenarios_match_on_all_servers() {
     on_servers(|_, server| {
         let played = |outcome: Result<(), String>| outcome.unwrap_or_else(|difference| panic!("{difference}"));
         let world = || World::on(server);

@@ -6,7 +6,7 @@ use super::{command, has, same, status};
 use crate::world::{Terminal, World, is_alive, lacks, poll_until, secs, state};
 
 #[test]
-fn a_pipeline_reads_the_terminal_at_its_end() {
+fn last_command_of_a_pipeline_reads_the_terminal() {
     same(read_at_the_end);
 }
 
@@ -20,7 +20,7 @@ pub(super) fn read_at_the_end(_: &World, terminal: &mut Terminal, prefix: &str) 
 }
 
 #[test]
-fn a_pager_pages() {
+fn pager_reads_keys() {
     if !has("less") {
         return lacks("less");
     }
@@ -36,7 +36,7 @@ fn a_pager_pages() {
 }
 
 #[test]
-fn a_pipeline_ends_when_its_reader_does() {
+fn pipeline_ends_with_its_reader() {
     same(|_, terminal, prefix| {
         terminal.line(&format!("{prefix}yes | head -1"));
         terminal.expect("\ny\r\n");
@@ -57,7 +57,7 @@ fn a_pipeline_ends_when_its_reader_does() {
 }
 
 #[test]
-fn an_editor_draws_and_quits() {
+fn editor_draws_and_quits() {
     let Some(editor) = ["vi", "nano"].into_iter().find(|editor| has(editor)) else {
         return lacks("vi or nano");
     };

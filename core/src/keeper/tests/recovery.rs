@@ -52,6 +52,19 @@ fn new_lease_without_the_lock_thaws_nothing() {
 }
 
 #[test]
+fn timed_out_continuity_check_is_retried() {
+    let mut machine = frozen();
+    let granted = machine.on(entered(106, holds(9)), at(110));
+    assert!(granted.contains(&Action::Begin(Request::VerifyContinuity)), "{granted:?}");
+    let timed_out = machine.on(Event::Tick, at(3_110));
+    assert!(timed_out.contains(&Action::Abandon(Request::VerifyContinuity)), "{timed_out:?}");
+    let retried = machine.on(Event::TimedOut(Request::VerifyContinuity, "http://a".into()), at(3_110));
+    assert!(retried.contains(&Action::Begin(Request::VerifyContinuity)), "{retried:?}");
+    let _ = machine.on(Event::ContinuityVerified(Ok(true)), at(3_115));
+    assert!(!machine.requests.answered(Request::VerifyContinuity));
+}
+
+#[test]
 fn free_lock_without_contenders_ahead_is_waited_for() {
     let mut machine = frozen();
     let first = Position::Queued(Queue { ahead: Some(0), ..Queue::default() });

@@ -3,7 +3,7 @@
 use crate::world::{Etcd, Holder, Server, Version, World, enqueue};
 
 #[test]
-fn a_lock_with_more_nested_names_than_fit_a_reply_works_as_any_other() {
+fn lock_with_megabytes_of_nested_keys_works() {
     let server = Etcd::start(Version::V35);
     let world = World::on(&server);
     let name = world.name("x");

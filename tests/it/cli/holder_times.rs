@@ -3,7 +3,7 @@
 use crate::world::{Holder, World, enqueue, everywhere, poll_until, secs};
 
 #[test]
-fn a_holder_that_queued_is_not_said_to_hold_since_then() {
+fn queued_since_is_not_reported_as_held_since() {
     everywhere(|world| {
         let name = world.name("x");
         let first = Holder::of(world, &name);
@@ -20,7 +20,7 @@ fn a_holder_that_queued_is_not_said_to_hold_since_then() {
 }
 
 #[test]
-fn a_ci_whose_job_has_no_name_is_told_of_a_wait() {
+fn ci_without_job_name_gets_waiting_notice() {
     let world = World::local();
     let _holder = Holder::of(&world, "/x");
     let wait = |value: &str| {

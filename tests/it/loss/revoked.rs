@@ -16,17 +16,17 @@ sleep 300
 "#;
 
 #[test]
-fn a_lease_that_is_ended_by_hand_kills_the_command_within_a_second() {
+fn revoked_lease_kills_command_within_a_second() {
     on_each(|server| dead_within_a_second(server, |held| server.end_lease(held.lease.as_ref().expect("a lease"))));
 }
 
 #[test]
-fn a_key_that_is_deleted_by_hand_kills_the_command_within_a_second() {
+fn deleted_key_kills_command_within_a_second() {
     on_each(|server| dead_within_a_second(server, |held| server.delete(&held.key)));
 }
 
 #[test]
-fn a_key_that_somebody_overwrites_kills_the_command_within_a_second() {
+fn overwritten_key_kills_command_within_a_second() {
     for server in [shared::etcd34(), shared::etcd35()] {
         dead_within_a_second(server, |held| {
             // etcd takes the key from its lease by this.
@@ -67,12 +67,12 @@ fn killed(server: &dyn Server, harm: impl Fn(&Entry)) -> Result<(), String> {
 }
 
 #[test]
-fn a_lease_that_ended_just_before_the_command_is_found_at_the_release() {
+fn lease_revoked_just_before_exit_is_found_at_release() {
     on_each(|server| lost_before_the_end(server, |held| server.end_lease(held.lease.as_ref().expect("a lease"))));
 }
 
 #[test]
-fn a_key_that_was_deleted_just_before_the_end_of_the_command_is_found_at_the_release() {
+fn key_deleted_just_before_exit_is_found_at_release() {
     on_each(|server| lost_before_the_end(server, |held| server.delete(&held.key)));
 }
 
@@ -97,7 +97,7 @@ fn lost_before_the_end(server: &dyn Server, harm: impl FnOnce(&Entry)) {
 }
 
 #[test]
-fn a_waiter_whose_lease_is_ended_by_hand_queues_again() {
+fn waiter_with_revoked_lease_queues_again() {
     on_each(|server| {
         let world = World::on(server);
         let name = world.name("jobs/backup");

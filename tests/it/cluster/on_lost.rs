@@ -5,7 +5,7 @@ use crate::relock::{comes_back, frozen_for_a_while};
 use crate::world::Mode;
 
 #[test]
-fn relock_goes_on_when_all_members_were_out_of_reach_for_less_than_the_lease() {
+fn relock_continues_after_short_loss_of_all_members() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         frozen_for_a_while(&*cluster.members[0], &cluster.proxies, Mode::Cut);
@@ -13,7 +13,7 @@ fn relock_goes_on_when_all_members_were_out_of_reach_for_less_than_the_lease() {
 }
 
 #[test]
-fn restart_comes_back_when_all_members_were_out_of_reach() {
+fn restart_recovers_from_loss_of_all_members() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         comes_back(&*cluster.members[0], &cluster.proxies);

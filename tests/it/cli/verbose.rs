@@ -16,7 +16,7 @@ fn assert_steps(stderr: &str, starts: &[&str]) {
 }
 
 #[test]
-fn each_step_is_told_from_the_backend_to_the_release() {
+fn verbose_reports_each_step() {
     everywhere(|world| {
         let line = "sleep 300 >/dev/null 2>&1 & exit 7";
         let job = world.distlock().args(["-v", &world.name("x"), "sh", "-c", line]).run().assert_code(7);
@@ -29,7 +29,7 @@ fn each_step_is_told_from_the_backend_to_the_release() {
 }
 
 #[test]
-fn what_gave_the_address_is_named() {
+fn source_of_the_address_is_named() {
     let url = shared::etcd35().url();
     let world = World::new();
     let job = world.distlock().env("ETCDCTL_ENDPOINTS", &url).args(["-v", "/x", "true"]).run().assert_code(0);
@@ -45,7 +45,7 @@ fn what_gave_the_address_is_named() {
 }
 
 #[test]
-fn without_a_lock_nothing_is_said_to_be_held() {
+fn no_lock_run_reports_no_acquisition() {
     let world = World::new();
     let job =
         world.distlock().args(["--no-lock", "-v", "--report", "r.json", "/x", "sleep", "0.1"]).run().assert_code(0);

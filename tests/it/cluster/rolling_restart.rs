@@ -14,7 +14,7 @@ const NUMBERED: &str = r#"echo "$1" >>"$2"; shift 2; exec "$@""#;
 const PATIENT: [usize; 3] = [0, 4, 8];
 
 #[test]
-fn all_who_wait_get_their_turn_in_order_while_the_members_are_restarted() {
+fn rolling_restart_keeps_the_queue_order() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         let first = cluster.world_from(0, &cluster.proxies);

@@ -23,7 +23,7 @@ fn with_less(mut request: Recorded) -> Recorded {
 }
 
 #[test]
-fn a_key_that_may_not_be_read_any_more_is_no_loss() {
+fn denied_key_read_is_no_loss() {
     let consul = guarded();
     let sessions = r#"session_prefix "" { policy = "write" }"#;
     let all = consul.token(&format!(r#"{sessions} key_prefix "" {{ policy = "write" }}"#));
@@ -51,14 +51,14 @@ fn a_key_that_may_not_be_read_any_more_is_no_loss() {
 }
 
 #[test]
-fn a_namespace_where_there_are_none_is_named() {
+fn unsupported_namespace_error_names_the_variable() {
     let world = World::on(shared::consul());
     let job = world.distlock().env("CONSUL_NAMESPACE", "team").args(["a", "--", "true"]).run().assert_code(64);
     assert!(job.stderr.contains("CONSUL_NAMESPACE"), "{}", job.describe());
 }
 
 #[test]
-fn doctor_finds_a_key_that_is_no_lock() {
+fn doctor_reports_a_foreign_key() {
     let consul = shared::consul();
     let world = World::on(consul);
     let name = world.name("settings");
@@ -70,7 +70,7 @@ fn doctor_finds_a_key_that_is_no_lock() {
 }
 
 #[test]
-fn doctor_tries_the_rights_to_the_very_keys_of_a_lock() {
+fn doctor_checks_permissions_on_the_lock_keys() {
     let consul = guarded();
     let sessions = r#"session_prefix "" { policy = "write" }"#;
     let one = consul.token(&format!(r#"{sessions} key_prefix "a/.doctor" {{ policy = "write" }}"#));
@@ -84,7 +84,7 @@ fn doctor_tries_the_rights_to_the_very_keys_of_a_lock() {
 }
 
 #[test]
-fn who_is_given_the_lock_late_gives_up_its_place() {
+fn late_acquisition_leaves_the_queue() {
     let consul = shared::consul();
     let world = World::on(consul);
     let name = world.name("late");

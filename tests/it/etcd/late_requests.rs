@@ -3,7 +3,7 @@
 use crate::world::{Etcd, Mode, Proxy, Server, Version, World, millis, once_in, poll_until, secs, throughout, within};
 
 #[test]
-fn what_arrives_after_the_release_takes_no_lock() {
+fn late_request_after_release_acquires_no_lock() {
     once_in(3, arrives_late);
 }
 
@@ -25,7 +25,7 @@ fn arrives_late() -> Result<(), String> {
 }
 
 #[test]
-fn a_search_that_ends_takes_back_what_it_asked_for() {
+fn timed_out_search_revokes_its_lease() {
     let server = Etcd::start(Version::V35);
     let proxy = Proxy::to(server.address());
     let world = World::at("etcd", &proxy.url());

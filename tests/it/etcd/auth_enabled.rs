@@ -6,7 +6,7 @@ use crate::loss::{Lease, await_ready, locked};
 use crate::world::{Etcd, Server, Version, World, enqueue, poll_until, secs};
 
 #[test]
-fn a_server_that_comes_to_know_users_ends_no_job_of_theirs() {
+fn enabling_auth_ends_no_running_job() {
     for version in [Version::V34, Version::V35] {
         let server = Etcd::start(version);
         let (world, lease) = (World::on(&server), Lease { ttl: secs(5), grace: secs(1) });

@@ -10,17 +10,17 @@ use crate::world::{
 };
 
 #[test]
-fn no_lock_is_lost_when_a_member_is_killed() {
+fn killed_member_loses_no_lock() {
     Kind::each(|kind| each_member_in_turn(kind, Fault::Kill));
 }
 
 #[test]
-fn no_lock_is_lost_when_a_member_stands_still() {
+fn paused_member_loses_no_lock() {
     Kind::each(|kind| each_member_in_turn(kind, Fault::Pause));
 }
 
 #[test]
-fn no_lock_is_lost_when_a_member_is_out_of_reach() {
+fn unreachable_member_loses_no_lock() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         // Its peers do not notice, so all can be out of somebody's reach at once, each out of another one's.
@@ -116,7 +116,7 @@ impl<'a> Round<'a> {
 }
 
 #[test]
-fn no_lock_is_lost_when_all_connections_are_reset_every_second() {
+fn connection_resets_every_second_lose_no_lock() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
         let world = cluster.world_from(0, &cluster.proxies);

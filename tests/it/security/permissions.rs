@@ -36,7 +36,7 @@ impl Guarded {
 }
 
 #[test]
-fn a_job_holds_its_lock_past_the_life_of_its_tokens() {
+fn job_outlives_its_auth_tokens() {
     for version in [Version::V34, Version::V35] {
         let guarded = Guarded::start(version, &["/locks/"]);
         let world = World::on(&guarded.etcd);
@@ -66,7 +66,7 @@ fn a_job_holds_its_lock_past_the_life_of_its_tokens() {
 }
 
 #[test]
-fn etcd_users_are_known_by_password_and_rights() {
+fn etcd_error_names_wrong_password_or_permission() {
     for version in [Version::V34, Version::V35] {
         let guarded = Guarded::start(version, &["/locks/a/", "/locks/b"]);
         let world = World::on(&guarded.etcd);
@@ -83,7 +83,7 @@ fn etcd_users_are_known_by_password_and_rights() {
 }
 
 #[test]
-fn the_supervisor_gives_up_the_lock_of_a_dead_keeper_with_the_same_rights() {
+fn supervisor_releases_dead_keepers_lock_with_credentials() {
     let guarded = Guarded::start(Version::V35, &["/locks/"]);
     let world = World::on(&guarded.etcd);
     let job = guarded.distlock(&world, PASSWORD).args(["--ttl", "60", "/locks/a", "sleep", "60"]).spawn();
@@ -101,7 +101,7 @@ fn keys(name: &str) -> String {
 }
 
 #[test]
-fn consul_s_least_rights_suffice_and_a_missing_one_is_named() {
+fn consul_error_names_the_missing_permission() {
     let authority = Authority::new();
     let tls = ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None };
     let consul = Consul::start_secure(&tls);

@@ -12,7 +12,7 @@ use crate::world::{Etcd, Mode, Proxy, Server, Version, World, poll_until, secs};
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 #[test]
-fn a_lease_without_room_is_refused_with_its_arithmetic() {
+fn too_short_renewal_window_is_refused_with_arithmetic() {
     for backend in ["etcd", "consul"] {
         let world = World::at(backend, NOWHERE);
         let job = world.distlock().args(["-t", "10s", "--grace", "9s", "/x", "touch", "ran"]).run().assert_code(64);
@@ -35,7 +35,7 @@ fn a_lease_without_room_is_refused_with_its_arithmetic() {
 }
 
 #[test]
-fn a_lock_delay_without_room_is_refused() {
+fn too_short_lock_delay_is_refused() {
     let world = World::at("consul", NOWHERE);
     fs::write(world.path().join("config.toml"), "[consul]\nlock_delay = \"3s\"\n").expect("a file in the world");
     let job =
@@ -45,7 +45,7 @@ fn a_lock_delay_without_room_is_refused() {
 }
 
 #[test]
-fn a_ttl_below_consul_s_least_is_refused() {
+fn ttl_below_consul_minimum_is_refused() {
     let world = World::at("consul", NOWHERE);
     let job = world.distlock().args(["-t", "9s", "/x", "touch", "ran"]).run().assert_code(64);
     assert!(job.stderr.contains("10s"), "{}", job.describe());
@@ -53,7 +53,7 @@ fn a_ttl_below_consul_s_least_is_refused() {
 }
 
 #[test]
-fn the_ttl_that_etcd_grants_is_used_and_reported() {
+fn ttl_granted_by_etcd_is_used_and_reported() {
     let test = |version| {
         // etcd grants no less than one and a half times its election timeout: six seconds.
         let server = Etcd::start_with(version, &["--heartbeat-interval=400", "--election-timeout=4000"]);

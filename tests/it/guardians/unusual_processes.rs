@@ -14,7 +14,7 @@ use crate::world::{
 
 /// A number from 34 up has no name.
 #[test]
-fn a_death_by_a_real_time_signal_is_one_like_others() {
+fn death_by_real_time_signal_sets_the_exit_code() {
     on_servers(|world, _| {
         let name = world.name("real-time");
         let of_itself = ["sh", "-c", "kill -36 $$"];
@@ -25,7 +25,7 @@ fn a_death_by_a_real_time_signal_is_one_like_others() {
 }
 
 #[test]
-fn orphans_that_die_of_real_time_signals_with_the_keeper_leave_nothing_behind() {
+fn real_time_signal_deaths_with_dead_keeper_leave_no_orphan() {
     on_servers(|world, server| {
         let name = world.name("real-time");
         let family = r"setsid -f sleep 300; for n in 1 2 3 4; do setsid -f sh -c 'echo $$ >>pids; exec sleep 300'; done
@@ -82,7 +82,7 @@ fn stalled(world: &World, name: &str, seconds: &str) -> (Running, Pid, Pid, Runn
 
 /// On a slow disk the command's program is not executed at once. Until then there is no command, but what is to become one.
 #[test]
-fn a_command_that_does_not_get_to_run_is_guarded_all_the_same() {
+fn deadlines_and_signals_work_while_exec_blocks() {
     on_servers(|world, server| {
         program(world, "lease", FILE_LEASE);
         let name = world.name("slow");
@@ -138,7 +138,7 @@ int main(void) {
 
 /// Such a process looks like a zombie, and is none.
 #[test]
-fn a_process_whose_first_thread_ended_is_frozen_and_ended_like_others() {
+fn process_without_main_thread_is_frozen_and_terminated() {
     let server = shared::etcd35();
     let (world, proxy) = (World::new(), crate::world::Proxy::to(server.address()));
     let headless = program(&world, "headless", HEADLESS);
@@ -171,7 +171,7 @@ fn a_process_whose_first_thread_ended_is_frozen_and_ended_like_others() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_ends_nobody() {
+fn file_size_limit_kills_no_process() {
     on_servers(|world, _| {
         let limited = |run: crate::world::Run| run.through("sh", ["-c", r#"ulimit -f 0; exec "$@""#, "sh"]);
         let run = world.distlock().args(["-v", &world.name("limit"), "true"]);

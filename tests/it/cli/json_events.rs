@@ -20,7 +20,7 @@ fn assert_failed(job: Run, exit: i32, outcome: &str) {
 }
 
 #[test]
-fn a_failure_tells_exit_and_outcome_however_early_it_comes() {
+fn every_failure_event_has_exit_and_outcome() {
     let world = World::local();
     let run = |args: &[&str]| world.distlock().args(["--log-format", "json"]).args(args);
     assert_failed(run(&["--ttl", "soon", "/x", "true"]), 64, "usage");
@@ -42,7 +42,7 @@ fn a_failure_tells_exit_and_outcome_however_early_it_comes() {
 }
 
 #[test]
-fn whoever_holds_the_lock_is_an_object() {
+fn waiting_event_describes_the_holder_as_an_object() {
     let world = World::local();
     let holder = Holder::with(&world, world.distlock().args(["-m", "nightly run"]), "/x");
     let waiter = enqueue(world.distlock().args(["--log-format", "json"]), "/x", &["true"]);

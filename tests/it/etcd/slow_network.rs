@@ -34,7 +34,7 @@ fn held_across(lease: Lease, round_trip: u64, proxies: &[Proxy]) {
 }
 
 #[test]
-fn a_server_that_is_far_away_keeps_its_locks() {
+fn long_round_trips_lose_no_lock() {
     let lease = Lease { ttl: secs(10), grace: secs(1) };
     thread::scope(|scope| {
         // The second takes longer than one try may take.
@@ -49,7 +49,7 @@ fn a_server_that_is_far_away_keeps_its_locks() {
 /// Tells the greatest round-trip times, in milliseconds, at which short leases last; needs a machine with nothing else to do.
 #[test]
 #[ignore = "measures"]
-fn far_away_measured() {
+fn measure_round_trips_that_keep_a_lock() {
     for (ttl, round_trips) in [(3, [90, 150, 200, 250, 300]), (5, [200, 400, 600, 700, 800])] {
         let lease = Lease { ttl: secs(ttl), grace: secs(1) };
         for round_trip in round_trips {
@@ -60,7 +60,7 @@ fn far_away_measured() {
 }
 
 #[test]
-fn another_leader_far_away_ends_no_lock() {
+fn leader_change_on_slow_network_loses_no_lock() {
     let members = crate::world::etcd::cluster(Version::V35, 3);
     let proxies: Vec<_> = members.iter().map(|member| Proxy::to(member.address())).collect();
     for proxy in &proxies {

@@ -3,7 +3,7 @@
 use crate::world::{Etcd, Server, Version, World, etcd, poll_until, secs};
 
 #[test]
-fn a_cluster_without_most_of_its_members_is_waited_for_and_named() {
+fn missing_quorum_is_reported_and_retried() {
     let members = etcd::cluster(Version::V35, 3);
     let world = World::on(&members[0]);
     members[1].kill();
@@ -27,7 +27,7 @@ fn a_cluster_without_most_of_its_members_is_waited_for_and_named() {
 }
 
 #[test]
-fn a_store_that_is_full_is_told_with_the_way_out() {
+fn full_etcd_store_error_has_a_hint() {
     let server = Etcd::start_with(Version::V35, &["--quota-backend-bytes=1000000"]);
     let world = World::on(&server);
     let fill = || server.etcdctl(&world, &server.url()).args(["put", "/full", &"x".repeat(100_000)]).run();

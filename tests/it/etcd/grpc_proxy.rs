@@ -6,7 +6,7 @@ use crate::loss::{Lease, await_ready, locked};
 use crate::world::{GrpcProxy, World, poll_until, secs, shared};
 
 #[test]
-fn a_proxy_that_renews_by_itself_is_pointed_out() {
+fn doctor_reports_etcd_grpc_proxy() {
     let proxy = GrpcProxy::to(shared::etcd35());
     let world = World::at("etcd", &proxy.url());
     let doctor = world.distlock().args(["doctor"]).run().assert_code(69);
@@ -16,7 +16,7 @@ fn a_proxy_that_renews_by_itself_is_pointed_out() {
 }
 
 #[test]
-fn a_lock_behind_such_a_proxy_is_not_lost_for_it() {
+fn lock_behind_grpc_proxy_is_kept() {
     let proxy = GrpcProxy::to(shared::etcd35());
     let world = World::at("etcd", &proxy.url());
     let (name, lease) = (world.name("x"), Lease { ttl: secs(5), grace: secs(1) });

@@ -43,7 +43,7 @@ fn assert_interrupted(world: &World, signal: i32) {
 }
 
 #[test]
-fn ctrl_c_leaves_the_terminal_as_it_was_and_a_report() {
+fn ctrl_c_at_the_prompt_restores_the_terminal() {
     let world = World::new();
     let mut terminal = script(&world, "--report report.json");
     terminal.send_hidden("half-typed\x03");
@@ -55,7 +55,7 @@ fn ctrl_c_leaves_the_terminal_as_it_was_and_a_report() {
 }
 
 #[test]
-fn term_leaves_the_terminal_as_it_was_and_a_report() {
+fn sigterm_at_the_prompt_restores_the_terminal() {
     let world = World::new();
     let mut terminal = script(&world, "--report report.json");
     terminal.send_hidden("half-typed");
@@ -72,7 +72,7 @@ fn term_leaves_the_terminal_as_it_was_and_a_report() {
 }
 
 #[test]
-fn ctrl_d_is_no_password() {
+fn ctrl_d_at_the_prompt_is_a_usage_error() {
     let world = World::new();
     let mut terminal = script(&world, "");
     terminal.send_hidden("\x04");
@@ -83,7 +83,7 @@ fn ctrl_d_is_no_password() {
 }
 
 #[test]
-fn the_question_comes_back_with_the_job() {
+fn fg_repeats_the_password_prompt() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     terminal.line(&format!("{}; echo status=$?", job("")));
@@ -104,7 +104,7 @@ fn the_question_comes_back_with_the_job() {
 }
 
 #[test]
-fn a_job_in_the_background_can_be_ended_while_it_waits_for_its_turn_to_ask() {
+fn background_job_dies_of_sigterm_before_its_prompt() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     terminal.line(&format!("{} &", job("--report report.json")));
