@@ -300,7 +300,7 @@ pub(crate) const OPTIONS: &[Opt] = &[
 ];
 
 const REPORT_DETAILS: &str = "\
-FILE is removed at the start and written when distlock exits, with any exit code; if it cannot be created, nothing runs. \
+An old FILE is removed at the start, and a new one written when distlock exits, with any exit code; if it cannot be created, nothing runs. \
 If FILE is a symbolic link, its target is replaced; to a device, a pipe, /dev/stdout or the like the report is written \
 directly. Descriptor N, 3 or more, is not passed on to COMMAND. A command line that cannot be parsed writes no report. If the report cannot be written at the end, a warning \
 says so and the exit code does not change. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, \

@@ -1,4 +1,4 @@
-//! What the command gets under the lock, what distlock makes of its end, and what stands on the server meanwhile.
+//! The command under the lock: its environment, its exit code, and the lock's keys while it runs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,12 +10,12 @@ use serde_json::Value;
 
 use crate::world::{Entry, Finished, Holder, Mode, Proxy, World, everywhere, on_servers, secs, write_program};
 
-/// The variables that the command printed with `env`.
+/// Returns the variables that the command printed with `env`.
 fn variables(job: &Finished) -> BTreeMap<&str, &str> {
     job.stdout.lines().filter_map(|line| line.split_once('=')).collect()
 }
 
-/// The holder record among the keys of a lock: on etcd the value of the key, on Consul that of `.lockinfo`.
+/// Returns the holder record among the keys of a lock: on etcd the value of the key, on Consul that of `.lockinfo`.
 fn record(entries: &[Entry]) -> Option<Value> {
     let json = |entry: &Entry| serde_json::from_str::<Value>(&entry.value).ok();
     entries.iter().filter_map(json).find(|record| record["tool"].is_string())
@@ -26,9 +26,9 @@ fn command_gets_lock_variables_and_its_exit_code_is_kept() {
     everywhere(|world| {
         let name = world.name("jobs/backup");
         let job = world.distlock().args([&name, "sh", "-c", "env; exit 7"]);
-        // Those of an outer lock, or of another peer's, must not be taken for this one's.
+        // Variables of an outer lock must be replaced.
         let job = job.env("DISTLOCK_FENCING_TOKEN", "outer").env("DISTLOCK_HANDLE", "outer").run().assert_code(7);
-        assert_eq!(job.stderr, "", "quiet, as cron likes it");
+        assert_eq!(job.stderr, "", "cron would mail any output");
         let set = variables(&job);
         let backend = set["DISTLOCK_HELD_BACKEND"];
         let token: u64 = set["DISTLOCK_FENCING_TOKEN"].parse().expect("a decimal token");
@@ -76,7 +76,7 @@ fn token_grows_over_100_runs() {
     const RUNS: usize = 100;
     everywhere(|world| {
         let name = world.name("counted");
-        // Four at a time, so that some wait and some do not. They note their tokens in the order of holding.
+        // Four contenders at a time, so that some runs wait. The tokens are written in the order of holding.
         let contend = "i=0; while [ $i -lt 25 ]; do \
                        \"$@\" -c \"$NAME\" 'echo $DISTLOCK_FENCING_TOKEN >>tokens' || exit; i=$((i+1)); done";
         let distlock = world.distlock().into_command();
@@ -100,7 +100,7 @@ fn arguments_after_the_command_are_passed_on() {
     fs::write(world.path().join("file"), "").expect("a file");
     let job = world.distlock().args(["/x", "ls", "-l", "file"]).run().assert_code(0);
     assert!(job.stdout.starts_with("-rw"), "{}", job.stdout);
-    // Not one of them is an option of distlock, and the second `--` is the command's too.
+    // None of these words is an option of distlock; the second `--` belongs to the command too.
     let job = world.distlock().args(["x", "--", "printf", "%s,", "-n", "--try", "--", "-b", ""]).run();
     assert_eq!(job.assert_code(0).stdout, "-n,--try,--,-b,,");
 }
@@ -128,43 +128,43 @@ fn stdin_reaches_the_command() {
 fn other_descriptors_reach_the_command() {
     everywhere(|world| {
         let script = r#"exec 3<input 7>output; "$@" sh -c 'cat <&3 >&7'"#;
-        fs::write(world.path().join("input"), "by hand").expect("a file");
+        fs::write(world.path().join("input"), "text").expect("a file");
         let distlock = world.distlock().into_command();
         let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
         world.command("sh").args(["-c", script, "sh"]).args(argv).args([world.name("x")]).run().assert_code(0);
-        assert_eq!(fs::read_to_string(world.path().join("output")).expect("the output"), "by hand");
+        assert_eq!(fs::read_to_string(world.path().join("output")).expect("the output"), "text");
     });
 }
 
 #[test]
 fn command_starts_as_without_distlock() {
     on_servers(|world, _| {
-        let around = r#"trap "" HUP; umask 027; ulimit -n 300; exec 5</dev/null; exec "$@""#;
+        let setup = r#"trap "" HUP; umask 027; ulimit -n 300; exec 5</dev/null; exec "$@""#;
         let show = "umask; pwd; ulimit -n; nice; grep '^Sig[BI]' /proc/self/status; ls /proc/self/fd; \
                     echo ${PPID:+parent} $0 $#; exit 76";
         let command = ["sh", "-c", show, "zero", ""];
         let run = |before: &[OsString]| {
             let words = before.iter().cloned().chain(command.map(OsString::from));
-            world.command("sh").args(["-c", around, "sh"]).args(words).run().assert_code(76)
+            world.command("sh").args(["-c", setup, "sh"]).args(words).run().assert_code(76)
         };
         let distlock = world.distlock().args([world.name("x")]).into_command();
         let before = [distlock.get_program()].into_iter().chain(distlock.get_args()).map(ToOwned::to_owned);
         let (plain, locked) = (run(&[]), run(&before.collect::<Vec<_>>()));
         assert_eq!(locked.stdout, plain.stdout);
-        assert_eq!(locked.stderr, "", "76 is the command's own here");
+        assert_eq!(locked.stderr, "", "76 is the exit code of the command");
     });
 }
 
 #[test]
 fn closed_streams_become_dev_null() {
     everywhere(|world| {
-        let around = r#"exec <&- >&- 2>&-; exec "$@""#;
+        let setup = r#"exec <&- >&- 2>&-; exec "$@""#;
         let distlock = world.distlock().args(["-v", &world.name("x")]).into_command();
         let argv = [distlock.get_program()].into_iter().chain(distlock.get_args());
-        // What is written to where a stream was must not end up in a file of somebody else's, such as the lock's.
+        // Output to a closed descriptor must not reach a file that got its number, such as the lock file.
         let write = ["sh", "-c", "echo out; echo err >&2; readlink /proc/self/fd/[012] >seen; exit 7"];
-        world.command("sh").args(["-c", around, "sh"]).args(argv).args(write).run().assert_code(7);
-        let seen = fs::read_to_string(world.path().join("seen")).expect("what the command saw");
+        world.command("sh").args(["-c", setup, "sh"]).args(argv).args(write).run().assert_code(7);
+        let seen = fs::read_to_string(world.path().join("seen")).expect("the list of descriptors");
         assert!(seen.lines().all(|line| line == "/dev/null" || line.ends_with("/seen")), "{seen}");
         world.distlock().args([&world.name("x"), "true"]).run().assert_code(0);
     });
@@ -173,7 +173,7 @@ fn closed_streams_become_dev_null() {
 #[test]
 fn command_inherits_no_descriptor_of_distlock() {
     everywhere(|world| {
-        // The local lock is the exception: the command holds it too, as with flock(1).
+        // The lock file of the local backend is the exception: the command holds it too, as with flock(1).
         let list = "for fd in /proc/self/fd/*; do readlink $fd || :; done";
         let job = world.distlock().args(["-c", &world.name("x"), list]).run().assert_code(0);
         let own = |line: &&str| line.starts_with("socket:") || line.starts_with("anon_inode:");
@@ -183,12 +183,12 @@ fn command_inherits_no_descriptor_of_distlock() {
 
 #[test]
 fn unusable_command_exits_126_or_127_before_connecting() {
-    // Nobody listens there: whoever connects would be told so with 69, or wait.
+    // No server listens at this address: connecting would exit 69, or wait.
     let world = World::at("etcd", "http://127.0.0.1:1");
     fs::write(world.path().join("text"), "echo no").expect("a file");
     fs::set_permissions(world.path().join("text"), fs::Permissions::from_mode(0o644)).expect("its mode");
     let run = |command: &str| world.distlock().args(["/x", command]).run();
-    for (command, code, told) in [
+    for (command, code, message) in [
         ("no-such-command", 127, "command not found: no-such-command\n"),
         ("./no/such/file", 127, "command not found: ./no/such/file\n"),
         ("pg_dump app", 127, "hint: the command is one word with spaces: use -c"),
@@ -196,7 +196,7 @@ fn unusable_command_exits_126_or_127_before_connecting() {
         ("/tmp", 126, "it is a directory"),
     ] {
         let job = run(command).assert_code(code);
-        assert!(job.stderr.starts_with("distlock: error: ") && job.stderr.contains(told), "{}", job.stderr);
+        assert!(job.stderr.starts_with("distlock: error: ") && job.stderr.contains(message), "{}", job.stderr);
     }
 }
 
@@ -207,7 +207,7 @@ fn failed_exec_exits_126_or_127_and_leaves_no_key() {
         write_program(&program, b"#!/no/such/interpreter\n");
         let name = world.name("x");
         let job = world.distlock().args([&name, "./program"]).run();
-        assert!(matches!(job.code(), Some(126 | 127)), "as shells have it: {}", job.describe());
+        assert!(matches!(job.code(), Some(126 | 127)), "as in shells: {}", job.describe());
         assert!(job.stderr.starts_with("distlock: error: "), "{}", job.stderr);
         assert!(server.entries(&name).is_empty());
     });
@@ -252,15 +252,15 @@ fn dead_or_silent_first_endpoint_is_skipped() {
 
 #[test]
 fn no_lock_runs_the_command_with_a_warning() {
-    // The server would answer nobody.
+    // No server listens at this address.
     let world = World::at("etcd", "http://127.0.0.1:1");
     let run = || world.distlock().args(["--no-lock", "/x", "sh", "-c", "env; exit 7"]);
     let job = run().run().assert_code(7);
     assert!(job.stderr.starts_with("distlock: warning: running without a lock"), "{}", job.stderr);
-    assert!(!job.stdout.contains("DISTLOCK_"), "it holds nothing: {}", job.stdout);
+    assert!(!job.stdout.contains("DISTLOCK_"), "no lock is held: {}", job.stdout);
     let quiet = run().env("DISTLOCK_QUIET", "1").run().assert_code(7);
     assert_eq!(quiet.stderr, "");
-    // It is not to be had from a variable: that would take the lock from somebody else's line.
-    let still = world.distlock().args(["--connect-timeout", "100ms", "/x", "true"]).env("DISTLOCK_NO_LOCK", "1").run();
-    still.assert_code(69);
+    // No variable sets --no-lock: a variable would silently remove the lock from other command lines.
+    let locked = world.distlock().args(["--connect-timeout", "100ms", "/x", "true"]).env("DISTLOCK_NO_LOCK", "1").run();
+    locked.assert_code(69);
 }

@@ -1,20 +1,20 @@
-//! A contender of the library itself, where the order of its requests matters.
+//! Contenders of the library, driven request by request, without a supervisor and a keeper.
 
 use std::rc::Rc;
 
-use distlock::{Backend, ConsulOptions, Endpoint, Identity, PreparedBackend, Server as Settings, Tls, LockSpec};
+use distlock::{Backend, ConsulOptions, Endpoint, Identity, LockSpec, PreparedBackend, Server as Settings, Tls};
 use distlock_core::outcome::{Outcome, Position, Trouble};
 use distlock_core::record::Record;
 
 use crate::loss::on_each;
 use crate::world::{Server, World, secs};
 
-/// Runs a test with a runtime like the keeper's.
+/// Runs a test on a runtime like the keeper's.
 fn run<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test)
 }
 
-/// A contender for a lock that may be acquired again.
+/// Creates a contender that may acquire its lock again after a loss.
 fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
     let endpoints = vec![Endpoint::Http { authority: server.address().to_string() }];
     let settings = Settings { endpoints, tls: Tls::default(), identity: Identity::default() };
@@ -28,17 +28,17 @@ fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
 
 /// Enters the queue and waits for the lock; returns the token.
 async fn acquire(contender: &dyn Backend) -> u64 {
-    let mut place: Outcome<Position> = contender.enter().await.map(|(_, place)| place);
+    let mut position: Outcome<Position> = contender.enter().await.map(|(_, position)| position);
     loop {
-        match place {
+        match position {
             Ok(Position::Held { token, .. }) => return token,
-            Ok(Position::Queued(_)) => place = contender.wait().await,
+            Ok(Position::Queued(_)) => position = contender.wait().await,
             Err(trouble) => panic!("{trouble:?}"),
         }
     }
 }
 
-/// Ends the contender's lease or session by hand, and lets it find out.
+/// Ends the contender's lease or session, and lets a renewal report the loss.
 async fn lose(server: &dyn Server, contender: &dyn Backend) {
     server.end_lease(&contender.lease_id().expect("a lease"));
     assert!(matches!(contender.renew().await, Err(Trouble::Lost(_))));
@@ -56,7 +56,7 @@ fn continuity_is_proved_across_several_leases() {
                 acquire(&*ours).await;
                 assert_eq!(ours.held_continuously_since(first).await, Ok(true));
             }
-            ours.release().await.expect("held to the end");
+            ours.release().await.expect("the lock is held");
         });
     });
 }
@@ -70,13 +70,13 @@ fn other_holder_is_remembered_after_an_unproved_lease() {
             let first = acquire(&*ours).await;
             lose(server, &*ours).await;
             acquire(&*other).await;
-            other.release().await.expect("held to the end");
-            // Held again, and nothing proved: that one is lost too.
+            other.release().await.expect("the lock is held");
+            // The second lease is lost before continuity was checked.
             acquire(&*ours).await;
             lose(server, &*ours).await;
             acquire(&*ours).await;
             assert_eq!(ours.held_continuously_since(first).await, Ok(false));
-            ours.release().await.expect("held to the end");
+            ours.release().await.expect("the lock is held");
         });
     });
 }

@@ -1,4 +1,4 @@
-//! `distlock doctor`: what it finds, what it says, and that it leaves nothing behind.
+//! `distlock doctor`: its checks, its messages, and that it leaves nothing on the server.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::world::{Authority, Consul, Etcd, Mode, Proxy, Run, Server, ServerTls, Version, World};
 use crate::world::{Holder, consul, enqueue, etcd, once_in, poll_for, poll_until, secs, shared, within};
 
-/// Runs doctor with `--json` and these arguments, and reads its answer, which its exit code has to agree with.
+/// Runs doctor with `--json` and these arguments; returns its report, which must agree with the exit code.
 #[track_caller]
 fn examine(run: Run, args: &[&str], code: i32) -> Value {
     let done = run.args(["doctor", "--json"]).args(args).run().assert_code(code);
@@ -18,10 +18,10 @@ fn examine(run: Run, args: &[&str], code: i32) -> Value {
     report
 }
 
-/// The state of a check, or of the endpoint with this address.
-fn state<'a>(report: &'a Value, what: &str) -> &'a str {
+/// Returns the state of the check with this name, or of the endpoint with this URL.
+fn state<'a>(report: &'a Value, check: &str) -> &'a str {
     let lines = ["endpoints", "checks"].into_iter().flat_map(|part| report[part].as_array().expect("an array"));
-    let line = lines.into_iter().find(|line| line["name"] == what || line["url"] == what);
+    let line = lines.into_iter().find(|line| line["name"] == check || line["url"] == check);
     line.and_then(|line| line["state"].as_str()).unwrap_or("missing")
 }
 
@@ -48,7 +48,11 @@ fn healthy_server_is_reported_and_left_unchanged() {
 
         let table = world.distlock().args(["doctor"]).run().assert_code(0);
         assert!(table.stdout.starts_with(&format!("ok       {}  ", server.url())), "{}", table.describe());
-        assert!(table.stdout.ends_with(" can be acquired\n") && !table.stdout.contains("rights"), "{}", table.describe());
+        assert!(
+            table.stdout.ends_with(" can be acquired\n") && !table.stdout.contains("rights"),
+            "{}",
+            table.describe()
+        );
         assert_eq!(table.stderr, "");
     }
 }
@@ -92,7 +96,7 @@ fn dead_etcd_member_is_reported_and_lock_is_available() {
             let report = examine(world.distlock(), &["/jobs/a"], 0);
             let leads = |n: &usize| report["endpoints"][n]["role"] == "leader";
             let leaders: Vec<_> = (0..3).filter(leads).collect();
-            // Another one may have been elected meanwhile.
+            // Another member may have been elected meanwhile.
             let leader = etcd::leader(&etcd);
             if leaders == [leader] { Ok(leader) } else { Err(format!("{leader} leads: {report}")) }
         });
@@ -112,14 +116,14 @@ fn dead_consul_server_is_reported_and_lock_is_available() {
     check_dead_member(&world, &servers, dead);
 }
 
-/// The rest of the cluster may have to elect a leader, and each of it to hear of that.
+/// Waits until doctor reports only this member as dead. The others may have to elect a leader first.
 #[track_caller]
 fn check_dead_member<S: Server>(world: &World, servers: &[S], dead: usize) {
     let is_as_expected = |report: &Value| {
         let expected = |n| if n == dead { "warning" } else { "ok" };
         servers.iter().enumerate().all(|(n, server)| state(report, &server.url()) == expected(n))
     };
-    let report: Value = poll_for("a lock that can be had from all but the dead one", secs(60), || {
+    let report: Value = poll_for("an available lock and one dead member", secs(60), || {
         let done = world.distlock().args(["doctor", "--json", "/jobs/a"]).run();
         let report = serde_json::from_str(&done.stdout).expect("JSON");
         (done.code() == Some(0) && is_as_expected(&report)).then_some(report)
@@ -141,7 +145,7 @@ fn silent_endpoint_costs_at_most_the_connect_timeout() {
         let run = once_in(3, || {
             let run = world.distlock().args(["--connect-timeout", "2s", "doctor", "--json"]).run().assert_code(0);
             assert!(run.elapsed >= secs(2), "{}", run.describe());
-            // All at once: three in turn would take six seconds.
+            // The endpoints are checked at the same time: one after another, they would take six seconds.
             within("doctor", run.elapsed, secs(5)).map(|()| run)
         });
         let report: Value = serde_json::from_str(&run.stdout).expect("JSON");
@@ -159,10 +163,10 @@ fn lost_quorum_exits_69() {
     etcd[1].kill();
     let world = World::at("etcd", &urls(&etcd));
     let run = || world.distlock().args(["--connect-timeout", "3s", "doctor"]).run();
-    // The last one takes a moment to notice.
-    let alone = poll_for("the loss of the majority", secs(30), || Some(run()).filter(|done| done.code() == Some(69)));
-    assert!(alone.stdout.ends_with(" cannot be acquired\n"), "{}", alone.describe());
-    assert!(alone.stderr.contains("no lock can be acquired"), "{}", alone.describe());
+    // The last member takes a moment to notice.
+    let minority = poll_for("the loss of the quorum", secs(30), || Some(run()).filter(|done| done.code() == Some(69)));
+    assert!(minority.stdout.ends_with(" cannot be acquired\n"), "{}", minority.describe());
+    assert!(minority.stderr.contains("no lock can be acquired"), "{}", minority.describe());
 }
 
 #[test]
@@ -179,9 +183,9 @@ fn no_reachable_server_exits_69() {
         let world = World::at(backend, "http://127.0.0.1:1,http://127.0.0.1:2");
         let report = examine(world.distlock(), &["/jobs/a"], 69);
         assert_eq!(state(&report, "http://127.0.0.1:1"), "error", "{report}");
-        let told = world.distlock().args(["doctor"]).run().assert_code(69);
-        assert!(told.stderr.contains("http://127.0.0.1:2: connection refused"), "{}", told.describe());
-        assert!(told.stderr.contains("hint: "), "{}", told.describe());
+        let job = world.distlock().args(["doctor"]).run().assert_code(69);
+        assert!(job.stderr.contains("http://127.0.0.1:2: connection refused"), "{}", job.describe());
+        assert!(job.stderr.contains("hint: "), "{}", job.describe());
     }
 }
 
@@ -196,7 +200,7 @@ fn invalid_configuration_exits_64() {
 
 #[test]
 fn certificates_are_checked() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, other) = (Authority::new(), Authority::new());
     let tls = ServerTls { pem: authority.server(&["127.0.0.1"]), clients: None };
     let servers: [Box<dyn Server>; 2] =
         [Box::new(Etcd::start_secure(Version::V35, &tls, 300)), Box::new(Consul::start_open(&tls))];
@@ -205,7 +209,7 @@ fn certificates_are_checked() {
         let trusting = |authority: &Authority| world.distlock().args(["--cacert".into(), authority.cacert()]);
         let report = examine(trusting(&authority), &["/jobs/a"], 0);
         assert_eq!(report["endpoints"][0]["tls"], "verified", "{report}");
-        let report = examine(trusting(&stranger), &["/jobs/a"], 69);
+        let report = examine(trusting(&other), &["/jobs/a"], 69);
         assert!(report["endpoints"][0]["tls"].is_null(), "{report}");
         assert!(report["endpoints"][0]["hint"].as_str().is_some_and(|hint| hint.contains("--cacert")), "{report}");
         let report = examine(world.distlock().args(["--insecure-skip-tls-verify"]), &[], 0);

@@ -1,4 +1,4 @@
-//! Names of locks: each is one lock, the same as its peers', or is clearly refused.
+//! Lock names: each means the same lock as for the peers' tools, or is refused.
 
 use std::time::Instant;
 
@@ -6,16 +6,16 @@ use crate::world::{
     Finished, Holder, Server, World, enqueue, everywhere, millis, on_servers, once_in, poll_until, secs, shared, within,
 };
 
-/// Runs `echo ran` under the lock, without waiting for it.
+/// Runs `echo ran` under the lock, with `--try`.
 fn try_to_lock(world: &World, name: &str) -> Finished {
     world.distlock().args(["--try", "run", name, "--", "echo", "ran"]).run()
 }
 
 #[track_caller]
-fn assert_refused(world: &World, name: &str, why: &str) {
+fn assert_refused(world: &World, name: &str, reason: &str) {
     let job = try_to_lock(world, name).assert_code(64);
     assert!(job.stderr.starts_with("distlock: error: "), "{}", job.describe());
-    assert!(job.stderr.contains(why), "{why:?} in {}", job.describe());
+    assert!(job.stderr.contains(reason), "{reason:?} in {}", job.describe());
     assert_eq!(job.stdout, "");
 }
 
@@ -37,11 +37,11 @@ fn nested_names_are_separate_locks() {
 
 #[test]
 fn queue_does_not_disturb_nested_locks() {
-    everywhere(|world| once_in(3, || leaves_nested_locks_alone(world)));
+    everywhere(|world| once_in(3, || hand_over_among_nested_locks(world)));
 }
 
-fn leaves_nested_locks_alone(world: &World) -> Result<(), String> {
-    // Such names lie where the backends keep what belongs to the lock `jobs`.
+fn hand_over_among_nested_locks(world: &World) -> Result<(), String> {
+    // The backends keep keys of the lock `jobs` under such names.
     let nested = ["jobs/.queue", "jobs/.queue/a", "jobs/.next", "jobs/.lock", "jobs/.lockinfo", "jobs/0"];
     let nested = nested.map(|name| Holder::of(world, &world.name(name)));
     let name = world.name("jobs");
@@ -53,12 +53,12 @@ fn leaves_nested_locks_alone(world: &World) -> Result<(), String> {
         waiter.wait().assert_code(0);
     }
     let took = released.elapsed();
-    // 76 would say that one of them was lost.
+    // A lost lock would exit 76.
     for holder in nested {
         holder.release();
     }
-    // The patience with one who stands ahead and does not take the lock is 2 s.
-    within("the way to the last", took, millis(1_900))
+    // After 2 s, a waiter passes a contender ahead that does not take the lock.
+    within("the handover to both waiters", took, millis(1_900))
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn one_command_line_can_hold_nested_locks() {
     everywhere(|world| {
         let (outer, inner) = (world.name("jobs"), world.name("jobs/a"));
         let distlock = world.distlock().into_command();
-        let line = || [distlock.get_program()].into_iter().chain(distlock.get_args()).map(ToOwned::to_owned);
+        let words = || [distlock.get_program()].into_iter().chain(distlock.get_args()).map(ToOwned::to_owned);
         for [first, second] in [[&outer, &inner], [&inner, &outer]] {
-            let nested = line().skip(1).chain([first.into()]).chain(line()).chain([second.into()]);
+            let nested = words().skip(1).chain([first.into()]).chain(words()).chain([second.into()]);
             let show = ["sh", "-c", "echo $DISTLOCK_HELD_NAME; exit 7"];
             let job = world.command(distlock.get_program()).args(nested).args(show).run().assert_code(7);
             assert_eq!(job.stdout, format!("{second}\n"));
@@ -101,12 +101,12 @@ fn names_with_special_characters_are_used_unchanged() {
         ]
         .map(|name| world.name(name));
         for (n, name) in names.iter().enumerate() {
-            // Whichever of the others this one could be taken for, it is not.
+            // Each name must be a lock of its own.
             let holder = Holder::of(world, name);
             try_to_lock(world, name).assert_code(75);
             let other = &names[(n + 1) % names.len()];
-            let told = world.distlock().args(["--try", other, "printenv", "DISTLOCK_HELD_NAME"]).run();
-            assert_eq!(told.assert_code(0).stdout, format!("{other}\n"));
+            let job = world.distlock().args(["--try", other, "printenv", "DISTLOCK_HELD_NAME"]).run();
+            assert_eq!(job.assert_code(0).stdout, format!("{other}\n"));
             holder.release();
         }
     });
@@ -118,7 +118,7 @@ fn name_of_400_characters_works_or_exits_64() {
         for name in [world.name(&"n".repeat(400)), world.name(&"ü/".repeat(200)) + "x"] {
             let job = try_to_lock(world, &name);
             if job.code() == Some(64) {
-                // A file's name has 255 bytes, a key of Consul's is at most a path of 512.
+                // A file name has at most 255 bytes, a key of Consul 512.
                 assert!(job.stderr.contains("too long") && job.stderr.contains("hint: "), "{}", job.describe());
             } else {
                 assert_eq!(job.assert_code(0).stdout, "ran\n");
@@ -128,7 +128,7 @@ fn name_of_400_characters_works_or_exits_64() {
             }
         }
     });
-    // Servers hold the plain one.
+    // Servers accept 400 ASCII characters.
     on_servers(|world, _| {
         try_to_lock(world, &world.name(&"n".repeat(400))).assert_code(0);
     });
@@ -166,7 +166,7 @@ fn etcd_accepts_dot_segments_and_double_slashes() {
             try_to_lock(&world, &name).assert_code(75);
             try_to_lock(&world, &world.name("a")).assert_code(0);
             try_to_lock(&world, &world.name("jobs/a")).assert_code(0);
-            // etcdctl means the same lock by it.
+            // The name is the same lock for etcdctl.
             let peer = server.peer_lock(&world, &name, &["echo".into(), "peer".into()]).spawn();
             poll_until("etcdctl in the queue", secs(30), || server.entries(&format!("{name}/")).len() == 2);
             assert_eq!(peer.stdout(), "");
@@ -193,12 +193,11 @@ fn leading_slash_matters_on_etcd_only() {
     everywhere(|world| {
         let name = world.name("x");
         let _holder = Holder::of(world, &name);
-        let bare = try_to_lock(world, name.trim_start_matches('/'));
-        let expected = if bare_is_another(world) { 0 } else { 75 };
-        bare.assert_code(expected);
+        let expected = if uses_etcd(world) { 0 } else { 75 };
+        try_to_lock(world, name.trim_start_matches('/')).assert_code(expected);
     });
 }
 
-fn bare_is_another(world: &World) -> bool {
+fn uses_etcd(world: &World) -> bool {
     world.distlock().into_command().get_args().any(|word| word == "etcd")
 }

@@ -1,4 +1,4 @@
-//! What distlock itself prints while it runs a command.
+//! Output of distlock while it runs a command.
 
 use serde_json::Value;
 
@@ -11,10 +11,10 @@ fn default_is_quiet_and_verbose_prints_each_step() {
         let run = |options: &[&str]| world.distlock().args(options).args([&name, "echo", "ran"]).run().assert_code(0);
         assert_eq!(run(&[]).stderr, "");
         assert_eq!(run(&["-q"]).stderr, "");
-        let told = run(&["-v"]);
-        assert_eq!(told.stdout, "ran\n", "events go to stderr");
-        assert!(told.stderr.lines().all(|line| line.starts_with("distlock: ")), "{}", told.stderr);
-        assert!(told.stderr.contains("acquired, token "), "{}", told.stderr);
+        let verbose = run(&["-v"]);
+        assert_eq!(verbose.stdout, "ran\n", "events go to stderr");
+        assert!(verbose.stderr.lines().all(|line| line.starts_with("distlock: ")), "{}", verbose.stderr);
+        assert!(verbose.stderr.contains("acquired, token "), "{}", verbose.stderr);
         // The last flag wins.
         assert_eq!(run(&["-v", "-q"]).stderr, "");
         assert_ne!(run(&["-q", "-v"]).stderr, "");
@@ -28,18 +28,18 @@ fn waiter_prints_the_holder() {
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
         let waiter = enqueue(world.distlock(), &name, &["true"]);
         let pid = holder.job.pid();
-        poll_until("the holder's name", secs(30), || {
-            let told = waiter.stderr();
-            told.contains(&format!("pid {pid} (sh)")) && told.contains("nightly run")
+        poll_until("the holder in the output", secs(30), || {
+            let stderr = waiter.stderr();
+            stderr.contains(&format!("pid {pid} (sh)")) && stderr.contains("nightly run")
         });
         holder.release();
         waiter.wait().assert_code(0);
     });
 }
 
-/// Every line as JSON.
+/// Parses every line as JSON.
 #[track_caller]
-fn events(stderr: &str) -> Vec<Value> {
+fn parse_events(stderr: &str) -> Vec<Value> {
     let parse = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     stderr.lines().map(parse).collect()
 }
@@ -58,16 +58,16 @@ fn json_log_prints_one_event_per_line() {
         let name = world.name("x");
         let json = || world.distlock().args(["--log-format", "json"]);
         let job = json().args(["-v", &name, "sh", "-c", "echo $DISTLOCK_FENCING_TOKEN"]).run().assert_code(0);
-        let told = events(&job.stderr);
-        told.iter().for_each(assert_event);
-        let acquired = told.iter().find(|event| event["event"] == "acquired").expect("an event");
+        let events = parse_events(&job.stderr);
+        events.iter().for_each(assert_event);
+        let acquired = events.iter().find(|event| event["event"] == "acquired").expect("an event");
         assert_eq!(acquired["token"].to_string(), job.stdout.trim());
 
         let _holder = Holder::with(world, world.distlock().args(["-m", "two\nlines \"quoted\""]), &name);
         let busy = json().args(["-v", "--try", &name, "true"]).run().assert_code(75);
-        let told = events(&busy.stderr);
-        told.iter().for_each(assert_event);
-        let last = told.last().expect("an event");
+        let events = parse_events(&busy.stderr);
+        events.iter().for_each(assert_event);
+        let last = events.last().expect("an event");
         assert_eq!((&last["level"], &last["event"]), (&"error".into(), &"failed".into()));
         assert!(last["message"].as_str().is_some_and(|text| text.contains("two lines \"quoted\"")), "{last}");
     });
@@ -81,9 +81,9 @@ fn json_log_covers_failures() {
         (&["/x", "pg_dump app"][..], 127, None),
         (&["--connect-timeout", "100ms", "/x", "true"], 69, Some("127.0.0.1:1")),
     ] {
-        let told = events(&run(args).assert_code(code).stderr);
-        told.iter().for_each(assert_event);
-        let failure = told.last().expect("an event");
+        let events = parse_events(&run(args).assert_code(code).stderr);
+        events.iter().for_each(assert_event);
+        let failure = events.last().expect("an event");
         assert!(failure["hint"].is_string(), "{failure}");
         assert!(cause.is_none_or(|cause| failure["causes"].to_string().contains(cause)), "{failure}");
     }

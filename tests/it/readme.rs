@@ -1,4 +1,4 @@
-//! What README.md shows does what it says.
+//! The examples, the configuration file and the exit codes in README.md are correct.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,14 +8,15 @@ use crate::world::{Server, World, shared, write_program};
 
 const README: &str = include_str!("../../README.md");
 
-/// The lines that a reader can paste: indented ones that run distlock, with the way to build it taken off.
+/// Returns the example commands: indented lines that run distlock, with `cargo run` replaced.
 fn examples() -> Vec<String> {
     let examples = README.lines().filter_map(|line| line.strip_prefix("    "));
     let examples = examples.map(|line| line.replace("cargo run --release --", "distlock"));
     examples.filter(|line| line.starts_with("distlock ") && !line.contains("[OPTIONS]")).collect()
 }
 
-/// A world with the binary and the jobs of the examples on its `PATH`; each job says its name and its arguments.
+/// Creates a world with distlock and the programs of the examples in `bin`; the programs print their name and
+/// arguments.
 fn world_with_jobs() -> World {
     let world = World::new();
     let bin = world.path().join("bin");
@@ -36,7 +37,7 @@ fn examples_work() {
     let examples = examples();
     assert!(examples.len() >= 8, "{examples:#?}");
     for example in examples {
-        // Its servers are those of the tests; nothing is locked in /run.
+        // The test servers and a directory of the world replace the servers and /run.
         let run = |line: &str| world.command("sh").args(["-c", line]).env("PATH", &path);
         let job = if example.contains("-b etcd") {
             let words = example.split(' ').map(|word| match word.strip_prefix("https://") {
@@ -51,7 +52,7 @@ fn examples_work() {
         };
         let job = job.run().assert_code(0);
         assert_eq!(job.stderr, "", "{example}");
-        // The pipeline's output is in a file.
+        // The output of the pipeline is in a file.
         let ran = job.stdout.contains("ran ") || job.stdout == "locked\n" || world.path().join("app.gz").exists();
         assert!(ran, "{}", job.describe());
     }
@@ -60,18 +61,18 @@ fn examples_work() {
 #[test]
 fn configuration_file_is_accepted() {
     let (_, after) = README.split_once("```toml\n").expect("a file in the README");
-    let (file, _) = after.split_once("```").expect("its end");
+    let (file, _) = after.split_once("```").expect("the end of the file");
     let world = World::local();
     fs::write(world.path().join("config.toml"), file).expect("a file");
     world.distlock().args(["--config", "config.toml", "/x", "true"]).run().assert_code(0);
-    // The example's etcd is chosen by it, and its password is looked for where it says.
+    // Without other options the file selects etcd, and names the password file.
     let bare = World::new();
     fs::write(bare.path().join("config.toml"), file).expect("a file");
     let job = bare.distlock().args(["--config", "config.toml", "/x", "true"]).run();
     assert!(job.stderr.contains("/etc/distlock/"), "{}", job.describe());
 }
 
-/// The numbers that stand in the first cells of the README's table.
+/// Returns the exit codes in the first column of the README's table.
 fn codes_of_the_table() -> BTreeSet<String> {
     let (_, after) = README.split_once("| exit | when |").expect("the table");
     let rows = after.lines().skip(2).take_while(|line| line.starts_with('|'));

@@ -1,16 +1,16 @@
-//! What distlock refuses before it runs anything, and servers that are not there. Every message names the way out.
+//! Invalid command lines, variables and files, and unreachable servers. Every error has a hint.
 
 use std::fs;
 use std::time::Duration;
 
 use crate::world::{Holder, Server, World, everywhere, millis, once_in, secs, shared, within};
 
-/// Asserts exit code 64 and these parts of the message, the way out among them.
+/// Asserts that this command line is refused with exit code 64 and a message with these parts.
 #[track_caller]
-fn assert_usage(world: &World, args: &[&str], told: &[&str]) {
+fn assert_usage(world: &World, args: &[&str], parts: &[&str]) {
     let job = world.distlock().args(args).run().assert_code(64);
     assert!(job.stderr.starts_with("distlock: error: "), "{}", job.describe());
-    for part in told {
+    for part in parts {
         assert!(job.stderr.contains(part), "{part:?} in {}", job.describe());
     }
     assert_eq!(job.stdout, "");
@@ -21,7 +21,7 @@ fn invalid_options_exit_64_with_a_hint() {
     let etcd = World::at("etcd", "http://127.0.0.1:1");
     let touch = ["/x", "touch", "ran"];
     let with = |options: &[&'static str]| [options, &touch].concat();
-    for (options, told) in [
+    for (options, parts) in [
         (&["--tt", "5s"][..], &["--tt", "--ttl"][..]),
         (&["--no-such-option"], &["--no-such-option", "hint: "]),
         (&["--ttl", "soon"], &["--ttl", "soon", "15s"]),
@@ -41,11 +41,11 @@ fn invalid_options_exit_64_with_a_hint() {
         (&["-e", "http://u:secret@h:1"], &["--endpoints", "--password-file"]),
         (&["--user", "root:secret"], &["--user", "--password-file"]),
         (&["--config", "/no/such/file"], &["--config", "/no/such/file"]),
-        // Room for two renewals and the end of the command.
+        // The TTL must cover two renewals, the grace and the kill.
         (&["--ttl", "2s"], &["TTL of 2s", "hint: choose --ttl"]),
         (&["--ttl", "10s", "--grace", "9s"], &["grace of 9s", "hint: choose --ttl", "--grace"]),
     ] {
-        assert_usage(&etcd, &with(options), told);
+        assert_usage(&etcd, &with(options), parts);
     }
     assert!(!etcd.path().join("ran").exists());
     assert_usage(
@@ -68,7 +68,7 @@ fn secret_in_a_refused_option_is_not_printed() {
 #[test]
 fn missing_command_exits_64_with_a_hint() {
     let world = World::local();
-    for (line, told) in [
+    for (line, hint) in [
         (&[][..], "distlock NAME -- COMMAND"),
         (&["/x"], "distlock /x -- COMMAND"),
         (&["/x", "--"], "distlock /x -- COMMAND"),
@@ -78,7 +78,7 @@ fn missing_command_exits_64_with_a_hint() {
         (&["/x", "-n", "true"], "options precede NAME: distlock -n /x -- COMMAND"),
         (&["x", "true"], "to lock it: distlock x -- true"),
     ] {
-        assert_usage(&world, line, &[told]);
+        assert_usage(&world, line, &[hint]);
     }
 }
 
@@ -101,7 +101,7 @@ fn run_locks_names_that_are_subcommands() {
             let job = world.distlock().args(["run", name, "--", "sh", "-c", "echo $DISTLOCK_HELD_NAME"]).run();
             assert_eq!(job.assert_code(0).stdout, format!("{name}\n"));
         }
-        // What status locks is the lock of this name, for the short form too.
+        // `run status` names a lock, not the subcommand.
         let _holder = Holder::of(world, "status");
         world.distlock().args(["-n", "run", "status", "true"]).run().assert_code(75);
     });
@@ -119,23 +119,28 @@ fn reserved_subcommands_exit_64_with_a_hint() {
 fn ambiguous_or_missing_backend_exits_64() {
     let world = World::new();
     assert_usage(&world, &["/x", "true"], &["no backend is chosen", "-b etcd, -b consul or -b local"]);
-    let two = world.distlock().args(["/x", "true"]).env("ETCDCTL_ENDPOINTS", "a:1").env("CONSUL_HTTP_ADDR", "b:2");
-    let two = two.run().assert_code(64);
-    assert!(two.stderr.contains("ETCDCTL_ENDPOINTS") && two.stderr.contains("CONSUL_HTTP_ADDR"), "{}", two.stderr);
+    let ambiguous =
+        world.distlock().args(["/x", "true"]).env("ETCDCTL_ENDPOINTS", "a:1").env("CONSUL_HTTP_ADDR", "b:2");
+    let ambiguous = ambiguous.run().assert_code(64);
+    assert!(
+        ambiguous.stderr.contains("ETCDCTL_ENDPOINTS") && ambiguous.stderr.contains("CONSUL_HTTP_ADDR"),
+        "{}",
+        ambiguous.stderr
+    );
     assert_usage(&world, &["-b", "etcd", "/x", "true"], &["etcd has no address", "-e https://HOST:2379"]);
 }
 
 #[test]
 fn invalid_variables_and_files_are_named_in_errors() {
     let world = World::local();
-    let with = |name, value| world.distlock().args(["/x", "true"]).env(name, value).run().assert_code(64).stderr;
-    assert!(with("DISTLOCK_WAIT", "soon").contains("DISTLOCK_WAIT"));
-    assert!(with("DISTLOCK_TRY", "yes").contains("DISTLOCK_TRY"));
+    let stderr_with = |name, value| world.distlock().args(["/x", "true"]).env(name, value).run().assert_code(64).stderr;
+    assert!(stderr_with("DISTLOCK_WAIT", "soon").contains("DISTLOCK_WAIT"));
+    assert!(stderr_with("DISTLOCK_TRY", "yes").contains("DISTLOCK_TRY"));
     let config = world.path().join("config.toml");
     fs::write(&config, "wiat = \"5s\"\n").expect("a file");
-    let unknown = with("DISTLOCK_CONFIG", config.to_str().expect("UTF-8"));
+    let unknown = stderr_with("DISTLOCK_CONFIG", config.to_str().expect("UTF-8"));
     assert!(unknown.contains("wiat") && unknown.contains("config.toml"), "{unknown}");
-    // What is empty is unset.
+    // An empty variable counts as not set.
     world.distlock().args(["/x", "true"]).env("DISTLOCK_WAIT", "").run().assert_code(0);
 }
 
@@ -149,16 +154,16 @@ fn no_reachable_server_exits_69_after_connect_timeout() {
                     once_in(3, || {
                         let job = world.distlock().args(options).args(["/x", "echo", "ran"]).run().assert_code(69);
                         assert!(job.elapsed >= least, "{}", job.describe());
-                        within("it", job.elapsed, least + secs(2)).map(|()| job)
+                        within("the failure", job.elapsed, least + secs(2)).map(|()| job)
                     })
                 };
                 let job = unreachable(&["--connect-timeout", "1s"], secs(1));
                 assert!(job.stderr.starts_with("distlock: error: no server could be reached"), "{}", job.stderr);
-                for told in ["127.0.0.1:1", "127.0.0.1:2", "refused", "hint: "] {
-                    assert!(job.stderr.contains(told), "{told:?} in {}", job.describe());
+                for part in ["127.0.0.1:1", "127.0.0.1:2", "refused", "hint: "] {
+                    assert!(job.stderr.contains(part), "{part:?} in {}", job.describe());
                 }
                 assert_eq!(job.stdout, "");
-                // A shorter wait ends it sooner; that nobody answered is no sign of a holder.
+                // A shorter --wait fails sooner; --busy-exit does not apply, since no holder is known.
                 unreachable(&["-w", "300ms", "-E", "0"], millis(300));
             });
         }

@@ -1,4 +1,4 @@
-//! `--on-lost relock` and `--on-lost restart`: the ways back to a lock that was lost, or seemed to be.
+//! `--on-lost relock` and `--on-lost restart`: recovery of a lock that was lost, or is uncertain.
 
 use std::fs;
 use std::thread;
@@ -9,71 +9,71 @@ use serde_json::Value;
 
 use crate::loss::{Lease, READY, await_held, await_nothing_left, await_ready, locked, on_each};
 use crate::world::{
-    Ledger, Mode, Proxy, Run, Running, Server, World, millis, moment, once_in, poll_until, secs, within,
+    Ledger, Mode, Proxy, Run, Running, Server, World, millis, moment, once_in, poll_until, secs, wait_gone, within,
 };
 
-/// Writes down that it runs, again and again, until it is told to end.
+/// A command that appends the time to `pulse` again and again, until the file `done` exists.
 const PULSE: &str = r#"
 until [ -e done ]; do read -r now idle </proc/uptime; echo "$now" >>pulse; sleep 0.02; done
 "#;
 
-/// A job that is to come back, and that reports each step as JSON.
-fn returning(world: &World, lease: Lease, way: &str, name: &str) -> Run {
-    let options = ["-v", "--log-format", "json", "--on-lost", way];
+/// Returns a command line with this `--on-lost` and JSON events, which lacks only the command.
+fn recovering(world: &World, lease: Lease, on_lost: &str, name: &str) -> Run {
+    let options = ["-v", "--log-format", "json", "--on-lost", on_lost];
     world.distlock().args(options).args(lease.options()).args([name])
 }
 
-/// The steps that were reported so far.
-fn events(job: &str) -> Vec<Value> {
-    job.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+/// Parses the JSON events in this output.
+fn parse_events(stderr: &str) -> Vec<Value> {
+    stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 fn event(stderr: &str, name: &str) -> Option<Value> {
-    events(stderr).into_iter().find(|event| event["event"] == name)
+    parse_events(stderr).into_iter().find(|event| event["event"] == name)
 }
 
 #[track_caller]
 fn await_event(job: &Running, name: &str, bound: Duration) -> Value {
-    poll_until(&format!("{name} in the reports"), bound, || event(&job.stderr(), name).is_some());
-    event(&job.stderr(), name).expect("seen before")
+    poll_until(&format!("the event {name}"), bound, || event(&job.stderr(), name).is_some());
+    event(&job.stderr(), name).expect("the event")
 }
 
-/// Panics unless these steps came in this order; others may lie between.
+/// Panics unless these events were printed in this order; others may lie between.
 #[track_caller]
-fn assert_steps(stderr: &str, steps: &[&str]) {
-    let events = events(stderr);
+fn assert_events(stderr: &str, expected: &[&str]) {
+    let events = parse_events(stderr);
     let mut names = events.iter().filter_map(|event| event["event"].as_str());
-    for step in steps {
-        assert!(names.any(|name| name == *step), "no {step}, or not in the order {steps:?}: {stderr}");
+    for next in expected {
+        assert!(names.any(|name| name == *next), "no {next}, or not in the order {expected:?}: {stderr}");
     }
 }
 
-/// The last sign of life before a moment.
+/// Returns the last pulse of the command before a time.
 #[track_caller]
-fn last_beat(world: &World, before: Instant) -> Instant {
-    let pulse = fs::read_to_string(world.path().join("pulse")).expect("a pulse");
-    pulse.lines().map(moment).filter(|beat| *beat <= before).max().expect("a beat")
+fn last_pulse(world: &World, before: Instant) -> Instant {
+    let pulses = fs::read_to_string(world.path().join("pulse")).expect("pulses");
+    pulses.lines().map(moment).filter(|pulse| *pulse <= before).max().expect("a pulse")
 }
 
-/// Waits until the command is reported to be frozen; returns when that was seen.
+/// Waits for the event `frozen`; returns when it was seen.
 #[track_caller]
 fn await_frozen(job: &Running, bound: Duration) -> Instant {
     await_event(job, "frozen", bound);
     distlock::now()
 }
 
-/// Panics unless the command was frozen at its soft deadline, after which the freezing itself may take a part of the
-/// grace, and stood still from then on until the servers were there again.
+/// Panics unless the command was frozen at the soft deadline and until the connection was back. Freezing may take half
+/// of the grace.
 #[track_caller]
-fn assert_stood_still(world: &World, lease: Lease, cut: Instant, frozen: Instant, back: Instant) {
-    assert!(back > frozen + secs(1), "there was time to run in");
-    let (last, soft) = (last_beat(world, back), cut + lease.soft());
-    assert!(last <= soft + lease.grace / 2, "it ran {:?} after its soft deadline", last.since(soft));
-    assert!(last <= frozen, "it ran {:?} after it was frozen", last.since(frozen));
+fn assert_stayed_frozen(world: &World, lease: Lease, cut_at: Instant, frozen_at: Instant, back_at: Instant) {
+    assert!(back_at > frozen_at + secs(1), "the command must be frozen for a second or more");
+    let (last, soft) = (last_pulse(world, back_at), cut_at + lease.soft());
+    assert!(last <= soft + lease.grace / 2, "the command ran {:?} after its soft deadline", last.since(soft));
+    assert!(last <= frozen_at, "the command ran {:?} after it was frozen", last.since(frozen_at));
 }
 
-/// Lets the command of [`PULSE`] end.
-fn let_end(world: &World) {
+/// Makes the command of [`PULSE`] exit.
+fn end_pulse(world: &World) {
     fs::write(world.path().join("done"), "").expect("a file in the world");
 }
 
@@ -81,12 +81,12 @@ fn let_end(world: &World) {
 fn relock_freezes_while_uncertain_and_thaws_if_not_lost() {
     thread::scope(|scope| {
         for mode in [Mode::Cut, Mode::Swallow] {
-            scope.spawn(move || on_each(|server| frozen_for_a_while(server, &[Proxy::to(server.address())], mode)));
+            scope.spawn(move || on_each(|server| freeze_and_thaw(server, &[Proxy::to(server.address())], mode)));
         }
     });
 }
 
-/// The servers, one of which is asked here, are reached through these proxies only.
+/// Creates a world that reaches the servers through these proxies only.
 fn world_behind(server: &dyn Server, proxies: &[Proxy]) -> World {
     World::at(server.backend(), &proxies.iter().map(Proxy::url).collect::<Vec<_>>().join(","))
 }
@@ -97,29 +97,30 @@ fn set_all(proxies: &[Proxy], mode: Mode) {
     }
 }
 
-pub(crate) fn frozen_for_a_while(server: &dyn Server, proxies: &[Proxy], mode: Mode) {
-    // The grace, which is not needed to freeze, leaves time between the soft deadline and the end of the lease.
+/// Cuts the network until between the soft deadline and the lease's expiry; `--on-lost relock` must freeze and thaw.
+pub(crate) fn freeze_and_thaw(server: &dyn Server, proxies: &[Proxy], mode: Mode) {
+    // Freezing needs no grace, so the grace leaves time between the soft deadline and the lease's expiry.
     let lease = Lease { ttl: secs(20), grace: secs(10) };
     let world = world_behind(server, proxies);
     let name = world.name("jobs/backup");
-    let job = returning(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
+    let job = recovering(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
     world.wait_for_file("pulse");
     let held = await_held(server, &name);
 
     set_all(proxies, mode);
-    let cut = distlock::now();
-    let frozen = await_frozen(&job, lease.ttl);
-    let back = frozen + secs(2);
-    poll_until("a moment between the soft deadline and the end of the lease", secs(30), || distlock::now() >= back);
+    let cut_at = distlock::now();
+    let frozen_at = await_frozen(&job, lease.ttl);
+    let back_at = frozen_at + secs(2);
+    poll_until("a time between the soft deadline and the lease's expiry", secs(30), || distlock::now() >= back_at);
     set_all(proxies, Mode::Pass);
     await_event(&job, "thawed", lease.ttl);
     assert_eq!(await_held(server, &name).lease, held.lease);
-    let_end(&world);
+    end_pulse(&world);
 
     let job = job.wait().assert_code(0);
-    assert_steps(&job.stderr, &["acquired", "started", "uncertain", "frozen", "thawed"]);
+    assert_events(&job.stderr, &["acquired", "started", "uncertain", "frozen", "thawed"]);
     assert_eq!(event(&job.stderr, "re-locked"), None);
-    assert_stood_still(&world, lease, cut, frozen, back);
+    assert_stayed_frozen(&world, lease, cut_at, frozen_at, back_at);
     await_nothing_left(server, &name, &[held.lease.expect("a lease")], secs(30));
 }
 
@@ -130,26 +131,26 @@ fn relock_acquires_again_if_no_other_client_held() {
         let proxy = Proxy::to(server.address());
         let world = World::at(server.backend(), &proxy.url());
         let name = world.name("jobs/backup");
-        let job = returning(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
+        let job = recovering(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
         world.wait_for_file("pulse");
         let held = await_held(server, &name).lease.expect("a lease");
 
         proxy.set(Mode::Freeze);
-        let cut = distlock::now();
-        let frozen = await_frozen(&job, lease.ttl * 2);
-        poll_until("the end of the lease", lease.ttl * 3, || !server.leases().contains(&held));
-        let back = distlock::now();
+        let cut_at = distlock::now();
+        let frozen_at = await_frozen(&job, lease.ttl * 2);
+        poll_until("the expiry of the lease", lease.ttl * 3, || !server.leases().contains(&held));
+        let back_at = distlock::now();
         proxy.set(Mode::Pass);
-        // On Consul the lock-delay has to pass, which is as long as the TTL.
+        // On Consul the lock-delay, which equals the TTL, must pass first.
         let again = await_event(&job, "re-locked", lease.ttl + secs(60));
         await_event(&job, "thawed", secs(30));
-        let_end(&world);
+        end_pulse(&world);
 
         let job = job.wait().assert_code(0);
-        assert_steps(&job.stderr, &["uncertain", "frozen", "re-locked", "thawed"]);
+        assert_events(&job.stderr, &["uncertain", "frozen", "re-locked", "thawed"]);
         let first = event(&job.stderr, "acquired").expect("a token");
         assert!(again["token"].as_u64() > first["token"].as_u64(), "{again} after {first}");
-        assert_stood_still(&world, lease, cut, frozen, back);
+        assert_stayed_frozen(&world, lease, cut_at, frozen_at, back_at);
         await_nothing_left(server, &name, &[held], secs(30));
     });
 }
@@ -160,65 +161,65 @@ fn relock_acquires_again_after_a_revoked_lease() {
         let world = World::on(server);
         let lease = Lease { ttl: secs(10), grace: secs(1) };
         let name = world.name("jobs/backup");
-        let job = returning(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
+        let job = recovering(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
         world.wait_for_file("pulse");
         let held = await_held(server, &name).lease.expect("a lease");
         server.end_lease(&held);
         await_event(&job, "re-locked", lease.ttl + secs(60));
         await_event(&job, "thawed", secs(30));
-        let_end(&world);
+        end_pulse(&world);
         let job = job.wait().assert_code(0);
-        assert_steps(&job.stderr, &["frozen", "re-locked", "thawed"]);
+        assert_events(&job.stderr, &["frozen", "re-locked", "thawed"]);
     });
 }
 
 #[test]
 fn relock_stops_the_command_within_1s_of_a_known_loss() {
-    on_each(|server| once_in(3, || stopped(server)));
+    on_each(|server| once_in(3, || stop_after_revocation(server)));
 }
 
-/// Another one stands behind it, so that it cannot go on at once where there is no lock-delay.
-fn stopped(server: &dyn Server) -> Result<(), String> {
+/// Revokes the lease of a job that has a waiter behind it, so that the job cannot acquire the lock again at once.
+fn stop_after_revocation(server: &dyn Server) -> Result<(), String> {
     let world = World::on(server);
-    // Its first renewal is due seconds later; on Consul its TTL is the lock-delay too.
+    // The first renewal is due seconds later. On Consul the TTL is also the lock-delay.
     let lease = Lease { ttl: secs(15), grace: secs(5) };
     let name = world.name("jobs/backup");
-    let job = returning(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
+    let job = recovering(&world, lease, "relock", &name).args(["sh", "-c", PULSE]).spawn();
     world.wait_for_file("pulse");
     let held = await_held(server, &name).lease.expect("a lease");
     let next = locked(&world, Lease { ttl: secs(10), grace: secs(1) }, &name).args(["sleep", "300"]).spawn();
     poll_until("the next contender", secs(30), || server.contenders(&name) == 2);
-    let ended = distlock::now();
+    let revoked_at = distlock::now();
     server.end_lease(&held);
     job.wait_within(secs(120)).assert_code(76);
     drop(next);
-    within("the last sign of life", last_beat(&world, distlock::now()).since(ended), secs(1))
+    within("the stop of the command", last_pulse(&world, distlock::now()).since(revoked_at), secs(1))
 }
 
 #[test]
 fn relock_kills_the_command_if_another_client_held() {
-    // The other one holds it still, or gave it back already, when the servers are reached again.
+    // The other client still holds the lock, or has released it, when the servers are reachable again.
     thread::scope(|scope| {
         for still_held in [true, false] {
-            scope.spawn(move || on_each(|server| overtaken(server, still_held)));
+            scope.spawn(move || on_each(|server| lose_to_another_client(server, still_held)));
         }
     });
 }
 
-fn overtaken(server: &dyn Server, still_held: bool) {
+fn lose_to_another_client(server: &dyn Server, still_held: bool) {
     let lease = Lease::SHORT;
     let proxy = Proxy::to(server.address());
     let (world, direct) = (World::at(server.backend(), &proxy.url()), World::on(server));
     let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
-    let job = returning(&world, lease, "relock", &name).args(ledger.command(secs(300))).spawn();
+    let job = recovering(&world, lease, "relock", &name).args(ledger.command(secs(300))).spawn();
     poll_until("the command", secs(30), || ledger.holds().len() == 1);
     let held = await_held(server, &name).lease.expect("a lease");
-    let length = if still_held { secs(6) } else { millis(200) };
-    let next = locked(&direct, lease, &name).args(ledger.command(length)).spawn();
+    let hold_time = if still_held { secs(6) } else { millis(200) };
+    let next = locked(&direct, lease, &name).args(ledger.command(hold_time)).spawn();
     poll_until("the next contender", secs(30), || server.contenders(&name) == 2);
 
     proxy.set(Mode::Freeze);
-    // On Consul a session lives for up to two TTLs, and then comes the lock-delay.
+    // On Consul a session expires after up to two TTLs, and then the lock-delay passes.
     let next = if still_held {
         poll_until("the next holder", lease.ttl * 4, || ledger.holds().len() == 2);
         proxy.set(Mode::Pass);
@@ -230,25 +231,25 @@ fn overtaken(server: &dyn Server, still_held: bool) {
         locked(&direct, lease, &name).args(["true"]).spawn()
     };
     let job = job.wait().assert_code(76);
-    assert_steps(&job.stderr, &["uncertain", "frozen", "failed"]);
+    assert_events(&job.stderr, &["uncertain", "frozen", "failed"]);
     for never in ["re-locked", "thawed"] {
         assert_eq!(event(&job.stderr, never), None, "{}", job.describe());
     }
-    let causes = event(&job.stderr, "failed").expect("seen before")["causes"].to_string();
+    let causes = event(&job.stderr, "failed").expect("the event")["causes"].to_string();
     assert!(causes.contains("another client"), "{}", job.describe());
     next.wait_within(lease.ttl * 4).assert_code(0);
     ledger.assert_exclusive(2);
     await_nothing_left(server, &name, &[held], lease.ttl * 3);
 }
 
-/// A Consul whose lock-delay is short, so that many losses take little time; etcd has none.
+/// Returns options that shorten Consul's lock-delay, so that several losses take little time. etcd has none.
 fn short_delay(world: &World) -> [String; 2] {
     let file = world.path().join("config.toml");
     fs::write(&file, "[consul]\nlock_delay = \"4s\"\n").expect("a file in the world");
     ["--config".into(), file.display().to_string()]
 }
 
-/// Ends well in the fourth run, and never in those before.
+/// A command that records its fencing token, and exits by itself in its fourth run only.
 const FOURTH: &str = r#"
 echo "$DISTLOCK_FENCING_TOKEN" >>tokens
 [ "$(wc -l <tokens)" -lt 4 ] || exit 0
@@ -260,7 +261,7 @@ fn tokens(world: &World) -> Vec<u64> {
     tokens.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Waits for the run of this number, and ends its lease.
+/// Waits for the run with this number, and revokes its lease; returns the lease.
 #[track_caller]
 fn end_run(server: &dyn Server, world: &World, name: &str, number: usize) -> String {
     poll_until(&format!("run {number}"), secs(40), || tokens(world).len() == number);
@@ -298,7 +299,7 @@ fn restarts_limits_how_often_the_command_runs_again() {
         let options = [lease.options().to_vec(), short_delay(&world).to_vec()].concat();
         let job = world.distlock().args(options).args(restart).args([&*name, "sh", "-c", FOURTH]).spawn();
         let ended: Vec<_> = (1..=3).map(|number| end_run(server, &world, &name, number)).collect();
-        // A loss that is known ends it long before the lease would.
+        // After a revocation the job exits long before the lease would expire.
         let job = job.wait_within(secs(5)).assert_code(76);
         assert!(job.stderr.contains("was lost and the command killed"), "{}", job.describe());
         assert_eq!(tokens(&world).len(), 3);
@@ -308,21 +309,22 @@ fn restarts_limits_how_often_the_command_runs_again() {
 
 #[test]
 fn restart_recovers_after_a_network_outage() {
-    on_each(|server| comes_back(server, &[Proxy::to(server.address())]));
+    on_each(|server| restart_after_outage(server, &[Proxy::to(server.address())]));
 }
 
-pub(crate) fn comes_back(server: &dyn Server, proxies: &[Proxy]) {
+/// Cuts the network until the command is killed; `--on-lost restart` must run the command again.
+pub(crate) fn restart_after_outage(server: &dyn Server, proxies: &[Proxy]) {
     let lease = Lease::SHORT;
     let world = world_behind(server, proxies);
     let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
-    let job = returning(&world, lease, "restart", &name).args(ledger.command(secs(12))).spawn();
+    let job = recovering(&world, lease, "restart", &name).args(ledger.command(secs(12))).spawn();
     poll_until("the command", secs(30), || ledger.holds().len() == 1);
     set_all(proxies, Mode::Freeze);
     await_event(&job, "restarting", lease.ttl + secs(30));
-    assert_eq!(world.processes().len(), 2, "only distlock's own two are left");
+    assert_eq!(world.processes().len(), 2, "only the supervisor and the keeper must be left");
     set_all(proxies, Mode::Pass);
     let job = job.wait_within(lease.ttl * 4 + secs(60)).assert_code(0);
-    assert_steps(&job.stderr, &["acquired", "restarting", "acquired", "started"]);
+    assert_events(&job.stderr, &["acquired", "restarting", "acquired", "started"]);
     ledger.assert_exclusive(2);
     assert_eq!(server.entries(&name).len(), 0);
 }
@@ -333,8 +335,8 @@ fn restart_of_a_taken_lock_obeys_the_wait_limit() {
         let world = World::on(server);
         let name = world.name("jobs/backup");
         let lease = Lease { ttl: secs(10), grace: secs(1) };
-        let job = returning(&world, lease, "restart", &name);
-        // The options stand before the name, so they are given by their variables.
+        let job = recovering(&world, lease, "restart", &name);
+        // The command line already has its NAME, so further options are set by variables.
         let job = job.env("DISTLOCK_WAIT", "3s").env("DISTLOCK_BUSY_EXIT", "0").args(["sh", "-c", READY]).spawn();
         await_ready(&job);
         let held = await_held(server, &name);
@@ -351,13 +353,13 @@ fn restart_of_a_taken_lock_obeys_the_wait_limit() {
 fn abandoned_lease_is_revoked_within_1s_of_reconnecting() {
     thread::scope(|scope| {
         for mode in [Mode::Cut, Mode::Freeze] {
-            scope.spawn(move || on_each(|server| once_in(3, || gone_at_the_return(server, mode))));
+            scope.spawn(move || on_each(|server| once_in(3, || revoke_after_reconnecting(server, mode))));
         }
     });
 }
 
-fn gone_at_the_return(server: &dyn Server, mode: Mode) -> Result<(), String> {
-    // The command ends at the soft signal, long before its lease would end by itself.
+fn revoke_after_reconnecting(server: &dyn Server, mode: Mode) -> Result<(), String> {
+    // The command exits at the soft signal, long before the lease expires.
     let lease = Lease { ttl: secs(20), grace: secs(13) };
     let proxy = Proxy::to(server.address());
     let world = World::at(server.backend(), &proxy.url());
@@ -367,13 +369,12 @@ fn gone_at_the_return(server: &dyn Server, mode: Mode) -> Result<(), String> {
     let held = await_held(server, &name).lease.expect("a lease");
     proxy.set(mode);
     job.wait_within(lease.ttl).assert_code(76);
-    assert!(server.leases().contains(&held), "it ended by itself");
-    let lingers = world.processes().pop().expect("the keeper that stays");
+    assert!(server.leases().contains(&held), "the lease must not have expired yet");
+    let keeper = world.processes().pop().expect("a keeper that still runs");
     proxy.set(Mode::Pass);
-    let back = distlock::now();
+    let back_at = distlock::now();
     await_nothing_left(server, &name, &[held], lease.ttl * 3);
-    let took = distlock::now().since(back);
-    crate::world::wait_gone(lingers, secs(30));
-    // The promise is a second.
-    within("the end of the lease", took, secs(1))
+    let took = distlock::now().since(back_at);
+    wait_gone(keeper, secs(30));
+    within("the revocation of the lease", took, secs(1))
 }

@@ -1,8 +1,9 @@
-//! `--report`: every ending in one JSON object, and nothing that it is written to can hold distlock up.
+//! `--report`: one JSON object for every outcome; no target of the report can delay the release.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -31,7 +32,7 @@ const FIELDS: [&str; 16] = [
     "waited",
 ];
 
-/// A report that is not there yet, or is of an earlier run.
+/// A report file. It has the content of an earlier run first.
 struct Report(PathBuf);
 
 impl Report {
@@ -41,7 +42,7 @@ impl Report {
         Self(path)
     }
 
-    /// The start of a command line.
+    /// Returns distlock with `--report`; `args` adds the rest.
     fn run(&self, world: &World) -> Run {
         world.distlock().args(["--report"]).args([&self.0])
     }
@@ -51,18 +52,23 @@ impl Report {
         parse(&fs::read_to_string(&self.0).expect("a report"))
     }
 
-    /// What it says of this run: the outcome, the exit code, the command's own, and the signal.
+    /// Asserts that the report agrees with this job and has these values; returns it.
     #[track_caller]
     fn assert(&self, job: &Finished, outcome: &str, command_exit: Option<i32>, signal: Option<i32>) -> Value {
         let report = self.read();
         let exit = job.code().or(job.signal().map(|signal| 128 + signal as i32));
-        let told = (&report["outcome"], &report["exit"], &report["command_exit"], &report["signal"]);
-        assert_eq!(told, (&json!(outcome), &json!(exit), &json!(command_exit), &json!(signal)), "{}", job.describe());
+        let reported = (&report["outcome"], &report["exit"], &report["command_exit"], &report["signal"]);
+        assert_eq!(
+            reported,
+            (&json!(outcome), &json!(exit), &json!(command_exit), &json!(signal)),
+            "{}",
+            job.describe()
+        );
         report
     }
 }
 
-/// A report of all fields.
+/// Parses a report, which must have all fields.
 #[track_caller]
 fn parse(text: &str) -> Value {
     let report: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text:?}"));
@@ -73,7 +79,7 @@ fn parse(text: &str) -> Value {
     report
 }
 
-/// Has `sh` open descriptors for the job.
+/// Returns the job with these redirections of `sh`.
 fn with_descriptors(job: Run, redirections: &str) -> Run {
     job.through("sh", ["-c", &format!("exec \"$@\" {redirections}"), "sh"])
 }
@@ -85,11 +91,11 @@ fn report_contains_times_and_resource_usage() {
         let busy = "echo $DISTLOCK_FENCING_TOKEN $DISTLOCK_HELD_BACKEND; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; exit 7";
         // No renewal is due before 20 s.
         let job = report.run(world).args(["--ttl", "60", &name, "sh", "-c", busy]).run().assert_code(7);
-        assert_eq!(job.stderr, "", "a report is no reason to talk");
-        let (told, elapsed) = (job.stdout.clone(), job.elapsed.as_secs_f64());
+        assert_eq!(job.stderr, "", "a report must not cause output");
+        let (stdout, elapsed) = (job.stdout.clone(), job.elapsed.as_secs_f64());
         let report = report.assert(&job, "exited", Some(7), None);
         assert_eq!(report["name"], name.as_str());
-        assert_eq!(format!("{} {}\n", report["token"], report["backend"].as_str().expect("a backend")), told);
+        assert_eq!(format!("{} {}\n", report["token"], report["backend"].as_str().expect("a backend")), stdout);
         let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no number in {report}"));
         assert!(
             number(&report["held"]) > 0.0 && number(&report["waited"]) + number(&report["held"]) < elapsed,
@@ -98,10 +104,10 @@ fn report_contains_times_and_resource_usage() {
         assert_eq!((&report["renewals"], &report["losses"], &report["restarts"]), (&json!(0), &json!(0), &json!(0)));
         let usage = &report["rusage"];
         assert!(number(&usage["user"]) > 0.0 && number(&usage["system"]) >= 0.0, "{report}");
-        assert!(number(&usage["user"]) < number(&report["held"]), "the command's alone: {report}");
+        assert!(number(&usage["user"]) < number(&report["held"]), "the usage of the command only: {report}");
         assert!(number(&usage["max_rss"]) > 100_000.0, "{report}");
-        let moment = |field: &str| report[field].as_str().expect("a moment").to_owned();
-        assert!(moment("started_at") < moment("ended_at") && moment("ended_at").ends_with('Z'), "{report}");
+        let time = |field: &str| report[field].as_str().expect("a time").to_owned();
+        assert!(time("started_at") < time("ended_at") && time("ended_at").ends_with('Z'), "{report}");
     });
 }
 
@@ -112,8 +118,8 @@ fn old_report_is_deleted_at_the_start_and_waiting_counts() {
         let holder = Holder::of(world, &name);
         let waiter = enqueue(report.run(world), &name, &["true"]);
         assert!(!report.0.exists());
-        let begun = std::time::Instant::now();
-        poll_until("a while to pass", secs(30), || begun.elapsed() > secs(3));
+        let waiting_since = Instant::now();
+        poll_until("three seconds of waiting", secs(30), || waiting_since.elapsed() > secs(3));
         holder.release();
         let report = report.assert(&waiter.wait().assert_code(0), "exited", Some(0), None);
         let seconds = |field: &str| report[field].as_f64().unwrap_or_else(|| panic!("no {field} in {report}"));
@@ -132,8 +138,8 @@ fn signals_busy_locks_and_interrupts_have_own_outcomes() {
 
         let holder = Holder::of(world, &name);
         let busy = report.run(world).args(["--try", "-E", "0", &name, "true"]).run().assert_code(0);
-        let told = report.assert(&busy, "busy", None, None);
-        assert_eq!((&told["token"], &told["held"]), (&Value::Null, &json!(0.0)));
+        let content = report.assert(&busy, "busy", None, None);
+        assert_eq!((&content["token"], &content["held"]), (&Value::Null, &json!(0.0)));
         let waiter = enqueue(report.run(world), &name, &["true"]);
         waiter.signal(Signal::SIGTERM);
         report.assert(&waiter.wait().assert_code(143), "interrupted", None, Some(15));
@@ -155,20 +161,20 @@ fn runs_that_never_start_are_reported() {
     ] {
         fs::write(&report.0, "of an earlier run").expect("a file in the world");
         let job = run(args).assert_code(code);
-        let told = report.assert(&job, outcome, None, None);
-        assert_eq!((&told["token"], &told["losses"]), (&Value::Null, &json!(0)), "{told}");
-        assert_eq!(told["name"], "/x", "{told}");
-        assert!(told["backend"] == "local" || told["backend"] == "etcd", "{told}");
+        let content = report.assert(&job, outcome, None, None);
+        assert_eq!((&content["token"], &content["losses"]), (&Value::Null, &json!(0)), "{content}");
+        assert_eq!(content["name"], "/x", "{content}");
+        assert!(content["backend"] == "local" || content["backend"] == "etcd", "{content}");
     }
-    // A command line that cannot be read says nothing of a report.
+    // An invalid command line writes no report: `--report` may be misread.
     fs::remove_file(&report.0).expect("the report");
     for args in [&["--no-such-option", "/x", "true"][..], &["run", "--wait"], &["/x"]] {
         run(args).assert_code(64);
         assert!(!report.0.exists(), "{args:?}");
     }
-    let told = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
-    assert_eq!((&told["backend"], &told["name"]), (&Value::Null, &json!("/x")));
-    // The command's own words are the command's.
+    let content = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
+    assert_eq!((&content["backend"], &content["name"]), (&Value::Null, &json!("/x")));
+    // An option after the command belongs to the command.
     let job = world.distlock().args(["/x", "sh", "-c", "exit 3", "--report", "other.json"]).run().assert_code(3);
     assert!(!world.path().join("other.json").exists(), "{}", job.describe());
 }
@@ -186,29 +192,30 @@ fn denied_access_is_reported() {
 fn losses_restarts_and_renewals_are_counted() {
     on_servers(|world, server| {
         let (name, report) = (world.name("x"), Report::of(world));
-        let held = |job: &Running, words| {
-            // On Consul a lock-delay of 15 s comes first, and then the looks at the queue.
-            poll_until("the command", secs(60), || job.stdout().lines().count() == words);
+        let await_lease = |job: &Running, runs| {
+            // On Consul a lock-delay of 15 s comes first, and then a poll of the queue.
+            poll_until("the command", secs(60), || job.stdout().lines().count() == runs);
             poll_for("the key", secs(30), || server.entries(&name).into_iter().find_map(|entry| entry.lease))
         };
-        let lines = "echo $DISTLOCK_FENCING_TOKEN; exec sleep 300";
-        let job = report.run(world).args([&name, "sh", "-c", lines]).spawn();
-        server.end_lease(&held(&job, 1));
-        let told = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
-        assert_eq!((&told["losses"], &told["restarts"]), (&json!(1), &json!(0)), "{told}");
+        let command = "echo $DISTLOCK_FENCING_TOKEN; exec sleep 300";
+        let job = report.run(world).args([&name, "sh", "-c", command]).spawn();
+        server.end_lease(&await_lease(&job, 1));
+        let content = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
+        assert_eq!((&content["losses"], &content["restarts"]), (&json!(1), &json!(0)), "{content}");
 
-        let job = report.run(world).args(["--on-lost", "restart", "--restarts", "1", &name, "sh", "-c", lines]).spawn();
-        server.end_lease(&held(&job, 1));
-        server.end_lease(&held(&job, 2));
+        let job =
+            report.run(world).args(["--on-lost", "restart", "--restarts", "1", &name, "sh", "-c", command]).spawn();
+        server.end_lease(&await_lease(&job, 1));
+        server.end_lease(&await_lease(&job, 2));
         let tokens = job.stdout();
-        let told = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
-        assert_eq!((&told["losses"], &told["restarts"]), (&json!(2), &json!(1)), "{told}");
-        assert_eq!(told["token"].to_string(), tokens.lines().last().unwrap_or_default());
+        let content = report.assert(&job.wait().assert_code(76), "lost", None, Some(9));
+        assert_eq!((&content["losses"], &content["restarts"]), (&json!(2), &json!(1)), "{content}");
+        assert_eq!(content["token"].to_string(), tokens.lines().last().unwrap_or_default());
 
-        // The least TTL that both grant; a renewal is due every third of it.
+        // The least TTL that both kinds of server grant; a renewal is due every third of it.
         let job = report.run(world).args(["--ttl", "10s", &world.name("y"), "sleep", "4"]).run().assert_code(0);
-        let told = report.assert(&job, "exited", Some(0), None);
-        assert!(told["renewals"].as_u64().is_some_and(|renewals| (1..=3).contains(&renewals)), "{told}");
+        let content = report.assert(&job, "exited", Some(0), None);
+        assert!(content["renewals"].as_u64().is_some_and(|renewals| (1..=3).contains(&renewals)), "{content}");
     });
 }
 
@@ -229,8 +236,8 @@ fn broken_lock_is_not_reported_as_lost() {
         .args(["put", "--ignore-lease", &held.key, &record.to_string()])
         .run()
         .assert_code(0);
-    let told = report.assert(&job.wait().assert_code(76), "broken", Some(5), None);
-    assert_eq!(told["losses"], 0);
+    let content = report.assert(&job.wait().assert_code(76), "broken", Some(5), None);
+    assert_eq!(content["losses"], 0);
 }
 
 #[test]
@@ -241,9 +248,12 @@ fn killed_keeper_leaves_a_partial_report() {
         poll_until("the command", secs(30), || job.stdout().ends_with('\n'));
         let token = job.stdout();
         kill(job.keeper(), Signal::SIGKILL).expect("the keeper is alive");
-        let told = report.assert(&job.wait().assert_code(76), "lost", None, None);
-        assert_eq!(format!("{}\n", told["token"]), token);
-        assert_eq!((&told["losses"], &told["renewals"], &told["rusage"]), (&json!(1), &Value::Null, &Value::Null));
+        let content = report.assert(&job.wait().assert_code(76), "lost", None, None);
+        assert_eq!(format!("{}\n", content["token"]), token);
+        assert_eq!(
+            (&content["losses"], &content["renewals"], &content["rusage"]),
+            (&json!(1), &Value::Null, &Value::Null)
+        );
     });
     let world = World::local();
     let (name, report) = (world.name("x"), Report::of(&world));
@@ -273,7 +283,7 @@ fn report_descriptor_is_written_and_not_inherited() {
             refused.describe()
         );
     }
-    // A usage error goes there, too.
+    // A usage error is reported to a descriptor too.
     let job = world.distlock().args(["--report", "fd:3", "--ttl", "soon", "/x", "true"]);
     with_descriptors(job, "3>usage.json").run().assert_code(64);
     assert_eq!(parse(&world.wait_for_file("usage.json"))["outcome"], "usage");
@@ -293,15 +303,15 @@ fn report_reader_sees_the_end_despite_leftovers() {
 #[test]
 fn failed_report_write_is_an_error_but_keeps_exit_code() {
     let world = World::local();
-    let told = |job: Run| {
+    let assert_failed = |job: Run| {
         let job = job.args(["-q", "/x", "sh", "-c", "exit 7"]).run().assert_code(7);
         assert!(job.stderr.starts_with("distlock: error: cannot write the report\n"), "{}", job.describe());
         assert!(job.stderr.contains("caused by: No space left"), "{}", job.describe());
     };
     let to = |target: &str| world.distlock().args(["--report", target]);
-    told(to("/dev/full"));
-    told(with_descriptors(to("fd:3"), "3>/dev/full"));
-    // A reader that is gone.
+    assert_failed(to("/dev/full"));
+    assert_failed(with_descriptors(to("fd:3"), "3>/dev/full"));
+    // The reader has closed the pipe.
     let broken =
         format!("{} -b local -e file://$PWD/locks --report fd:3 /x sh -c 'exit 7'", env!("CARGO_BIN_EXE_distlock"));
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -311,7 +321,8 @@ fn failed_report_write_is_an_error_but_keeps_exit_code() {
         start(job.stdout(writer).stderr(Stdio::piped())).and_then(Child::wait_with_output).expect("a shell starts");
     let stderr = String::from_utf8_lossy(&job.stderr);
     assert!(stderr.contains("Broken pipe") && job.status.code() == Some(7), "{:?}: {stderr}", job.status);
-    // No file may grow: that is as if the disk were full, and no death by SIGXFSZ. What it says goes to a pipe.
+    // A file size limit acts like a full disk, and SIGXFSZ must not kill distlock. stderr is a pipe, which has no
+    // limit.
     let line = format!("{{ ulimit -f 0; {} 2>&1; }} | cat", broken.replace("fd:3", "limited.json"));
     let job = world.command("sh").args(["-c", &line]).run();
     assert!(job.stdout.contains("caused by: File too large"), "{}", job.describe());
@@ -323,7 +334,7 @@ fn failed_report_write_is_an_error_but_keeps_exit_code() {
             })
             .count(),
         0,
-        "no draft is left"
+        "no temporary file must be left"
     );
 }
 
@@ -331,16 +342,16 @@ fn failed_report_write_is_an_error_but_keeps_exit_code() {
 fn full_report_pipe_times_out_after_the_release() {
     let world = World::local();
     let name = world.name("x");
-    // Descriptor 3 is a pipe that is open for reading, too, and full.
+    // Descriptor 3 is a full pipe, open for reading too.
     world.command("mkfifo").args(["full"]).run().assert_code(0);
     let fill = "exec 3<>full; dd if=/dev/zero of=/dev/fd/3 bs=65536 count=1 2>/dev/null; exec \"$@\"";
     let job = world.distlock().args(["--report", "fd:3", &name, "sh", "-c", "echo ran; exit 7"]);
     let job = job.through("sh", ["-c", fill, "sh"]).spawn();
     poll_until("the command", secs(30), || job.stdout() == "ran\n");
-    // The lock is free although the report is not written.
+    // The lock must be released although the report is not written yet.
     let next = world.distlock().args(["-w", "4s", &name, "true"]).run().assert_code(0);
-    println!("the next one waited {:?}", next.elapsed);
+    println!("the next contender waited {:?}", next.elapsed);
     let job = job.wait().assert_code(7);
-    assert!(job.elapsed > secs(5), "the pipe was given its time: {}", job.describe());
+    assert!(job.elapsed > secs(5), "the pipe must be given 5 s: {}", job.describe());
     assert!(job.stderr.contains("caused by: timed out after 5s"), "{}", job.describe());
 }

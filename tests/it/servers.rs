@@ -1,4 +1,4 @@
-//! The harness against the real servers, without the binary under test.
+//! Tests of the harness with real servers, without the binary under test.
 
 use nix::sys::signal::Signal;
 
@@ -15,10 +15,12 @@ fn entries_show_locks_of_the_peers() {
         let lease = held.lease.expect("a lock is bound to a lease");
         assert!(server.leases().contains(&lease), "{lease} in {:?}", server.leases());
         server.end_lease(&lease);
-        poll_until("the end of the key", secs(30), || server.entries(&name).iter().all(|entry| entry.lease.is_none()));
+        poll_until("the release of the key", secs(30), || {
+            server.entries(&name).iter().all(|entry| entry.lease.is_none())
+        });
         assert!(!server.leases().contains(&lease));
         drop(job);
-        poll_until("the end of what the peer has left", secs(30), || world.processes().is_empty());
+        poll_until("the exit of the peer's processes", secs(30), || world.processes().is_empty());
     }
 }
 
@@ -42,8 +44,8 @@ fn etcd_cluster_elects_another_leader() {
     let first = etcd::leader(&members);
     members[first].put("/kept", "value");
     members[first].kill();
-    let rest: Vec<_> = members.iter().enumerate().filter(|&(n, _)| n != first).map(|(_, member)| member).collect();
-    poll_until("another leader", secs(30), || rest.iter().any(|member| member.is_leader()));
+    let followers: Vec<_> = members.iter().enumerate().filter(|&(n, _)| n != first).map(|(_, member)| member).collect();
+    poll_until("another leader", secs(30), || followers.iter().any(|member| member.is_leader()));
     members[first].restart();
     assert_eq!(members[first].entries("/kept")[0].value, "value");
 }
@@ -77,8 +79,8 @@ fn proxy_forwards_and_swallows() {
     let proxy = Proxy::to(server.address());
     let world = World::new();
     let get = || {
-        let quickly = ["--command-timeout=1s", "--dial-timeout=1s", "get", "/none"];
-        server.etcdctl(&world, &proxy.url()).args(quickly).run()
+        let args = ["--command-timeout=1s", "--dial-timeout=1s", "get", "/none"];
+        server.etcdctl(&world, &proxy.url()).args(args).run()
     };
     get().assert_code(0);
     assert!(proxy.connections() > 0 && proxy.bytes().1 > 0);
@@ -94,7 +96,7 @@ fn terminal_has_job_control() {
     let mut terminal = Terminal::open(&world);
     terminal.line("sleep 100");
     let job = poll_for("the job", secs(30), || {
-        // Before that it is the shell's own fork.
+        // Before the exec, the child has the name of the shell.
         children(terminal.pid()).into_iter().find(|&child| name(child) == "sleep")
     });
     terminal.send("\x1a");
@@ -102,7 +104,7 @@ fn terminal_has_job_control() {
     terminal.prompt();
     assert_eq!(state(job), Some('T'));
     terminal.line("fg");
-    poll_until("the job to go on", secs(30), || state(job) == Some('S'));
+    poll_until("the job to continue", secs(30), || state(job) == Some('S'));
     terminal.send("\x03");
     terminal.prompt();
     terminal.line("echo status $?");

@@ -1,4 +1,4 @@
-//! Waiting for a lock, giving up, and what is left on the server by every ending.
+//! Waiting for a lock, time limits, and what a job leaves on the server.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::world::{
     on_servers, once_in, poll_until, secs, within,
 };
 
-/// Prints the moment.
+/// A command that prints the time.
 const NOW: [&str; 3] = ["sh", "-c", r#"read -r now idle </proc/uptime; echo "$now""#];
 
-/// From the end of the holder's command to the start of the next one's, which has printed [`NOW`].
+/// Returns the time from the exit of the holder's command to the start of the next command, which is [`NOW`].
 fn handover(holder: &Finished, next: &Finished) -> Duration {
     let printed = |job: &Finished| moment(job.stdout.lines().last().unwrap_or_default());
     printed(next).since(printed(holder))
@@ -24,7 +24,7 @@ fn try_of_a_held_lock_exits_75_within_a_second() {
         let name = world.name("held");
         let holder = Holder::with(world, world.distlock().args(["-m", "nightly run"]), &name);
         let tries = [(); 3].map(|()| world.distlock().args(["--try", &name, "echo", "ran"]).run().assert_code(75));
-        // A second is promised; of three, the fastest has to keep it even where other tests take the processors.
+        // The bound is a second. One of three attempts must keep it, because other tests take the processors.
         assert!(tries.iter().any(|job| job.elapsed < secs(1)), "{}", tries[0].describe());
         for job in tries {
             assert_eq!(job.stdout, "");
@@ -65,16 +65,16 @@ fn waiter_acquires_within_200_ms_of_the_release() {
             let waiter = enqueue(world.distlock().args(["--wait", "30s"]), &name, &NOW);
             handover(&holder.release(), &waiter.wait().assert_code(0))
         };
-        // The bound that is promised, though the release itself is counted in, has to be kept by three. Other tests take
-        // the processors now and then, but never as long as a queue that is asked in turns may take.
-        let (mut delays, prompt) =
-            (Vec::new(), |delays: &[Duration]| delays.iter().filter(|d| **d < millis(200)).count());
-        while prompt(&delays) < 3 {
+        // Three rounds must keep the bound, which includes the release. Other tests may delay a round, but by less than
+        // polling the queue would.
+        let prompt_rounds = |delays: &[Duration]| delays.iter().filter(|delay| **delay < millis(200)).count();
+        let mut delays = Vec::new();
+        while prompt_rounds(&delays) < 3 {
             assert!(delays.len() < 15, "{delays:?}");
             delays.push(round(delays.len()));
             assert!(delays.last() < Some(&secs(2)), "{delays:?}");
         }
-        println!("from the end of one command to the start of the next: {delays:?}");
+        println!("from the exit of one command to the start of the next: {delays:?}");
     });
 }
 
@@ -104,16 +104,16 @@ fn interrupted_waiters_exit_at_once_and_delay_no_other() {
             let name = world.name("queue");
             let holder = Holder::of(world, &name);
             let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-            let left = signals.map(|signal| (signal, enqueue(world.distlock(), &name, &["echo", "ran"])));
+            let interrupted = signals.map(|signal| (signal, enqueue(world.distlock(), &name, &["echo", "ran"])));
             let last = enqueue(world.distlock(), &name, &NOW);
-            for (signal, waiter) in left {
+            for (signal, waiter) in interrupted {
                 waiter.signal(signal);
-                let signaled = Instant::now();
+                let signaled_at = Instant::now();
                 let waiter = waiter.wait().assert_code(128 + signal as i32);
                 assert_eq!(waiter.stdout, "");
-                within("the end of a waiter", signaled.elapsed(), secs(2))?;
+                within("the exit of a waiter", signaled_at.elapsed(), secs(2))?;
             }
-            // Below any lease, session or patience that those who left could have stood for.
+            // Shorter than a remaining lease of an interrupted waiter, or the time until it is passed, would take.
             within("the handover", handover(&holder.release(), &last.wait().assert_code(0)), millis(1_900))
         });
     });
@@ -147,38 +147,38 @@ fn key(entry: &Entry) -> &str {
 
 #[test]
 fn no_key_or_lease_is_left_after_any_orderly_end() {
-    // Servers of its own: every lease and key on them is this test's.
+    // Private servers: every lease and key on them belongs to this test.
     let servers: [fn() -> Box<dyn Server>; 3] =
         [|| Box::new(Etcd::start(Version::V34)), || Box::new(Etcd::start(Version::V35)), || Box::new(Consul::start())];
     std::thread::scope(|scope| {
         for start in servers {
-            scope.spawn(move || leaves_nothing(&*start()));
+            scope.spawn(move || assert_nothing_is_left(&*start()));
         }
     });
 }
 
-fn leaves_nothing(server: &dyn Server) {
+fn assert_nothing_is_left(server: &dyn Server) {
     let world = World::on(server);
     let run = |args: &[&str]| world.distlock().args(args).run();
-    let nothing = |after: &str| {
+    let assert_clean = |after: &str| {
         assert_eq!(server.leases(), [] as [String; 0], "leases after {after}, on {}", server.backend());
         let keys: Vec<_> = server.entries("/").into_iter().map(|entry| entry.key).collect();
         assert_eq!(keys, [] as [String; 0], "keys after {after}, on {}", server.backend());
     };
     run(&["/x", "true"]).assert_code(0);
-    nothing("success");
+    assert_clean("success");
     run(&["/x", "false"]).assert_code(1);
-    nothing("failure");
+    assert_clean("failure");
     run(&["-c", "/x", "kill -KILL $$"]).assert_code(137);
-    nothing("a killed command");
+    assert_clean("a killed command");
     run(&["/x", "no-such-command"]).assert_code(127);
-    nothing("an unknown command");
+    assert_clean("an unknown command");
 
     let running = world.distlock().args(["/x", "sh", "-c", "echo up; exec sleep 60"]).spawn();
     poll_until("the command", secs(30), || running.stdout() == "up\n");
     running.signal(Signal::SIGTERM);
     running.wait().assert_signal(Signal::SIGTERM);
-    nothing("a signal while running");
+    assert_clean("a signal while running");
 
     let holder = Holder::of(&world, "/x");
     let waiter = enqueue(world.distlock(), "/x", &["true"]);
@@ -190,28 +190,29 @@ fn leaves_nothing(server: &dyn Server) {
     behind.signal(Signal::SIGINT);
     behind.wait().assert_code(130);
     holder.release();
-    nothing("a queue that was given up");
+    assert_clean("a queue of interrupted waiters");
 
-    // While it still connects or enters.
+    // Signals while distlock connects or enters the queue.
     for delay in [0, 10, 30, 60, 100] {
         let early = world.distlock().args(["/x", "true"]).spawn();
         std::thread::sleep(millis(delay));
+        // The job may have exited.
         let _ = nix::sys::signal::kill(early.pid(), Signal::SIGTERM);
         early.wait();
-        nothing("an early signal");
+        assert_clean("an early signal");
     }
 
-    // While a request is under way that creates something, and while its answer is.
+    // Signals while a request that creates a lease or key is on its way, and while its reply is.
     let proxy = Proxy::to(server.address());
     proxy.set(Mode::Delay(millis(100)));
-    let far = World::at(server.backend(), &proxy.url());
+    let distant = World::at(server.backend(), &proxy.url());
     for delay in (0..900).step_by(75) {
         let sent = proxy.bytes().0;
-        let early = far.distlock().args(["/x", "sleep", "60"]).spawn();
+        let early = distant.distlock().args(["/x", "sleep", "60"]).spawn();
         poll_until("a request", secs(30), || proxy.bytes().0 > sent);
         std::thread::sleep(millis(delay));
         early.signal(Signal::SIGTERM);
         early.wait();
-        nothing(&format!("a signal {delay} ms after the first request"));
+        assert_clean(&format!("a signal {delay} ms after the first request"));
     }
 }

@@ -1,4 +1,4 @@
-//! Every error names the way out.
+//! Errors end with a hint: the next command to run or the option to change.
 
 use nix::sys::signal::Signal;
 
@@ -47,8 +47,9 @@ fn loss_and_lock_delay_errors_have_hints() {
     let world = World::on(consul);
     let name = world.name("x");
     let job = world.distlock().args([&name, "sleep", "300"]).spawn();
-    let held = poll_for("the key", secs(30), || consul.entries(&name).into_iter().find_map(|entry| entry.lease));
-    consul.end_lease(&held);
+    let session =
+        poll_for("the held key", secs(30), || consul.entries(&name).into_iter().find_map(|entry| entry.lease));
+    consul.end_lease(&session);
     let job = job.wait().assert_code(76);
     assert!(job.stderr.contains("hint: check the servers with distlock doctor"), "{}", job.describe());
     assert_ne!(job.signal(), Some(Signal::SIGKILL));

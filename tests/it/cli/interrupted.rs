@@ -1,4 +1,4 @@
-//! A wait that a signal ends says so, unless it came from the keyboard.
+//! A signal that ends the wait is reported, unless it came from the keyboard.
 
 use nix::sys::signal::Signal;
 

@@ -1,10 +1,10 @@
-//! What users and scripts rely on at the command line.
+//! The command line: messages, hints, JSON events, report targets and the password prompt.
 
-mod json_events;
 mod hints;
+mod holder_times;
 mod interrupted;
+mod json_events;
 mod password_prompt;
 mod report_target;
 mod restarts;
-mod holder_times;
 mod verbose;

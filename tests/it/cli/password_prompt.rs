@@ -1,4 +1,4 @@
-//! The question for a password: whatever ends it, the terminal shows again what is typed, and there is a report.
+//! The password prompt: however it ends, the terminal's modes are restored and `--report` is written.
 
 use std::fs;
 
@@ -7,22 +7,23 @@ use serde_json::Value;
 
 use crate::world::{Terminal, World, name, poll_until, secs};
 
-const QUESTION: &str = "Password of joe on etcd: ";
+const PROMPT: &str = "Password of joe on etcd: ";
 
-/// A job that asks for joe's password, as a line of `sh`.
+/// Returns the command line of a job that asks for joe's password, for `sh`.
 fn job(options: &str) -> String {
     let distlock = env!("CARGO_BIN_EXE_distlock");
     format!("{distlock} -b etcd -e http://127.0.0.1:1 --connect-timeout 100ms --user joe {options} /x true")
 }
 
-/// A script at the terminal that outlives Ctrl-C, and tells how the job ended and in which state the terminal is. Not
-/// an interactive shell, which sets a terminal right by itself.
+/// Starts a script that survives Ctrl-C and prints the job's exit code and the terminal's modes. An interactive shell
+/// would restore the terminal by itself.
 fn script(world: &World, options: &str) -> Terminal {
-    let text = format!("trap : INT TERM\n{}\necho status=$?\nstty -a | tr ' ' '\\n' >modes\necho told", job(options));
+    let text =
+        format!("trap : INT TERM\n{}\necho status=$?\nstty -a | tr ' ' '\\n' >modes\necho finished", job(options));
     world.script("script", &text);
     let mut terminal = Terminal::open(world);
     terminal.line("./script");
-    terminal.expect(QUESTION);
+    terminal.expect(PROMPT);
     terminal
 }
 
@@ -38,8 +39,8 @@ fn assert_restored(world: &World) {
 fn assert_interrupted(world: &World, signal: i32) {
     let report = fs::read_to_string(world.path().join("report.json")).expect("a report");
     let report: Value = serde_json::from_str(&report).expect("JSON");
-    let told = (&report["outcome"], &report["exit"], &report["signal"]);
-    assert_eq!(told, (&"interrupted".into(), &(128 + signal).into(), &signal.into()), "{report}");
+    let fields = (&report["outcome"], &report["exit"], &report["signal"]);
+    assert_eq!(fields, (&"interrupted".into(), &(128 + signal).into(), &signal.into()), "{report}");
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn ctrl_c_at_the_prompt_restores_the_terminal() {
     let mut terminal = script(&world, "--report report.json");
     terminal.send_hidden("half-typed\x03");
     let shown = terminal.expect("status=130");
-    terminal.expect("told");
+    terminal.expect("finished");
     assert!(!shown.contains("error") && !shown.contains("half-typed"), "{shown}");
     assert_restored(&world);
     assert_interrupted(&world, 2);
@@ -59,12 +60,12 @@ fn sigterm_at_the_prompt_restores_the_terminal() {
     let world = World::new();
     let mut terminal = script(&world, "--report report.json");
     terminal.send_hidden("half-typed");
-    let asking = world.processes().into_iter().find(|pid| name(*pid) == "distlock").expect("the job");
-    kill(asking, Signal::SIGTERM).expect("it is alive");
+    let pid = world.processes().into_iter().find(|pid| name(*pid) == "distlock").expect("the job");
+    kill(pid, Signal::SIGTERM).expect("the job is alive");
     let shown = terminal.expect("status=143");
     assert!(shown.contains("distlock: error: interrupted by SIGTERM while asking for a password"), "{shown}");
-    terminal.expect("told");
-    // What was typed is not left for the shell to show.
+    terminal.expect("finished");
+    // The shell must not receive and show the typed characters.
     let shown = terminal.prompt();
     assert!(!shown.contains("half-typed"), "{shown}");
     assert_restored(&world);
@@ -78,7 +79,7 @@ fn ctrl_d_at_the_prompt_is_a_usage_error() {
     terminal.send_hidden("\x04");
     let shown = terminal.expect("status=64");
     assert!(shown.contains("none was typed") && shown.contains("--password-file"), "{shown}");
-    terminal.expect("told");
+    terminal.expect("finished");
     assert_restored(&world);
 }
 
@@ -87,16 +88,16 @@ fn fg_repeats_the_password_prompt() {
     let world = World::new();
     let mut terminal = Terminal::open(&world);
     terminal.line(&format!("{}; echo status=$?", job("")));
-    terminal.expect(QUESTION);
+    terminal.expect(PROMPT);
     terminal.send_hidden("\x1a");
     terminal.expect("Stopped");
     terminal.prompt();
-    // In the background it stops again instead of taking what is typed to others.
+    // In the background the job stops again: it must not read input that is meant for other programs.
     terminal.line("bg");
-    terminal.line("until jobs -s | grep -q distlock; do :; done; echo stands");
-    terminal.expect("stands");
+    terminal.line("until jobs -s | grep -q distlock; do :; done; echo stopped");
+    terminal.expect("stopped");
     terminal.line("fg");
-    terminal.expect(QUESTION);
+    terminal.expect(PROMPT);
     terminal.send_hidden("secret\n");
     let shown = terminal.expect("no server could be reached");
     assert!(!shown.contains("secret"), "{shown}");

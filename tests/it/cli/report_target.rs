@@ -1,4 +1,5 @@
-//! Targets of `--report`: an old report is never taken for this run's, and an impossible target is refused first.
+//! Targets of `--report`: an old report is never mistaken for the current one, and an impossible target is refused
+//! before the command runs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -35,7 +36,7 @@ fn file_behind_a_link_is_replaced() {
     let dangling = run("touch ran").assert_code(64);
     assert!(dangling.stderr.contains("does not exist"), "{}", dangling.describe());
     assert!(!world.path().join("ran").exists());
-    fs::write(world.path().join("real.json"), "of an earlier run").expect("a file in the world");
+    fs::write(world.path().join("real.json"), "an old report").expect("a file in the world");
     for exit in [3, 4] {
         // An empty file replaces the old report, because a killed run must not leave a dangling link.
         let job = run(&format!("test ! -s real.json && exit {exit}")).assert_code(exit);
@@ -71,10 +72,10 @@ fn standard_streams_are_valid_targets() {
     }
     let job = run("/dev/stderr").run().assert_code(0);
     assert!(job.stderr.starts_with("ran\n{\"schema\":"), "{}", job.describe());
-    // A pipe, whose reader sees its end.
+    // The reader of a pipe gets end of file.
     let piped = run("/dev/stdout").through("sh", ["-c", "\"$@\" | cat", "sh"]).run().assert_code(0);
     assert!(piped.stdout.starts_with("ran\n{\"schema\":"), "{}", piped.describe());
-    // A higher descriptor is taken from the command, like fd:N.
+    // The command does not inherit a higher descriptor, as with fd:N.
     let job = world.distlock().args(["--report", "/dev/fd/5", "/x", "sh", "-c", "ls /proc/self/fd"]);
     let job = job.through("sh", ["-c", "exec \"$@\" 5>report.json", "sh"]).run().assert_code(0);
     assert!(!job.stdout.lines().any(|fd| fd == "5"), "{}", job.describe());

@@ -1,4 +1,4 @@
-//! `--on-lost restart` does not spin.
+//! `--on-lost restart` backs off and stops after `--restarts`.
 
 use crate::world::{Server, World, secs, shared};
 

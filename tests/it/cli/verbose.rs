@@ -1,4 +1,4 @@
-//! `-v` tells each step; `--no-lock` tells of no lock.
+//! `-v` reports each step; with `--no-lock` no message claims a lock.
 
 use std::fs;
 
@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use crate::world::{Server, World, everywhere, shared};
 
-/// What stderr tells, without the first word of each line, as far as it begins with one of `starts`, in this order.
+/// Asserts that distlock's lines on stderr begin with these texts, in this order; other lines may come between them.
 #[track_caller]
 fn assert_steps(stderr: &str, starts: &[&str]) {
     let mut lines = stderr.lines().filter_map(|line| line.strip_prefix("distlock: "));
     for start in starts {
-        assert!(lines.any(|line| line.starts_with(start)), "{start:?} in its place in {stderr}");
+        assert!(lines.any(|line| line.starts_with(start)), "no {start:?}, or not in the order {starts:?}: {stderr}");
     }
 }
 
@@ -21,8 +21,8 @@ fn verbose_reports_each_step() {
         let line = "sleep 300 >/dev/null 2>&1 & exit 7";
         let job = world.distlock().args(["-v", &world.name("x"), "sh", "-c", line]).run().assert_code(7);
         let backend = world.distlock().into_command().get_args().nth(1).map(|name| name.to_string_lossy().into_owned());
-        let at = format!("{} at ", backend.unwrap_or_default());
-        let steps = [&at, "acquired, token ", "the command runs", "the command exited with code 7"];
+        let backend_step = format!("{} at ", backend.unwrap_or_default());
+        let steps = [&backend_step, "acquired, token ", "the command runs", "the command exited with code 7"];
         assert_steps(&job.stderr, &steps);
         assert_steps(&job.stderr, &["terminating processes that outlived the command", "the lock is released"]);
     });
@@ -37,7 +37,7 @@ fn source_of_the_address_is_named() {
     fs::write(world.path().join("c.toml"), format!("[etcd]\nendpoints = \"{url}\"\n")).expect("a file");
     let job = world.distlock().args(["--config", "c.toml", "-v", "/x", "true"]).run().assert_code(0);
     assert_steps(&job.stderr, &[&format!("etcd at {url} (from c.toml: [etcd] endpoints)")]);
-    // And where nobody answers, too.
+    // An error for an unreachable server names the source too.
     let job =
         world.distlock().env("ETCDCTL_ENDPOINTS", "127.0.0.1:1").args(["--connect-timeout", "100ms", "/x", "true"]);
     let job = job.run().assert_code(69);

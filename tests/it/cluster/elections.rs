@@ -1,5 +1,5 @@
-//! Measures, which run only where `--ignored` asks for them: how long an election takes, and from which TTL
-//! on a lock rides it out. docs/design.md tells what came of them.
+//! Measurements, which run with `--ignored`: the duration of elections, and the TTL from which a lock outlives them.
+//! docs/design.md lists the results.
 
 use super::Kind;
 use crate::loss::{Lease, locked};
@@ -8,7 +8,7 @@ use crate::world::{Cluster, Fault, millis, poll_until, secs};
 const ROUNDS: usize = 3;
 
 #[test]
-#[ignore = "it measures and takes minutes"]
+#[ignore = "a measurement that takes minutes"]
 fn measure_election_times() {
     Kind::each(|kind| {
         for fault in [Fault::Kill, Fault::Pause] {
@@ -20,20 +20,21 @@ fn measure_election_times() {
     });
 }
 
-/// Milliseconds from the fault to the first read that a new leader confirms.
+/// Returns the milliseconds from the fault to the first read that a new leader confirms.
 fn election(cluster: &Cluster, fault: Fault) -> u128 {
     let leader = cluster.leader();
     cluster.inject(leader, &cluster.proxies[leader], fault);
-    let struck = distlock::now();
-    let another = || (0..3).filter(|&n| n != leader).any(|n| cluster.members[n].leads() && cluster.members[n].serves());
-    poll_until("another leader", secs(120), another);
-    let took = distlock::now().since(struck);
+    let injected_at = distlock::now();
+    let has_new_leader =
+        || (0..3).filter(|&n| n != leader).any(|n| cluster.members[n].leads() && cluster.members[n].serves());
+    poll_until("another leader", secs(120), has_new_leader);
+    let duration = distlock::now().since(injected_at);
     cluster.heal(leader, &cluster.proxies[leader], fault);
-    took.as_millis()
+    duration.as_millis()
 }
 
 #[test]
-#[ignore = "it measures and takes minutes"]
+#[ignore = "a measurement that takes minutes"]
 fn measure_ttls_that_outlive_an_election() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
@@ -43,7 +44,7 @@ fn measure_ttls_that_outlive_an_election() {
         };
         for &ttl in ttls {
             let survived = (0..ROUNDS).filter(|&round| outlives(&cluster, secs(ttl), round)).count();
-            println!("{kind:?}: TTL {ttl} s, grace 1 s: {survived} of {ROUNDS} locks outlived the leader's end");
+            println!("{kind:?}: TTL {ttl} s, grace 1 s: {survived} of {ROUNDS} locks outlived the death of the leader");
         }
     });
 }
@@ -55,7 +56,7 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
     let name = world.name("jobs/backup");
     let job = locked(&world, lease, &name).args(["sleep".to_owned(), (ttl + secs(5)).as_secs().to_string()]).spawn();
     poll_until("the holder", secs(30), || cluster.members[leader].contenders(&name) == 1);
-    // The fault comes at another time between two renewals each time.
+    // Each round injects the fault at another time between two renewals.
     std::thread::sleep(
         lease.interval() * u32::try_from(round).expect("few") / u32::try_from(ROUNDS).expect("few") + millis(50),
     );
@@ -66,17 +67,17 @@ fn outlives(cluster: &Cluster, ttl: std::time::Duration, round: usize) -> bool {
 }
 
 #[test]
-#[ignore = "it measures and takes minutes"]
+#[ignore = "a measurement that takes minutes"]
 fn measure_locks_that_outlive_a_resumed_leader() {
     Kind::each(|kind| {
         let lease = kind.long();
         let cluster = kind.cluster();
-        let kept = (0..ROUNDS).filter(|_| outlives_the_thaw(&cluster, lease)).count();
-        println!("{kind:?}: {kept} of {ROUNDS} locks outlived a leader that went on after {:?}", lease.ttl + secs(2));
+        let kept = (0..ROUNDS).filter(|_| outlives_resumed_leader(&cluster, lease)).count();
+        println!("{kind:?}: {kept} of {ROUNDS} locks outlived a leader that resumed after {:?}", lease.ttl + secs(2));
     });
 }
 
-fn outlives_the_thaw(cluster: &Cluster, lease: Lease) -> bool {
+fn outlives_resumed_leader(cluster: &Cluster, lease: Lease) -> bool {
     let leader = cluster.leader();
     let world = cluster.world_usual(leader);
     let name = world.name("jobs/backup");

@@ -1,4 +1,4 @@
-//! One member after the other is struck.
+//! Faults of one member at a time, and of all connections, lose no lock.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,14 +23,14 @@ fn paused_member_loses_no_lock() {
 fn unreachable_member_loses_no_lock() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
-        // Its peers do not notice, so all can be out of somebody's reach at once, each out of another one's.
+        // The peers do not notice such a fault, so each job can lose another member at the same time.
         let proxies: Vec<Vec<Proxy>> = (0..3).map(|_| cluster.more_proxies()).collect();
         thread::scope(|scope| {
             for (n, proxies) in proxies.into_iter().enumerate() {
                 let cluster = &cluster;
                 scope.spawn(move || {
                     let world = cluster.world_from(n, &proxies);
-                    Round::start(cluster, &world, n, kind.short(), JOB).ride_out(&proxies[n], Fault::Cut);
+                    Round::start(cluster, &world, n, kind.short(), JOB).assert_outlives(&proxies[n], Fault::Cut);
                 });
             }
         });
@@ -42,74 +42,74 @@ fn each_member_in_turn(kind: Kind, fault: Fault) {
     for n in 0..3 {
         once_in(5, || {
             let leads = n == cluster.leader();
-            // A follower that goes on after it stood still takes the leader for gone, and there is an election. Consul's
-            // take longer than its short lease lasts, so that is for a job which ends before.
-            let elects = matches!((kind, fault), (Kind::Consul, Fault::Pause));
-            let rounds = match (leads, elects) {
+            // A follower that resumes after a pause considers the leader failed and causes an election. Consul's take
+            // longer than its short lease, so only a job that ends before the resumption can have that lease.
+            let causes_election = matches!((kind, fault), (Kind::Consul, Fault::Pause));
+            let rounds = match (leads, causes_election) {
                 (true, _) => vec![(kind.long(), JOB)],
                 (false, false) => vec![(kind.short(), JOB)],
                 (false, true) => vec![(kind.short(), SHORT_JOB), (kind.long(), JOB)],
             };
-            for (lease, length) in rounds {
+            for (lease, job_time) in rounds {
                 let world = cluster.world_usual(n);
-                let round = Round::start(&cluster, &world, n, lease, length);
+                let round = Round::start(&cluster, &world, n, lease, job_time);
                 if leads != (n == cluster.leader()) {
-                    return Err(format!("member {n} leads, or does no longer"));
+                    return Err(format!("leadership of member {n} changed"));
                 }
-                round.ride_out(&cluster.proxies[n], fault);
+                round.assert_outlives(&cluster.proxies[n], fault);
             }
             Ok(())
         });
     }
 }
 
-/// How long a holder's job takes that sees the member come back.
+/// Duration of a holder's job that runs until after the member's recovery.
 const JOB: Duration = Duration::from_secs(30);
-/// And of one that ends while the member is down.
+/// Duration of a holder's job that ends while the member is down.
 const SHORT_JOB: Duration = Duration::from_secs(18);
-/// For how long a member is down: longer than any lease here but Consul's long one, which is renewed twice in that time.
+/// Duration of a fault: longer than any lease here except Consul's long one, which is renewed twice meanwhile.
 const DOWN: Duration = Duration::from_secs(20);
 
-/// A holder and a waiter that talk to the member which is struck.
+/// A holder and a waiter whose first endpoint is the faulty member.
 struct Round<'a> {
     cluster: &'a Cluster,
-    n: usize,
+    member: usize,
     lease: Lease,
-    length: Duration,
+    job_time: Duration,
     ledger: Ledger,
     job: Running,
     waiter: Running,
 }
 
 impl<'a> Round<'a> {
-    /// The one holds and the other waits when this returns.
-    fn start(cluster: &'a Cluster, world: &World, n: usize, lease: Lease, length: Duration) -> Self {
+    /// Starts both. The holder has the lock and the waiter is in the queue when this returns.
+    fn start(cluster: &'a Cluster, world: &World, member: usize, lease: Lease, job_time: Duration) -> Self {
         let (name, ledger) = (world.name("jobs/backup"), Ledger::new(world));
-        let job = locked(world, lease, &name).args(ledger.command(length)).spawn();
-        // Whoever was struck before may have brought an election.
-        let bound = Instant::now() + secs(90);
+        let job = locked(world, lease, &name).args(ledger.command(job_time)).spawn();
+        // The previous fault may have caused an election.
+        let start_deadline = Instant::now() + secs(90);
         while ledger.holds().is_empty() {
-            assert!(Instant::now() < bound, "the command does not run: {}", job.stderr());
+            assert!(Instant::now() < start_deadline, "the command does not run: {}", job.stderr());
             thread::sleep(millis(20));
         }
         let waiter = locked(world, lease, &name).args(ledger.command(millis(200))).spawn();
-        poll_until("the waiter", secs(30), || cluster.members[n].contenders(&name) == 2);
-        Self { cluster, n, lease, length, ledger, job, waiter }
+        poll_until("the waiter", secs(30), || cluster.members[member].contenders(&name) == 2);
+        Self { cluster, member, lease, job_time, ledger, job, waiter }
     }
 
-    /// They keep the lock and the place behind it.
-    fn ride_out(self, proxy: &Proxy, fault: Fault) {
-        let Self { cluster, n, lease, length, ledger, mut job, waiter } = self;
-        cluster.inject(n, proxy, fault);
+    /// Injects a fault, and asserts that the holder keeps the lock and the waiter its position.
+    fn assert_outlives(self, proxy: &Proxy, fault: Fault) {
+        let Self { cluster, member, lease, job_time, ledger, mut job, waiter } = self;
+        cluster.inject(member, proxy, fault);
         throughout(DOWN, || {
-            assert!(job.is_running() || length < DOWN, "{fault:?} of member {n}: {}", job.stderr());
+            assert!(job.is_running() || job_time < DOWN, "{fault:?} of member {member}: {}", job.stderr());
         });
-        cluster.remove(n, proxy, fault);
+        cluster.remove(member, proxy, fault);
         let job = job.wait_within(JOB).assert_code(0);
-        assert_eq!(job.stderr, "", "{fault:?} of member {n}");
-        // A release that got no answer leaves the lock to the end of its lease.
+        assert_eq!(job.stderr, "", "{fault:?} of member {member}");
+        // After an unanswered release the lock is free only when its lease expires.
         let waiter = waiter.wait_within(lease.ttl * 4).assert_code(0);
-        assert_eq!(waiter.stderr, "", "{fault:?} of member {n}");
+        assert_eq!(waiter.stderr, "", "{fault:?} of member {member}");
         ledger.assert_exclusive(2);
         cluster.await_health();
     }
@@ -127,7 +127,7 @@ fn connection_resets_every_second_lose_no_lock() {
         let waiter = locked(&world, lease, &name).args(ledger.command(millis(200))).spawn();
         while job.is_running() {
             cluster.proxies.iter().for_each(Proxy::reset);
-            let_pass("the time between two resets", secs(1));
+            let_pass("the pause between two resets", secs(1));
         }
         let job = job.wait().assert_code(0);
         assert_eq!(job.stderr, "");

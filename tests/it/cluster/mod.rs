@@ -1,18 +1,18 @@
-//! Clusters of three: what befalls their members while a job holds a lock.
+//! Clusters of three members: faults, elections and restarts while jobs hold and await a lock.
 
 mod elections;
+mod member_faults;
+mod on_lost;
 mod paused_leader;
 mod replaced_leader;
 mod rolling_restart;
-mod member_faults;
-mod on_lost;
 
 use std::thread;
 
 use crate::loss::Lease;
 use crate::world::{Cluster, Version, secs};
 
-/// A cluster that is tested.
+/// Kind of cluster under test.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Etcd(Version),
@@ -29,7 +29,7 @@ impl Kind {
         }
     }
 
-    /// A lease that outlives the loss of a follower.
+    /// Returns a lease that outlives the loss of a follower.
     fn short(self) -> Lease {
         let ttl = match self {
             Self::Etcd(_) => secs(5),
@@ -38,7 +38,7 @@ impl Kind {
         Lease { ttl, grace: secs(1) }
     }
 
-    /// A lease that outlives the loss of the leader, and the election that follows.
+    /// Returns a lease that outlives the loss of the leader and the election that follows.
     fn long(self) -> Lease {
         let ttl = match self {
             Self::Etcd(_) => secs(10),
@@ -47,7 +47,7 @@ impl Kind {
         Lease { ttl, grace: secs(1) }
     }
 
-    /// Runs a test on one cluster of each kind, all at once.
+    /// Runs a test on one cluster of each kind, all at the same time.
     fn each(test: impl Fn(Self) + Sync) {
         thread::scope(|scope| {
             for kind in Self::ALL {
@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-/// Runs a test of etcd alone on each version, all at once.
+/// Runs a test on both versions of etcd at the same time.
 fn on_both_versions(test: impl Fn(Version) + Sync) {
     thread::scope(|scope| {
         for version in [Version::V34, Version::V35] {

@@ -1,14 +1,14 @@
-//! `--on-lost relock` and `--on-lost restart` where all members are out of reach for a while.
+//! `--on-lost relock` and `--on-lost restart` while all members are unreachable.
 
 use super::Kind;
-use crate::relock::{comes_back, frozen_for_a_while};
+use crate::relock::{freeze_and_thaw, restart_after_outage};
 use crate::world::Mode;
 
 #[test]
 fn relock_continues_after_short_loss_of_all_members() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
-        frozen_for_a_while(&*cluster.members[0], &cluster.proxies, Mode::Cut);
+        freeze_and_thaw(&*cluster.members[0], &cluster.proxies, Mode::Cut);
     });
 }
 
@@ -16,6 +16,6 @@ fn relock_continues_after_short_loss_of_all_members() {
 fn restart_recovers_from_loss_of_all_members() {
     Kind::each(|kind| {
         let cluster = kind.cluster();
-        comes_back(&*cluster.members[0], &cluster.proxies);
+        restart_after_outage(&*cluster.members[0], &cluster.proxies);
     });
 }

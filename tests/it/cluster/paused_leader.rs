@@ -1,4 +1,4 @@
-//! etcd's leader is stopped, replaced, and goes on: for a while it acknowledges renewals that nobody else knows of.
+//! A paused leader of etcd is replaced and resumes: for a while it acknowledges renewals that its cluster does not know.
 
 use std::thread;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::world::{
     Etcd, Ledger, Mode, Proxy, Run, Running, Server, Version, World, etcd, let_pass, millis, once_in, poll_until, secs,
 };
 
-/// A cluster whose leader can be cut off from the others, a job that knows only the leader, and one behind it in the
-/// queue that knows only the others.
+/// A cluster whose leader can be isolated, a holder that knows only the leader's endpoint, and a waiter that knows only the
+/// other endpoints.
 struct Split {
     members: Vec<Etcd>,
     proxies: Vec<Proxy>,
     leader: usize,
-    /// How the leader signs what it sends to its peers.
-    mark: String,
-    /// Between the job and the leader.
-    way: Proxy,
+    /// Header of the leader's requests to its peers.
+    peer_header: String,
+    /// Proxy between the holder and the leader.
+    leader_proxy: Proxy,
     world: World,
     others: World,
     name: String,
@@ -31,38 +31,38 @@ impl Split {
     fn start(version: Version) -> Self {
         let (members, proxies) = etcd::cluster_behind_proxies(version);
         let leader = etcd::leader(&members);
-        let mark = format!("X-Server-From: {}\r\n", members[leader].member_id());
+        let peer_header = format!("X-Server-From: {}\r\n", members[leader].member_id());
         let rest = members.iter().enumerate().filter(|&(n, _)| n != leader);
         let others: Vec<_> = rest.map(|(_, member)| member.url()).collect();
-        let way = Proxy::to(members[leader].address());
-        let (world, others) = (World::at("etcd", &way.url()), World::at("etcd", &others.join(",")));
+        let leader_proxy = Proxy::to(members[leader].address());
+        let (world, others) = (World::at("etcd", &leader_proxy.url()), World::at("etcd", &others.join(",")));
         let (name, ledger) = (world.name("jobs/backup"), Ledger::new(&world));
-        Self { members, proxies, leader, mark, way, world, others, name, ledger }
+        Self { members, proxies, leader, peer_header, leader_proxy, world, others, name, ledger }
     }
 
-    /// Stops the leader, and lets nothing pass between it and its peers, either way.
+    /// Stops the leader with SIGSTOP and cuts its connections to its peers in both directions.
     fn pause(&self) -> Instant {
         let member = &self.members[self.leader];
         member.pause();
-        let paused = distlock::now();
+        let paused_at = distlock::now();
         for (n, proxy) in self.proxies.iter().enumerate() {
             if n == self.leader {
                 proxy.set(Mode::Cut);
             } else {
-                proxy.refuse(Some(&self.mark));
+                proxy.refuse(Some(&self.peer_header));
                 proxy.reset();
             }
         }
-        paused
+        paused_at
     }
 
-    /// Lets the leader go on, and waits until it has answered what the job has asked meanwhile.
+    /// Resumes the leader, and waits until it has answered the holder's requests of the meantime.
     fn resume_and_answer(&self, deadline: Instant) -> Result<(), String> {
-        let before = self.way.bytes().1;
+        let bytes_before = self.leader_proxy.bytes().1;
         self.members[self.leader].resume();
-        while self.way.bytes().1 == before {
+        while self.leader_proxy.bytes().1 == bytes_before {
             if distlock::now() >= deadline {
-                return Err("the leader went on and answered nothing in time".to_owned());
+                return Err("the resumed leader answered no request in time".to_owned());
             }
             thread::sleep(millis(5));
         }
@@ -75,11 +75,12 @@ impl Split {
     }
 
     fn await_another_leader(&self) {
-        let another = || (0..3).any(|n| n != self.leader && self.members[n].is_leader());
-        poll_until("another leader", secs(30), another);
+        let has_new_leader = || (0..3).any(|n| n != self.leader && self.members[n].is_leader());
+        poll_until("another leader", secs(30), has_new_leader);
     }
 
-    /// The holder, whose command ignores the soft signal, and then the waiter. Both run when this returns.
+    /// Starts the holder, whose command ignores the soft signal, and then the waiter. The waiter is in the queue when this
+    /// returns.
     fn jobs(&self, lease: Lease, holder: Run, hold: Duration) -> (Running, Running) {
         let stubborn = ["sh", "-c", r#"trap "" TERM; exec "$@""#, "stubborn"];
         let holder =
@@ -90,36 +91,42 @@ impl Split {
         (holder, waiter)
     }
 
-    /// The last sign of life of the holder's command.
-    fn last(&self) -> Instant {
+    /// Returns when the holder's command was last seen to run.
+    fn last_seen_at(&self) -> Instant {
         from_boot(self.ledger.holds()[0].to)
     }
 }
 
-/// A lease that ends while the leader is paused. The waiter's outlives the election, on busy processors too.
-const PAUSED: Lease = Lease { ttl: secs(10), grace: secs(1) };
+#[track_caller]
+fn assert_dead_in_time(last_seen_at: Instant, hard_deadline: Instant) {
+    let late = last_seen_at.since(hard_deadline);
+    assert!(last_seen_at <= hard_deadline, "the command ran {late:?} after its hard deadline");
+}
+
+/// A lease that expires while the leader is paused. The waiter's outlives the election, even on busy processors.
+const LEASE: Lease = Lease { ttl: secs(10), grace: secs(1) };
 
 #[test]
 fn acknowledgement_of_replaced_leader_extends_no_lease() {
-    on_both_versions(|version| once_in(3, || acknowledged_late(version)));
+    on_both_versions(|version| once_in(3, || acknowledge_after_replacement(version)));
 }
 
-/// An error tells that the leader did not come to acknowledge anything before the deadline.
-fn acknowledged_late(version: Version) -> Result<(), String> {
+/// Returns an error if the leader acknowledged no request before the deadline.
+fn acknowledge_after_replacement(version: Version) -> Result<(), String> {
     let split = Split::start(version);
-    // It is thawed as soon as it is replaced, well before the deadlines.
+    // The leader resumes as soon as it is replaced, well before the deadlines.
     let lease = Lease { ttl: secs(20), grace: secs(1) };
     let (holder, waiter) = split.jobs(lease, split.world.distlock(), millis(500));
-    let paused = split.pause();
+    let paused_at = split.pause();
     split.await_another_leader();
-    let soft = paused + lease.soft().saturating_sub(lease.interval());
-    split.resume_and_answer(soft)?;
+    let soft_deadline = paused_at + lease.soft().saturating_sub(lease.interval());
+    split.resume_and_answer(soft_deadline)?;
     holder.wait_within(lease.ttl * 2).assert_code(76);
-    let last = split.last();
-    assert!(last <= paused + lease.hard(), "alive {:?} after its deadline", last.since(paused + lease.hard()));
+    let last_seen_at = split.last_seen_at();
+    assert_dead_in_time(last_seen_at, paused_at + lease.hard());
     waiter.wait_within(lease.ttl * 3).assert_code(0);
     split.ledger.assert_exclusive(2);
-    assert!(!split.members[split.leader].is_leader(), "it was to be cut off");
+    assert!(!split.members[split.leader].is_leader(), "the paused leader must stay isolated");
     Ok(())
 }
 
@@ -127,14 +134,14 @@ fn acknowledged_late(version: Version) -> Result<(), String> {
 fn leader_resumed_after_lease_extends_no_lock() {
     on_both_versions(|version| {
         let split = Split::start(version);
-        let lease = PAUSED;
-        let (holder, waiter) = split.jobs(lease, split.world.distlock(), PAUSED.ttl + secs(1));
-        let paused = split.pause();
-        let_pass("the lease, and more", PAUSED.ttl + secs(3));
+        let lease = LEASE;
+        let (holder, waiter) = split.jobs(lease, split.world.distlock(), lease.ttl + secs(1));
+        let paused_at = split.pause();
+        let_pass("more than the lease", lease.ttl + secs(3));
         split.members[split.leader].resume();
         holder.wait().assert_code(76);
-        let last = split.last();
-        assert!(last <= paused + lease.hard(), "alive {:?} after its deadline", last.since(paused + lease.hard()));
+        let last_seen_at = split.last_seen_at();
+        assert_dead_in_time(last_seen_at, paused_at + lease.hard());
         waiter.wait().assert_code(0);
         split.ledger.assert_exclusive(2);
     });
@@ -144,20 +151,20 @@ fn leader_resumed_after_lease_extends_no_lock() {
 fn leader_resumed_after_lease_thaws_no_command() {
     on_both_versions(|version| {
         let split = Split::start(version);
-        let lease = PAUSED;
+        let lease = LEASE;
         let relock = split.world.distlock().args(["--on-lost", "relock"]);
-        let (mut holder, waiter) = split.jobs(lease, relock, PAUSED.ttl + secs(1));
-        let paused = split.pause();
-        let_pass("the lease, and more", PAUSED.ttl + secs(3));
-        split.resume_and_answer(distlock::now() + secs(10)).expect("it is asked again and again");
+        let (mut holder, waiter) = split.jobs(lease, relock, lease.ttl + secs(1));
+        let paused_at = split.pause();
+        let_pass("more than the lease", lease.ttl + secs(3));
+        split.resume_and_answer(distlock::now() + secs(10)).expect("an answer to one of the retries");
         let waiter = waiter.wait().assert_code(0);
-        assert!(holder.is_running(), "it stands still: {}", holder.stderr());
+        assert!(holder.is_running(), "the holder must wait while its command is frozen: {}", holder.stderr());
         split.heal();
         let holder = holder.wait().assert_code(76);
         assert!(!holder.stderr.contains("the command continues"), "{}", holder.describe());
         assert_eq!(waiter.stderr, "");
-        let last = split.last();
-        assert!(last <= paused + lease.hard(), "ran {:?} after its deadline", last.since(paused + lease.hard()));
+        let last_seen_at = split.last_seen_at();
+        assert_dead_in_time(last_seen_at, paused_at + lease.hard());
         split.ledger.assert_exclusive(2);
     });
 }

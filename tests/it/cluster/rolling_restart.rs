@@ -1,4 +1,4 @@
-//! All members are restarted, one after the other, while many want the lock.
+//! A rolling restart of all members while eleven contenders hold and await the lock.
 
 use std::collections::HashSet;
 use std::fs;
@@ -6,12 +6,12 @@ use std::fs;
 use super::Kind;
 use crate::world::{Finished, Ledger, millis, poll_until, secs};
 
-/// Writes down its number when it runs, and runs the words that follow.
+/// Script that appends its number to a file and then executes the remaining arguments.
 const NUMBERED: &str = r#"echo "$1" >>"$2"; shift 2; exec "$@""#;
 
-/// Those who hold the lock until a member was restarted, so that there is somebody who holds and there are some who wait
-/// through every restart, and some change places.
-const PATIENT: [usize; 3] = [0, 4, 8];
+/// Contenders that hold the lock until a member has restarted: every restart has a holder and waiters, and the lock
+/// changes hands between restarts.
+const HOLD_UNTIL_RESTARTED: [usize; 3] = [0, 4, 8];
 
 #[test]
 fn rolling_restart_keeps_the_queue_order() {
@@ -23,7 +23,7 @@ fn rolling_restart_keeps_the_queue_order() {
         let worlds: Vec<_> = (0..11).map(|n| cluster.world_from(n % 3, &cluster.proxies)).collect();
         let mut jobs = Vec::new();
         for (n, world) in worlds.iter().enumerate() {
-            let hold = match PATIENT.iter().position(|patient| *patient == n) {
+            let hold = match HOLD_UNTIL_RESTARTED.iter().position(|holder| *holder == n) {
                 Some(member) => ledger.command_until(&restarted(member)),
                 None => ledger.command(millis(700)),
             };
@@ -34,17 +34,20 @@ fn rolling_restart_keeps_the_queue_order() {
             poll_until("another contender", secs(60), || cluster.members[0].contenders(&name) == n + 1);
         }
         for (n, member) in cluster.members.iter().enumerate() {
-            let left = member.contenders(&name);
-            assert!(left >= 11 - PATIENT[n], "{left} contenders before member {n} is restarted");
+            let remaining = member.contenders(&name);
+            assert!(
+                remaining >= 11 - HOLD_UNTIL_RESTARTED[n],
+                "{remaining} contenders remain before the restart of member {n}"
+            );
             member.restart();
             cluster.await_health();
             fs::write(restarted(n), "").expect("a file in the world");
         }
         let jobs: Vec<_> = jobs.into_iter().map(|job| job.wait_within(secs(240)).assert_code(0)).collect();
         for job in &jobs {
-            let troubled =
-                |line: &str| ["distlock: warning: ", "distlock: error: "].iter().any(|sign| line.starts_with(sign));
-            assert!(!job.stderr.lines().any(troubled), "{}", job.describe());
+            let is_problem =
+                |line: &str| ["distlock: warning: ", "distlock: error: "].iter().any(|level| line.starts_with(level));
+            assert!(!job.stderr.lines().any(is_problem), "{}", job.describe());
         }
         ledger.assert_exclusive(11);
         let order = fs::read_to_string(order).expect("the order");
@@ -52,18 +55,19 @@ fn rolling_restart_keeps_the_queue_order() {
     });
 }
 
-/// Panics unless all ran once, and none before one ahead of it; but on Consul a lock that was free for two seconds, while
-/// those ahead had no server, is taken by one that saw it. Those ahead then lose their positions and queue again.
+/// Panics unless each contender ran once, and in the order of the queue. Exception: on Consul a waiter acquires a lock that
+/// was free for two seconds because the waiters ahead had no server; these lose their positions and queue again.
 fn assert_order(kind: Kind, order: &[usize], jobs: &[Finished]) {
-    let mut left: Vec<_> = (0..jobs.len()).collect();
-    let mut queue_again = HashSet::new();
+    let mut waiting: Vec<_> = (0..jobs.len()).collect();
+    let mut queued_again = HashSet::new();
     for n in order {
-        let at = left.iter().position(|m| m == n).unwrap_or_else(|| panic!("{n} ran twice: {order:?}"));
-        let passed: Vec<_> = left[..at].iter().filter(|m| !queue_again.contains(*m)).copied().collect();
-        let excused = matches!(kind, Kind::Consul) && jobs[*n].stderr.contains("no waiter ahead acquires the free lock");
-        assert!(passed.is_empty() || excused, "{n} passed {passed:?}: {order:?}\n{}", jobs[*n].describe());
-        queue_again.extend(passed);
-        left.remove(at);
+        let index = waiting.iter().position(|m| m == n).unwrap_or_else(|| panic!("{n} ran twice: {order:?}"));
+        let passed: Vec<_> = waiting[..index].iter().filter(|m| !queued_again.contains(*m)).copied().collect();
+        let allowed =
+            matches!(kind, Kind::Consul) && jobs[*n].stderr.contains("no waiter ahead acquires the free lock");
+        assert!(passed.is_empty() || allowed, "{n} passed {passed:?}: {order:?}\n{}", jobs[*n].describe());
+        queued_again.extend(passed);
+        waiting.remove(index);
     }
-    assert_eq!(left, [] as [usize; 0], "{order:?}");
+    assert_eq!(waiting, [] as [usize; 0], "{order:?}");
 }

@@ -1,45 +1,45 @@
-//! What is Consul's alone.
+//! Behaviour on Consul only: the queue, agents and servers, lock-delay, permissions.
 
-mod replies;
 mod endpoints;
 mod queue;
 mod relock;
+mod replies;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::world::{Running, World, descendants};
 
-/// A host that dies, as the lock sees it: both processes of a job are gone, and neither gives anything up.
-fn strike_dead(job: Running) {
-    let all: Vec<_> = std::iter::once(job.pid()).chain(descendants(job.pid())).collect();
-    for stop in [Signal::SIGSTOP, Signal::SIGKILL] {
-        for &pid in &all {
-            // It may have ended with another one.
-            let _ = kill(pid, stop);
+/// Simulates the crash of a job's host: all its processes die, and none releases anything.
+fn crash(job: Running) {
+    let pids: Vec<_> = std::iter::once(job.pid()).chain(descendants(job.pid())).collect();
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        for &pid in &pids {
+            // The process may have died with another one.
+            let _ = kill(pid, signal);
         }
     }
     drop(job);
 }
 
-/// Lets neither process of a job do anything.
-fn stop(job: &Running) -> [Pid; 2] {
-    let both = [job.keeper(), job.pid()];
-    for pid in both {
-        kill(pid, Signal::SIGSTOP).expect("a process");
+/// Stops the keeper and the supervisor of a job.
+fn pause(job: &Running) -> [Pid; 2] {
+    let pids = [job.keeper(), job.pid()];
+    for pid in pids {
+        kill(pid, Signal::SIGSTOP).expect("the process exists");
     }
-    both
+    pids
 }
 
-/// Undoes [`stop`].
-fn go_on(job: &[Pid]) {
-    for &pid in job {
-        kill(pid, Signal::SIGCONT).expect("a process");
+/// Continues processes stopped by [`pause`].
+fn resume(pids: &[Pid]) {
+    for &pid in pids {
+        kill(pid, Signal::SIGCONT).expect("the process exists");
     }
 }
 
-/// Waits for a lock, and writes who got it when.
-fn named(world: &World, name: &str, who: &str) -> Running {
-    let command = ["sh", "-c", r#"echo "$1" >>order"#, "named", who];
+/// Starts a waiter that appends its label to the file `order` when it runs.
+fn enqueue_labelled(world: &World, name: &str, label: &str) -> Running {
+    let command = ["sh", "-c", r#"echo "$1" >>order"#, "labelled", label];
     crate::world::enqueue(world.distlock(), name, &command)
 }

@@ -1,4 +1,4 @@
-//! Relock: the way back to a lock whose key outlives its sessions.
+//! `--on-lost relock`: a lock's key outlives the session that held it.
 
 use std::fs;
 
@@ -7,10 +7,10 @@ use crate::world::{Mode, Proxy, Recorded, Recorder, Run, Server, World, let_pass
 
 const LEASE: Lease = Lease { ttl: secs(10), grace: secs(1) };
 
-/// A job that is to take its lock again, and whose lock-delay is this long.
-fn relocking(world: &World, lock_delay: u32) -> Run {
+/// Returns a job with relock and a lock-delay of so many seconds.
+fn relocking(world: &World, lock_delay_seconds: u32) -> Run {
     let file = world.path().join("config.toml");
-    fs::write(&file, format!("[consul]\nlock_delay = \"{lock_delay}s\"\n")).expect("a file in the world");
+    fs::write(&file, format!("[consul]\nlock_delay = \"{lock_delay_seconds}s\"\n")).expect("a file in the world");
     let options = ["-v", "--on-lost", "relock", "--config"];
     world.distlock().args(options).args([file]).args(LEASE.options())
 }
@@ -24,19 +24,19 @@ fn relock_succeeds_after_the_lock_delay() {
     let job =
         relocking(&world, 4).args([&*name, "sh", "-c", "echo ready; until [ -e done ]; do sleep 0.1; done"]).spawn();
     await_ready(&job);
-    let held = await_held(consul, &name).lease.expect("a lease");
+    let session = await_held(consul, &name).lease.expect("a session");
     proxy.set(Mode::Freeze);
-    poll_until("the end of the session", secs(25), || !consul.leases().contains(&held));
+    poll_until("the expiry of the session", secs(25), || !consul.leases().contains(&session));
     let_pass("the lock-delay, which no server reports", secs(5));
     proxy.set(Mode::Pass);
-    poll_until("the way back", secs(10), || job.stderr().contains("the command continues"));
+    poll_until("the command to continue", secs(10), || job.stderr().contains("the command continues"));
     fs::write(world.path().join("done"), "").expect("a file in the world");
     job.wait_within(secs(10)).assert_code(0);
-    poll_until("the end of all keys", secs(2), || consul.entries(&name).is_empty());
+    poll_until("the deletion of all keys", secs(2), || consul.entries(&name).is_empty());
 }
 
-/// Nobody is told of changes: what waits for one is asked for at a place where nothing is.
-fn deaf(mut request: Recorded) -> Recorded {
+/// Redirects blocking queries to a key that does not exist, so that they report no change.
+fn blind_watches(mut request: Recorded) -> Recorded {
     request.line = request.line.replace("GET /v1/kv/", "GET /v1/nothing/");
     request
 }
@@ -44,12 +44,12 @@ fn deaf(mut request: Recorded) -> Recorded {
 #[test]
 fn renewed_session_without_the_lock_confirms_nothing() {
     let consul = shared::consul();
-    let recorder = Recorder::to(consul.address(), deaf);
+    let recorder = Recorder::to(consul.address(), blind_watches);
     let world = World::at("consul", &recorder.url());
     let name = world.name("jobs/backup");
     let job = relocking(&world, 10).args([&name, "sh", "-c", READY]).spawn();
     await_ready(&job);
-    // The session lives on, and only renewals are answered.
+    // The session survives, and only its renewals are answered.
     consul.delete(&await_held(consul, &name).key);
     let job = job.wait_within(LEASE.interval() + secs(3)).assert_code(76);
     assert!(job.stderr.contains("may have held the lock in between"), "{}", job.describe());

@@ -10,8 +10,8 @@ fn doctor_reports_etcd_grpc_proxy() {
     let proxy = GrpcProxy::to(shared::etcd35());
     let world = World::at("etcd", &proxy.url());
     let doctor = world.distlock().args(["doctor"]).run().assert_code(69);
-    let said = format!("{}{}", doctor.stdout, doctor.stderr);
-    assert!(said.contains("answered by a proxy") && said.contains("grpc-proxy"), "{}", doctor.describe());
+    let output = format!("{}{}", doctor.stdout, doctor.stderr);
+    assert!(output.contains("answered by a proxy") && output.contains("grpc-proxy"), "{}", doctor.describe());
     World::on(shared::etcd35()).distlock().args(["doctor"]).run().assert_code(0);
 }
 
@@ -23,10 +23,10 @@ fn lock_behind_grpc_proxy_is_kept() {
     let mut job =
         locked(&world, lease, &name).args(["sh", "-c", "echo ready; until [ -e done ]; do sleep 0.05; done"]).spawn();
     await_ready(&job);
-    let started = std::time::Instant::now();
+    let started_at = std::time::Instant::now();
     poll_until("several renewals", lease.ttl * 3, || {
         assert!(job.is_running(), "{}", job.stderr());
-        started.elapsed() > lease.ttl * 2
+        started_at.elapsed() > lease.ttl * 2
     });
     fs::write(world.path().join("done"), "").expect("a file in the world");
     job.wait_within(secs(10)).assert_code(0);

@@ -1,4 +1,4 @@
-//! Many keys under the name of a lock, most of them of other locks.
+//! Many keys below the name of a lock that belong to other locks.
 
 use crate::world::{Etcd, Holder, Server, Version, World, enqueue};
 
@@ -7,7 +7,7 @@ fn lock_with_megabytes_of_nested_keys_works() {
     let server = Etcd::start(Version::V35);
     let world = World::on(&server);
     let name = world.name("x");
-    // More than four MiB of keys, between those that a contender may have.
+    // More than 4 MiB of keys, the limit of one reply, among possible keys of contenders.
     let long = "n".repeat(4000);
     for n in 0..1200 {
         server.put(&format!("{name}/{n:x}/{long}"), "");

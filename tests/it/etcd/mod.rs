@@ -1,9 +1,9 @@
-//! What is etcd's alone.
+//! Behaviour on etcd only: large prefixes, late requests, slow networks, quorum loss, authentication.
 
-mod many_keys;
-mod late_requests;
+mod auth_enabled;
 mod grpc_proxy;
+mod late_requests;
+mod many_keys;
 mod release;
 mod slow_network;
 mod unavailable;
-mod auth_enabled;

@@ -1,4 +1,4 @@
-//! Servers that are well and far away.
+//! Healthy servers behind a slow network.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -9,52 +9,55 @@ use crate::world::{Mode, Proxy, Server, Version, World, millis, poll_until, secs
 
 const UNTIL_DONE: &str = "echo ready; until [ -e done ]; do sleep 0.05; done";
 
-/// Keeps a lock over several renewals, at so many milliseconds from here to there and back.
-fn held_across(lease: Lease, round_trip: u64, proxies: &[Proxy]) {
+/// Holds a lock over several renewals with round trips of so many milliseconds.
+fn hold_across(lease: Lease, round_trip_ms: u64, proxies: &[Proxy]) {
     for proxy in proxies {
-        proxy.set(Mode::Delay(millis(round_trip / 2)));
+        proxy.set(Mode::Delay(millis(round_trip_ms / 2)));
     }
     let world = World::at("etcd", &proxies.iter().map(Proxy::url).collect::<Vec<_>>().join(","));
     let name = world.name("x");
     let mut job = locked(&world, lease, &name).args(["sh", "-c", UNTIL_DONE]).spawn();
     await_ready(&job);
-    let started = distlock::now();
+    let started_at = distlock::now();
     poll_until("several renewals", lease.ttl * 4, || {
         assert!(
             job.is_running(),
-            "lost after {:?} at {round_trip} ms: {}",
-            distlock::now().since(started),
+            "lost after {:?} at {round_trip_ms} ms: {}",
+            distlock::now().since(started_at),
             job.stderr()
         );
-        distlock::now().since(started) > lease.ttl * 3 / 2
+        distlock::now().since(started_at) > lease.ttl * 3 / 2
     });
     fs::write(world.path().join("done"), "").expect("a file in the world");
     let job = job.wait_within(secs(10)).assert_code(0);
-    assert_eq!(job.stderr, "", "{round_trip} ms");
+    assert_eq!(job.stderr, "", "{round_trip_ms} ms");
 }
 
 #[test]
 fn long_round_trips_lose_no_lock() {
     let lease = Lease { ttl: secs(10), grace: secs(1) };
     thread::scope(|scope| {
-        // The second takes longer than one try may take.
-        for round_trip in [700, 1200] {
-            scope.spawn(move || held_across(lease, round_trip, &[Proxy::to(shared::etcd35().address())]));
+        // The second one is longer than the timeout of one attempt.
+        for round_trip_ms in [700, 1200] {
+            scope.spawn(move || hold_across(lease, round_trip_ms, &[Proxy::to(shared::etcd35().address())]));
         }
-        // There are others, which are as far away.
-        scope.spawn(|| held_across(lease, 900, &[(); 2].map(|()| Proxy::to(shared::etcd34().address()))));
+        // The other endpoint is as slow.
+        scope.spawn(|| hold_across(lease, 900, &[(); 2].map(|()| Proxy::to(shared::etcd34().address()))));
     });
 }
 
-/// Tells the greatest round-trip times, in milliseconds, at which short leases last; needs a machine with nothing else to do.
+/// Prints the longest round trips, in milliseconds, with which short leases survive; needs an idle machine.
 #[test]
-#[ignore = "measures"]
+#[ignore = "a measurement"]
 fn measure_round_trips_that_keep_a_lock() {
-    for (ttl, round_trips) in [(3, [90, 150, 200, 250, 300]), (5, [200, 400, 600, 700, 800])] {
-        let lease = Lease { ttl: secs(ttl), grace: secs(1) };
-        for round_trip in round_trips {
-            let held = || held_across(lease, round_trip, &[Proxy::to(shared::etcd35().address())]);
-            println!("TTL {ttl} s, {round_trip} ms: {}", if catch_unwind(held).is_ok() { "held" } else { "lost" });
+    for (ttl_seconds, round_trips_ms) in [(3, [90, 150, 200, 250, 300]), (5, [200, 400, 600, 700, 800])] {
+        let lease = Lease { ttl: secs(ttl_seconds), grace: secs(1) };
+        for round_trip_ms in round_trips_ms {
+            let hold = || hold_across(lease, round_trip_ms, &[Proxy::to(shared::etcd35().address())]);
+            println!(
+                "TTL {ttl_seconds} s, {round_trip_ms} ms: {}",
+                if catch_unwind(hold).is_ok() { "held" } else { "lost" }
+            );
         }
     }
 }
@@ -71,17 +74,17 @@ fn leader_change_on_slow_network_loses_no_lock() {
     let lease = Lease { ttl: secs(10), grace: secs(1) };
     let mut job = locked(&world, lease, &name).args(["sh", "-c", UNTIL_DONE]).spawn();
     await_ready(&job);
-    let before = members[0].entries(&name).pop().expect("the key");
+    let old_entry = members[0].entries(&name).pop().expect("the key");
     let leader = crate::world::etcd::leader(&members);
     members[leader].hand_over_to(&members[(leader + 1) % 3]);
     poll_until("a fresh lease", lease.ttl * 2, || {
         assert!(job.is_running(), "{}", job.stderr());
-        members[0].entries(&name).pop().is_some_and(|entry| entry.lease != before.lease)
+        members[0].entries(&name).pop().is_some_and(|entry| entry.lease != old_entry.lease)
     });
-    let changed = distlock::now();
-    poll_until("renewals of it", lease.ttl * 3, || {
+    let changed_at = distlock::now();
+    poll_until("renewals of the fresh lease", lease.ttl * 3, || {
         assert!(job.is_running(), "{}", job.stderr());
-        distlock::now().since(changed) > lease.ttl
+        distlock::now().since(changed_at) > lease.ttl
     });
     fs::write(world.path().join("done"), "").expect("a file in the world");
     assert_eq!(job.wait_within(secs(10)).assert_code(0).stderr, "");

@@ -1,4 +1,4 @@
-//! Servers that answer, and grant nothing.
+//! Servers that answer but cannot grant a lock: no quorum, full store.
 
 use crate::world::{Etcd, Server, Version, World, etcd, poll_until, secs};
 
@@ -19,7 +19,7 @@ fn missing_quorum_is_reported_and_retried() {
             job.describe()
         );
     }
-    // It was reached, so the connect timeout is no bound; but that it grants nothing is told.
+    // A server was reached, so --connect-timeout does not apply, but a warning reports that it grants nothing.
     let job = world.distlock().args(["--connect-timeout", "3s", "run", &world.name("x"), "--", "echo", "ran"]).spawn();
     poll_until("a warning", secs(30), || job.stderr().contains("warning: no server can grant the lock yet"));
     members[1].restart();

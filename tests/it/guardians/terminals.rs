@@ -1,4 +1,4 @@
-//! Terminals in which distlock is not just another job of a shell.
+//! Terminals in which distlock is not an ordinary job of a shell.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -6,17 +6,17 @@ use nix::sys::signal::Signal;
 
 use crate::world::{Run, Terminal, World, children, descendants, is_alive, lacks, name, poll_for, poll_until, secs};
 
-fn words(run: Run) -> String {
+fn shell_line(run: Run) -> String {
     let command = run.into_command();
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
 }
 
-/// Of that only the leader of the session hears, as distlock is behind `ssh -t host distlock …`.
+/// The kernel signals a hangup only to the session leader, as distlock is after `ssh -t host distlock …`.
 #[test]
 fn hangup_kills_the_command_of_a_session_leader() {
     let world = World::local();
-    let job = words(world.distlock().args([&*world.name("leader"), "--", "sleep", "300"]));
+    let job = shell_line(world.distlock().args([&*world.name("leader"), "--", "sleep", "300"]));
     world.script("job", &format!("exec {job}"));
     let mut terminal = Terminal::open(&world);
     let leader = terminal.pid();
@@ -24,21 +24,21 @@ fn hangup_kills_the_command_of_a_session_leader() {
     let keeper = poll_for("the keeper", secs(20), || children(leader).into_iter().find(|p| name(*p) == "lock-keeper"));
     let command = poll_for("the command", secs(20), || children(keeper).into_iter().find(|p| name(*p) == "sleep"));
     let status = terminal.hang_up();
-    assert_eq!(status.signal(), Some(Signal::SIGHUP as i32), "distlock dies of what the command died of");
+    assert_eq!(status.signal(), Some(Signal::SIGHUP as i32), "distlock must die of the command's signal");
     assert!(!is_alive(command));
-    poll_until("the end of all of it", secs(10), || world.processes().is_empty());
+    poll_until("the death of all processes", secs(10), || world.processes().is_empty());
 }
 
-/// Of such a process's group the namespace knows nothing.
+/// The process group of such a process has no id in the namespace.
 #[test]
 fn pid_1_of_a_namespace_gives_terminal_to_command() {
     let world = World::local();
     let namespace = ["--pid", "--fork", "--mount-proc"];
     if world.command("unshare").args(namespace).args(["true"]).run().code() != Some(0) {
-        return lacks("the right to unshare");
+        return lacks("the permission to unshare");
     }
     let job = |command: &[&str]| {
-        words(world.distlock().args([&*world.name("pid-1"), "--"]).args(command).through("unshare", namespace))
+        shell_line(world.distlock().args([&*world.name("pid-1"), "--"]).args(command).through("unshare", namespace))
     };
     world.script("reads", &job(&["sh", "-c", "read x; echo got $x; exit 3"]));
     world.script("sleeps", &job(&["sh", "-c", "echo up; exec sleep 300"]));

@@ -1,26 +1,26 @@
-//! Processes that end, start or live in ways of which a guardian may not have heard.
+//! Real-time signals, a blocked `exec`, a process without its main thread, a file size limit.
 
 use std::fs;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::program;
+use super::compile;
 use crate::loss::{Lease, await_held, await_ready};
 use crate::world::{
-    Holder, Running, Server, World, children, copy_program, enqueue, millis, on_servers, poll_for, poll_until, secs,
-    shared, throughout, wait_gone,
+    Holder, Mode, Proxy, Run, Running, Server, World, children, copy_program, enqueue, millis, on_servers, poll_for,
+    poll_until, secs, shared, throughout, wait_gone,
 };
 
-/// A number from 34 up has no name.
+/// Signals from 34 up have no name.
 #[test]
 fn death_by_real_time_signal_sets_the_exit_code() {
     on_servers(|world, _| {
         let name = world.name("real-time");
-        let of_itself = ["sh", "-c", "kill -36 $$"];
-        world.distlock().args([&*name, "--"]).args(of_itself).run().assert_code(128 + 36);
-        let of_others = ["sh", "-c", "for n in 1 2 3 4; do (sleep 9 & exec kill -36 $!) & done; wait; exit 7"];
-        world.distlock().args([&*name, "--"]).args(of_others).run().assert_code(7);
+        let kills_itself = ["sh", "-c", "kill -36 $$"];
+        world.distlock().args([&*name, "--"]).args(kills_itself).run().assert_code(128 + 36);
+        let kills_children = ["sh", "-c", "for n in 1 2 3 4; do (sleep 9 & exec kill -36 $!) & done; wait; exit 7"];
+        world.distlock().args([&*name, "--"]).args(kills_children).run().assert_code(7);
     });
 }
 
@@ -37,7 +37,7 @@ fn real_time_signal_deaths_with_dead_keeper_leave_no_orphan() {
         for pid in fs::read_to_string(world.path().join("pids")).expect("the pids").lines() {
             world.command("sh").args(["-c", &format!("kill -36 {pid}")]).run().assert_code(0);
         }
-        // Their ends are the supervisor's to learn of.
+        // The supervisor has to reap the orphans.
         kill(keeper, Signal::SIGKILL).expect("the keeper takes a signal");
         job.wait_within(secs(30)).assert_code(76);
         assert_eq!(world.processes(), []);
@@ -45,7 +45,7 @@ fn real_time_signal_deaths_with_dead_keeper_leave_no_orphan() {
     });
 }
 
-/// Holds a lease on a file: whatever executes the file waits until the lease ends.
+/// Program that holds a lease on a file: an `exec` of the file blocks until the lease ends.
 const FILE_LEASE: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -64,56 +64,64 @@ int main(int count, char **words) {
 
 const LEASE: Lease = Lease { ttl: secs(10), grace: secs(1) };
 
-/// A job that finds its program on a disk which does not answer once it holds the lock; its keeper, and what is to become
-/// the command. The disk answered before, when the program was looked up.
-fn stalled(world: &World, name: &str, seconds: &str) -> (Running, Pid, Pid, Running) {
-    let slow = world.path().join(format!("slow-{seconds}"));
-    copy_program("/bin/sleep", &slow);
-    let slow = slow.display().to_string();
-    let holder = Holder::of(world, name);
-    let job = enqueue(world.distlock().args(LEASE.options()), name, &[&slow, seconds]);
-    let disk = world.command(world.path().join("lease")).args([&slow]).spawn();
-    poll_until("the lease", secs(30), || disk.stdout() == "leased\n");
-    holder.release();
-    let keeper = job.keeper();
-    let command = poll_for("what is to be the command", secs(30), || children(keeper).pop());
-    (job, keeper, command, disk)
+/// A job that holds the lock while the `exec` of its command blocks, as on a disk that does not respond.
+struct BlockedJob {
+    job: Running,
+    keeper: Pid,
+    /// The forked child that will execute the command's program.
+    child: Pid,
+    /// Process that blocks the `exec` until it exits.
+    blocker: Running,
 }
 
-/// On a slow disk the command's program is not executed at once. Until then there is no command, but what is to become one.
+/// Starts a job whose program can be looked up, but not executed.
+fn start_blocked(world: &World, name: &str, sleep_seconds: &str) -> BlockedJob {
+    let program = world.path().join(format!("sleep-{sleep_seconds}"));
+    copy_program("/bin/sleep", &program);
+    let program = program.display().to_string();
+    let holder = Holder::of(world, name);
+    let job = enqueue(world.distlock().args(LEASE.options()), name, &[&program, sleep_seconds]);
+    let blocker = world.command(world.path().join("lease")).args([&program]).spawn();
+    poll_until("the lease on the file", secs(30), || blocker.stdout() == "leased\n");
+    holder.release();
+    let keeper = job.keeper();
+    let child = poll_for("the forked child", secs(30), || children(keeper).pop());
+    BlockedJob { job, keeper, child, blocker }
+}
+
 #[test]
 fn deadlines_and_signals_work_while_exec_blocks() {
     on_servers(|world, server| {
-        program(world, "lease", FILE_LEASE);
+        compile(world, "lease", FILE_LEASE);
         let name = world.name("slow");
 
-        // Renewed all the while, and killed with the supervisor.
-        let (job, keeper, command, _disk) = stalled(world, &name, "301");
+        // The lock is renewed meanwhile, and the child dies with the supervisor.
+        let BlockedJob { job, keeper, child, blocker: _blocker } = start_blocked(world, &name, "301");
         let held = await_held(server, &name);
-        // Consul may let a session live for twice its TTL without a renewal.
+        // Consul may keep a session for twice its TTL without renewals.
         let ttls = if server.backend() == "consul" { 2 } else { 1 };
         throughout(LEASE.ttl * ttls + secs(1), || {
-            assert_eq!(await_held(server, &name).lease, held.lease, "the lock is held");
-            assert_eq!(children(keeper), [command]);
+            assert_eq!(await_held(server, &name).lease, held.lease, "the lock must stay held");
+            assert_eq!(children(keeper), [child]);
         });
         job.signal(Signal::SIGKILL);
-        wait_gone(command, secs(2));
-        poll_until("the lock's release", secs(5), || server.contenders(&name) == 0);
+        wait_gone(child, secs(2));
+        poll_until("the release of the lock", secs(5), || server.contenders(&name) == 0);
         job.wait_within(secs(5)).assert_signal(Signal::SIGKILL);
 
-        // A signal that comes before the command runs ends it.
-        let (job, _, _, _disk) = stalled(world, &name, "302");
+        // A signal before the `exec` kills the child.
+        let BlockedJob { job, blocker: _blocker, .. } = start_blocked(world, &name, "302");
         job.signal(Signal::SIGTERM);
         job.wait_within(secs(10)).assert_signal(Signal::SIGTERM);
 
-        // The disk answers: the command runs, and its own end is told.
-        let (job, _, _, disk) = stalled(world, &name, "0.2");
-        disk.signal(Signal::SIGKILL);
+        // When the `exec` succeeds, the command runs and its exit code is returned.
+        let BlockedJob { job, blocker, .. } = start_blocked(world, &name, "0.2");
+        blocker.signal(Signal::SIGKILL);
         job.wait_within(secs(30)).assert_code(0);
     });
 }
 
-/// Ends its first thread; another writes down that it runs.
+/// Program whose main thread exits while another thread writes the time to the file `pulse`.
 const HEADLESS: &str = r#"
 #include <pthread.h>
 #include <stdio.h>
@@ -136,35 +144,29 @@ int main(void) {
 }
 "#;
 
-/// Such a process looks like a zombie, and is none.
+/// `/proc` shows such a process as a zombie, although its other threads run.
 #[test]
 fn process_without_main_thread_is_frozen_and_terminated() {
     let server = shared::etcd35();
-    let (world, proxy) = (World::new(), crate::world::Proxy::to(server.address()));
-    let headless = program(&world, "headless", HEADLESS);
+    let (world, proxy) = (World::new(), Proxy::to(server.address()));
+    let headless = compile(&world, "headless", HEADLESS);
     let name = world.name("headless");
     let etcd = ["-b", "etcd", "-e", &proxy.url(), "-t", "6", "--grace", "1s"];
-    let (mut job, last) = (
-        world
-            .distlock()
-            .args(etcd)
-            .args(["--on-lost", "relock", &name, "sh", "-c", r#""$0" & sleep 300"#, &headless])
-            .spawn(),
-        || {
-            fs::read_to_string(world.path().join("pulse"))
-                .ok()
-                .and_then(|pulse| pulse.lines().last().map(str::to_owned))
-        },
-    );
-    poll_until("a pulse", secs(30), || last().is_some());
-    proxy.set(crate::world::Mode::Freeze);
+    let options = ["--on-lost", "relock", &name, "sh", "-c", r#""$0" & sleep 300"#, &headless];
+    let mut job = world.distlock().args(etcd).args(options).spawn();
+    let last_beat = || {
+        let pulse = fs::read_to_string(world.path().join("pulse")).ok()?;
+        pulse.lines().last().map(str::to_owned)
+    };
+    poll_until("a pulse", secs(30), || last_beat().is_some());
+    proxy.set(Mode::Freeze);
     poll_until("the frozen command", secs(30), || job.stderr().contains("frozen"));
-    let beat = last();
-    throughout(millis(300), || assert_eq!(last(), beat, "all of it stands still"));
+    let beat = last_beat();
+    throughout(millis(300), || assert_eq!(last_beat(), beat, "all threads must be frozen"));
     assert!(job.is_running());
-    // Nobody else had the lock, so it goes on; and ends with the job.
-    proxy.set(crate::world::Mode::Pass);
-    poll_until("another beat", secs(30), || last() != beat);
+    // No other client held the lock, so the process continues; it dies with the job.
+    proxy.set(Mode::Pass);
+    poll_until("another beat", secs(30), || last_beat() != beat);
     job.signal(Signal::SIGTERM);
     job.wait_within(secs(30)).assert_signal(Signal::SIGTERM);
     assert_eq!(world.processes(), []);
@@ -173,9 +175,9 @@ fn process_without_main_thread_is_frozen_and_terminated() {
 #[test]
 fn file_size_limit_kills_no_process() {
     on_servers(|world, _| {
-        let limited = |run: crate::world::Run| run.through("sh", ["-c", r#"ulimit -f 0; exec "$@""#, "sh"]);
+        let limited = |run: Run| run.through("sh", ["-c", r#"ulimit -f 0; exec "$@""#, "sh"]);
         let run = world.distlock().args(["-v", &world.name("limit"), "true"]);
-        // What is said goes to a file that takes nothing.
+        // stderr is a file that accepts no bytes.
         limited(run).run().assert_code(0);
     });
     let world = World::local();

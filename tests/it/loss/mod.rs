@@ -1,8 +1,8 @@
-//! The lock is lost, or seems to be: when the command ends, and what is said of it.
+//! Losses, and faults that look like one: when the command is killed, and the error message.
 
-mod revoked;
-mod network;
 mod lease_terms;
+mod network;
+mod revoked;
 
 use std::thread;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::world::{
     Entry, Finished, Ledger, Run, Running, Server, World, millis, moment, poll_for, poll_until, secs, shared,
 };
 
-/// From KILL to the moment by which nothing is left (K), as the design fixes it.
-const K: Duration = millis(500);
+/// The design's kill budget: from KILL until the whole process tree is dead (rule 2).
+const KILL_BUDGET: Duration = millis(500);
 
-/// A lease under which a command runs, and the deadlines that follow from it by the design's formulas.
+/// A lease of a job, and the deadlines that follow from it by the design's formulas (rules 2 and 3).
 #[derive(Clone, Copy)]
 pub(crate) struct Lease {
     pub(crate) ttl: Duration,
@@ -24,30 +24,30 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// The shortest that is worth testing: Consul grants no less than ten seconds, and etcd is tested beside it.
+    /// The shortest lease that Consul grants, used on etcd too.
     pub(crate) const SHORT: Self = Self { ttl: Duration::from_secs(10), grace: Duration::from_secs(2) };
 
     pub(crate) fn options(self) -> [String; 4] {
         ["-t".into(), format!("{}s", self.ttl.as_secs()), "--grace".into(), format!("{}s", self.grace.as_secs())]
     }
 
-    /// From the sending of the last confirmed renewal to the moment by which nothing is left.
+    /// Returns the time from `sent_at` of the last confirmed renewal to the hard deadline.
     pub(crate) fn hard(self) -> Duration {
         (self.ttl * 99 / 100).saturating_sub(millis(100))
     }
 
-    /// From the sending of the last confirmed renewal to the soft signal.
+    /// Returns the renewal window: the time from `sent_at` of the last confirmed renewal to the soft deadline.
     pub(crate) fn soft(self) -> Duration {
-        self.hard().saturating_sub(K + self.grace)
+        self.hard().saturating_sub(KILL_BUDGET + self.grace)
     }
 
-    /// How old the last confirmed renewal may be while all is well.
+    /// Returns the time from `sent_at` of a confirmed renewal until the next one is due.
     pub(crate) fn interval(self) -> Duration {
         (self.ttl / 3).min(self.soft() / 2)
     }
 }
 
-/// Runs the test on all servers at once.
+/// Runs the test on all servers at the same time.
 pub(crate) fn on_each(test: impl Fn(&'static dyn Server) + Sync) {
     on_these(&shared::all(), test);
 }
@@ -62,15 +62,15 @@ pub(crate) fn on_these(servers: &[&'static dyn Server], test: impl Fn(&'static d
     });
 }
 
-/// Ignores the soft signal with all that is below, writes down when it came (seconds of `CLOCK_BOOTTIME`), and runs the
-/// words that follow.
+/// Script that executes its arguments with TERM ignored, and writes the time of the soft signal (seconds of
+/// `CLOCK_BOOTTIME`) to the file `soft`.
 const STUBBORN: &str = r#"
 trap 'read -r now idle </proc/uptime; echo "$now" >>soft' TERM
 (trap "" TERM; exec "$@") &
 while kill -0 $!; do wait $!; done
 "#;
 
-/// A job in a world of its own whose stubborn command keeps a ledger.
+/// A job whose command ignores the soft signal and writes a ledger.
 struct Stubborn {
     job: Running,
     ledger: Ledger,
@@ -84,43 +84,43 @@ impl Stubborn {
         Self { job, ledger }
     }
 
-    /// Waits until its command runs; returns since when.
+    /// Waits until the command runs, and returns when it started.
     #[track_caller]
     fn await_start(&self) -> Instant {
         poll_for("the command", secs(30), || Some(from_boot(self.ledger.holds().first()?.from)))
     }
 
-    /// Waits for its end by loss.
+    /// Waits until the job exits because of a loss.
     #[track_caller]
     fn await_loss(self, world: &World, name: &str, bound: Duration) -> Loss {
         let finished = self.job.wait_within(bound).assert_code(76);
-        assert_told(&finished, name);
+        assert_loss_reported(&finished, name);
         let soft = std::fs::read_to_string(world.path().join("soft")).unwrap_or_default();
         let soft: Vec<_> = soft.lines().map(moment).collect();
-        assert_eq!(soft.len(), 1, "one soft signal: {soft:?}");
-        Loss { soft: soft[0], last: from_boot(self.ledger.holds()[0].to), finished }
+        assert_eq!(soft.len(), 1, "expected one soft signal: {soft:?}");
+        Loss { soft_signal_at: soft[0], last_seen_at: from_boot(self.ledger.holds()[0].to), finished }
     }
 }
 
-/// When a command that ignores the soft signal was lost; on `CLOCK_BOOTTIME`.
+/// Times of a stubborn command's death, on `CLOCK_BOOTTIME`.
 struct Loss {
-    /// The soft signal, as exact as the kernel shows it: 10 ms less at most.
-    soft: Instant,
-    /// The last sign of life, one of which is given every 10 ms.
-    last: Instant,
+    /// Arrival of the soft signal; up to 10 ms early, the precision of `/proc/uptime`.
+    soft_signal_at: Instant,
+    /// The last note in the ledger; notes come every 10 ms.
+    last_seen_at: Instant,
     finished: Finished,
 }
 
-/// Tells that it runs.
+/// Script that prints `ready` and sleeps.
 pub(crate) const READY: &str = "echo ready; sleep 300";
 
-/// Waits until the command says that it runs. The key shows sooner.
+/// Waits until the command has printed `ready`, which is later than the acquisition.
 #[track_caller]
 pub(crate) fn await_ready(job: &Running) {
     poll_until("the command", secs(30), || job.stdout() == "ready\n");
 }
 
-/// A command line that lacks only the command.
+/// Returns a run of distlock with this lease and lock name; the caller adds the command.
 pub(crate) fn locked(world: &World, lease: Lease, name: &str) -> Run {
     world.distlock().args(lease.options()).args([name])
 }
@@ -129,9 +129,9 @@ pub(crate) fn from_boot(nanos: u64) -> Instant {
     Instant::from_boot(Duration::from_nanos(nanos))
 }
 
-/// Panics unless exactly one error was reported, which names the lock, and what follows are its causes and the way out.
+/// Panics unless stderr is one error about the loss of this lock, its causes and a hint.
 #[track_caller]
-fn assert_told(job: &Finished, name: &str) {
+fn assert_loss_reported(job: &Finished, name: &str) {
     assert_error(job, &format!("the lock {name} was lost and the command killed"));
 }
 
@@ -145,29 +145,29 @@ fn assert_error(job: &Finished, message: &str) {
     assert!(causes.iter().all(|line| line.starts_with("  caused by: ")), "{}", job.describe());
 }
 
-/// Waits for the key that stands for the held lock, among those that a lock may have.
+/// Waits for the key of the held lock, which is not a queue entry.
 #[track_caller]
 pub(crate) fn await_held(server: &dyn Server, name: &str) -> Entry {
     poll_for("the held lock", secs(30), || {
-        let stands = |entry: &Entry| server.backend() == "etcd" || entry.key.ends_with("/.lock");
-        server.entries(name).into_iter().find(|entry| stands(entry) && entry.lease.is_some())
+        let is_lock = |entry: &Entry| server.backend() == "etcd" || entry.key.ends_with("/.lock");
+        server.entries(name).into_iter().find(|entry| is_lock(entry) && entry.lease.is_some())
     })
 }
 
-/// Waits until nothing of this lock, nor these leases, is left on the server.
+/// Waits until the server has neither keys of this lock nor these leases.
 #[track_caller]
 pub(crate) fn await_nothing_left(server: &dyn Server, name: &str, leases: &[String], bound: Duration) {
-    let started = distlock::now();
-    let left = || {
+    let started_at = distlock::now();
+    let remaining = || {
         let leases: Vec<_> = server.leases().into_iter().filter(|lease| leases.contains(lease)).collect();
         (server.entries(name), leases)
     };
     loop {
-        let late = distlock::now().since(started) >= bound;
-        if left() == (Vec::new(), Vec::new()) {
+        let timed_out = distlock::now().since(started_at) >= bound;
+        if remaining() == (Vec::new(), Vec::new()) {
             return;
         }
-        assert!(!late, "left after {bound:?}: {:#?}", left());
+        assert!(!timed_out, "still on the server after {bound:?}: {:#?}", remaining());
         thread::sleep(millis(5));
     }
 }

@@ -1,7 +1,7 @@
-//! Who may talk to whom, what is said of it when they may not, and that secrets stay secret.
+//! TLS, credentials and permissions, the errors that report their absence, and the secrecy of secrets.
 
-mod permissions;
 mod discovery;
+mod permissions;
 mod scope;
 mod secrets;
 mod tls;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::world::{Authority, Consul, Etcd, Finished, Run, Server, ServerTls, Version, World};
 
-/// One server of each kind that shows a certificate which `show` makes, and which asks for a client's if `mutual`.
+/// Starts one server of each kind with a certificate for these names; it requires client certificates if `mutual`.
 fn servers(authority: &Authority, mutual: bool, names: &[&str]) -> Vec<Box<dyn Server>> {
     servers_with(&ServerTls { pem: authority.server(names), clients: mutual.then(|| authority.cacert()) })
 }
@@ -24,22 +24,22 @@ fn servers_with(tls: &ServerTls) -> Vec<Box<dyn Server>> {
     ]
 }
 
-/// What is known from the first answer is told long before [`patient`] would give up.
-const AT_ONCE: Duration = Duration::from_secs(30);
+/// Bound for failures that must not wait for the connect timeout of [`patient`].
+const IMMEDIATELY: Duration = Duration::from_secs(30);
 
-/// distlock that waits longer for an answer than it does unasked.
+/// Returns distlock with a connect timeout far beyond the default.
 fn patient(world: &World) -> Run {
     world.distlock().args(["--connect-timeout", "100s"])
 }
 
-/// The same, trusting the authority of this file.
+/// Returns [`patient`] distlock that trusts this CA certificate.
 fn trusting(world: &World, cacert: &PathBuf) -> Run {
     patient(world).args(["--cacert"]).args([cacert])
 }
 
-/// Asserts that the one error names each of these.
+/// Asserts that stderr has exactly one error, and contains each of these words.
 #[track_caller]
-fn assert_told(job: &Finished, words: &[&str]) {
+fn assert_error_names(job: &Finished, words: &[&str]) {
     assert_eq!(job.stderr.matches("distlock: error: ").count(), 1, "{}", job.describe());
     for word in words {
         assert!(job.stderr.contains(word), "no {word:?}: {}", job.describe());

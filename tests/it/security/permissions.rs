@@ -1,12 +1,12 @@
-//! Users, tokens and rights.
+//! Users, tokens and permissions.
 
 use nix::sys::signal::{self, Signal};
 use serde_json::Value;
 
-use super::{AT_ONCE, assert_told, trusting};
+use super::{IMMEDIATELY, assert_error_names, trusting};
 use crate::world::{Authority, Consul, Etcd, Run, Server, ServerTls, Version, World, descendants, poll_for, secs};
 
-/// An etcd that asks for a client's certificate and for a password, whose tokens live 3 s.
+/// An etcd that requires a client certificate and a password, and whose auth tokens expire after 3 s.
 struct Guarded {
     authority: Authority,
     etcd: Etcd,
@@ -24,13 +24,13 @@ impl Guarded {
         Self { authority, etcd }
     }
 
-    /// distlock with the certificate, and as the user joe with this password.
+    /// Returns distlock with the client certificate, as user joe with this password.
     fn distlock(&self, world: &World, password: &str) -> Run {
-        self.nobody(world).args(["--user", "joe"]).env("ETCDCTL_PASSWORD", password)
+        self.without_user(world).args(["--user", "joe"]).env("ETCDCTL_PASSWORD", password)
     }
 
-    /// distlock with the certificate alone.
-    fn nobody(&self, world: &World) -> Run {
+    /// Returns distlock with the client certificate only.
+    fn without_user(&self, world: &World) -> Run {
         trusting(world, &self.authority.cacert()).args(self.authority.client().options())
     }
 }
@@ -41,7 +41,7 @@ fn job_outlives_its_auth_tokens() {
         let guarded = Guarded::start(version, &["/locks/"]);
         let world = World::on(&guarded.etcd);
         let name = "/locks/tokens";
-        // The tokens live for 3 s, and the lease is renewed every 5: each renewal comes with one that has expired.
+        // Tokens expire after 3 s and the lease is renewed every 5 s, so each renewal has an expired token.
         let run = |report: &str, command: &[&str]| {
             let options = ["-v", "--log-format", "json", "--ttl", "15", "--report", report, name];
             guarded.distlock(&world, PASSWORD).args(options).args(command).spawn()
@@ -53,15 +53,15 @@ fn job_outlives_its_auth_tokens() {
             let job = job.wait().assert_code(0);
             for line in job.stderr.lines() {
                 let event: Value = serde_json::from_str(line).expect("an event");
-                // An expired token costs a try, and the next one brings another.
-                let token = event["cause"].as_str().is_some_and(|cause| cause.contains("invalid auth token"));
-                let fault = event["event"] == "rejoining" || (event["event"] == "uncertain" && !token);
-                assert!(!fault, "{}", job.describe());
+                // An expired token fails one attempt; the next attempt has a fresh token.
+                let expired_token = event["cause"].as_str().is_some_and(|cause| cause.contains("invalid auth token"));
+                let problem = event["event"] == "rejoining" || (event["event"] == "uncertain" && !expired_token);
+                assert!(!problem, "{}", job.describe());
             }
         }
         let report: Value = serde_json::from_str(&world.wait_for_file("job.json")).expect("a report");
         assert!(report["renewals"].as_u64() >= Some(1), "{report}");
-        assert_eq!(guarded.etcd.entries(name).len(), 0, "{held:?} is released");
+        assert_eq!(guarded.etcd.entries(name).len(), 0, "{held:?} must be released");
     }
 }
 
@@ -70,15 +70,15 @@ fn etcd_error_names_wrong_password_or_permission() {
     for version in [Version::V34, Version::V35] {
         let guarded = Guarded::start(version, &["/locks/a/", "/locks/b"]);
         let world = World::on(&guarded.etcd);
-        let locked = |run: Run, name: &str| run.args([name, "true"]).spawn().wait_within(AT_ONCE);
+        let locked = |run: Run, name: &str| run.args([name, "true"]).spawn().wait_within(IMMEDIATELY);
         locked(guarded.distlock(&world, PASSWORD), "/locks/a").assert_code(0);
         locked(guarded.distlock(&world, PASSWORD), "/locks/b").assert_code(0);
         let denied = locked(guarded.distlock(&world, "wrong"), "/locks/a").assert_code(77);
-        assert_told(&denied, &["joe", "password"]);
+        assert_error_names(&denied, &["joe", "password"]);
         let denied = locked(guarded.distlock(&world, PASSWORD), "/locks/c").assert_code(77);
-        assert_told(&denied, &["joe", "/locks/c/", "readwrite"]);
-        assert_told(&locked(guarded.nobody(&world), "/locks/a").assert_code(77), &["--user"]);
-        assert_eq!(guarded.etcd.leases().len(), 0, "nobody leaves a lease behind");
+        assert_error_names(&denied, &["joe", "/locks/c/", "readwrite"]);
+        assert_error_names(&locked(guarded.without_user(&world), "/locks/a").assert_code(77), &["--user"]);
+        assert_eq!(guarded.etcd.leases().len(), 0, "no lease may be left");
     }
 }
 
@@ -93,7 +93,7 @@ fn supervisor_releases_dead_keepers_lock_with_credentials() {
     assert_eq!(guarded.etcd.leases().len(), 0);
 }
 
-/// The node's name is the one that the harness gives.
+/// Rule for the harness's node name, `consul`.
 const SESSIONS: &str = r#"session "consul" { policy = "write" }"#;
 
 fn keys(name: &str) -> String {
@@ -111,21 +111,21 @@ fn consul_error_names_the_missing_permission() {
         std::fs::write(&file, consul.token(rules) + "\n").unwrap();
         trusting(&world, &authority.cacert()).args(["--token-file", "token"])
     };
-    let enough = format!("{SESSIONS}\n{}", keys("locks/a"));
-    // Contenders, so that waiting needs no more than holding.
-    let first = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
-    let second = token(&enough).args(["locks/a", "sleep", "1"]).spawn();
+    let sufficient = format!("{SESSIONS}\n{}", keys("locks/a"));
+    // Two contenders, because waiting must not need more permissions than holding.
+    let first = token(&sufficient).args(["locks/a", "sleep", "1"]).spawn();
+    let second = token(&sufficient).args(["locks/a", "sleep", "1"]).spawn();
     first.wait_within(secs(30)).assert_code(0);
     second.wait_within(secs(30)).assert_code(0);
 
-    let denied = |run: Run| run.args(["locks/a", "true"]).spawn().wait_within(AT_ONCE).assert_code(77);
-    assert_told(&denied(token(&keys("locks/a"))), &["session:write"]);
-    assert_told(&denied(token(SESSIONS)), &["key:write", "locks/a/"]);
-    assert_told(&denied(token(&format!("{SESSIONS}\n{}", keys("locks/b")))), &["key:write", "locks/a/"]);
-    assert_told(&denied(trusting(&world, &authority.cacert())), &["--token-file", "session:write"]);
+    let denied = |run: Run| run.args(["locks/a", "true"]).spawn().wait_within(IMMEDIATELY).assert_code(77);
+    assert_error_names(&denied(token(&keys("locks/a"))), &["session:write"]);
+    assert_error_names(&denied(token(SESSIONS)), &["key:write", "locks/a/"]);
+    assert_error_names(&denied(token(&format!("{SESSIONS}\n{}", keys("locks/b")))), &["key:write", "locks/a/"]);
+    assert_error_names(&denied(trusting(&world, &authority.cacert())), &["--token-file", "session:write"]);
     let unknown =
         trusting(&world, &authority.cacert()).env("CONSUL_HTTP_TOKEN", "5ec4e7b0-0000-0000-0000-000000000000");
-    assert_told(&denied(unknown), &["no such token"]);
-    assert_eq!(consul.leases().len(), 0, "nobody leaves a session behind");
+    assert_error_names(&denied(unknown), &["no such token"]);
+    assert_eq!(consul.leases().len(), 0, "no session may be left");
     assert_eq!(consul.entries("locks/").len(), 0);
 }

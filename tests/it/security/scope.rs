@@ -1,9 +1,9 @@
-//! Where on Consul a lock lives, and the ways there.
+//! Scope of a lock on Consul (namespace, partition, datacenter), and unix sockets.
 
-use super::{AT_ONCE, assert_told, patient};
+use super::{IMMEDIATELY, assert_error_names, patient};
 use crate::world::{Consul, Recorded, Recorder, Server, World, poll_for, secs, shared};
 
-/// What only Consul Enterprise knows is taken out for the Consul of these tests.
+/// Removes what only Consul Enterprise accepts.
 fn without_enterprise(mut request: Recorded) -> Recorded {
     for part in ["ns=team+a", "partition=part"] {
         request.line = request.line.replace(part, "");
@@ -14,7 +14,7 @@ fn without_enterprise(mut request: Recorded) -> Recorded {
     request
 }
 
-/// The requests of one lock with these options and variables.
+/// Returns the requests of one job with these options and variables.
 fn requests(options: &[&str], variables: &[(&str, &str)]) -> Vec<Recorded> {
     let recorder = Recorder::to(shared::consul().address(), without_enterprise);
     let world = World::at("consul", &recorder.url());
@@ -61,7 +61,7 @@ fn every_request_carries_token_and_login() {
     let variables = [("CONSUL_HTTP_TOKEN", "anonymous"), ("CONSUL_HTTP_AUTH", "joe:pw")];
     for request in requests(&[], &variables) {
         let has = |line: &str| request.headers.iter().any(|header| header.eq_ignore_ascii_case(line));
-        // "joe:pw" in base64.
+        // The login is "joe:pw" in base64.
         assert!(has("X-Consul-Token: anonymous") && has("Authorization: Basic am9lOnB3"), "{request:?}");
     }
 }
@@ -72,7 +72,7 @@ fn unknown_datacenter_is_refused() {
     let world = World::on(consul);
     world.distlock().args(["--datacenter", "dc1", &world.name("dc"), "true"]).run().assert_code(0);
     let job = patient(&world).args(["--datacenter", "mars", &world.name("dc"), "true"]).spawn();
-    assert_told(&job.wait_within(AT_ONCE).assert_code(64), &["No path to datacenter", "--datacenter"]);
+    assert_error_names(&job.wait_within(IMMEDIATELY).assert_code(64), &["No path to datacenter", "--datacenter"]);
 }
 
 #[test]
@@ -82,10 +82,10 @@ fn lock_is_held_over_a_unix_socket() {
     let consul = Consul::start_on_socket(&socket);
     let url = format!("unix://{}", socket.display());
     let name = world.name("socket");
-    let flag = world.distlock().args(["-b", "consul", "-e", &url, &name, "sleep", "1"]).spawn();
+    let by_flag = world.distlock().args(["-b", "consul", "-e", &url, &name, "sleep", "1"]).spawn();
     let held = poll_for("the lock", secs(30), || consul.entries(&name).into_iter().find(|entry| entry.lease.is_some()));
     assert!(held.key.starts_with(name.trim_start_matches('/')), "{held:?}");
-    flag.wait().assert_code(0);
+    by_flag.wait().assert_code(0);
     world.distlock().env("CONSUL_HTTP_ADDR", &url).args([&*name, "true"]).run().assert_code(0);
     assert_eq!(consul.leases().len(), 0);
 }

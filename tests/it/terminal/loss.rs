@@ -1,38 +1,38 @@
-//! Locks that are kept and lost while a job is at a terminal.
+//! Kept and lost locks of jobs at a terminal.
 
 use std::time::Instant;
 
-use super::{command, open, status};
+use super::{await_command, exit_code, open};
 use crate::world::{Server, World, descendants, on_servers, poll_for, poll_until, secs, state, throughout};
 
 /// Suspends a job for three TTLs while another contender waits.
-fn suspended(world: &World, server: &dyn Server) {
+fn suspend_for_three_ttls(world: &World, server: &dyn Server) {
     let name = world.name("terminal");
     let mut terminal = open(world, "10");
     terminal.line("L sh -c 'read x; echo got $x'");
-    let command = command(&terminal, "sh");
-    let elsewhere = World::on(server);
-    let mut waiting = elsewhere.distlock().args([&name, "true"]).spawn();
+    let command = await_command(&terminal, "sh");
+    let other_host = World::on(server);
+    let mut waiter = other_host.distlock().args([&name, "true"]).spawn();
     poll_until("two contenders", secs(30), || server.contenders(&name) == 2);
     terminal.send("\x1a");
     terminal.expect("Stopped");
     terminal.prompt();
     throughout(secs(30), || {
         assert_eq!((server.contenders(&name), state(command)), (2, Some('T')));
-        assert!(waiting.is_running(), "no other contender got the lock");
+        assert!(waiter.is_running(), "the waiter must not acquire the lock");
     });
     terminal.line("fg");
-    poll_until("the job to go on", secs(30), || state(command) == Some('S'));
+    poll_until("the command to continue", secs(30), || state(command) == Some('S'));
     terminal.send("word\n");
     terminal.expect("got word");
     terminal.prompt();
-    assert_eq!(status(&mut terminal), "0");
-    waiting.wait().assert_code(0);
+    assert_eq!(exit_code(&mut terminal), "0");
+    waiter.wait().assert_code(0);
 }
 
 #[test]
 fn suspended_job_keeps_its_lock() {
-    on_servers(suspended);
+    on_servers(suspend_for_three_ttls);
 }
 
 #[test]
@@ -43,8 +43,9 @@ fn terminal_modes_are_restored_after_a_kill() {
         world.script("raw", "stty raw -echo; echo ready >ready; exec sleep 1000");
         terminal.line("stty -g >before; L raw; echo $? >code; stty -g >after");
         world.wait_for_file("ready");
-        let held = poll_for("the key", secs(30), || server.entries(&name).into_iter().find_map(|entry| entry.lease));
-        server.end_lease(&held);
+        let lease =
+            poll_for("the held key", secs(30), || server.entries(&name).into_iter().find_map(|entry| entry.lease));
+        server.end_lease(&lease);
         terminal.prompt();
         let [before, code, after] = ["before", "code", "after"].map(|file| world.wait_for_file(file));
         assert_eq!(code, "76\n");
@@ -57,17 +58,18 @@ fn stopped_terminal_output_delays_no_kill() {
     on_servers(|world, server| {
         let name = world.name("terminal");
         let mut terminal = open(world, "60");
-        world.script("talks", "echo ready >ready; while :; do echo talk; sleep 0.01; done");
-        terminal.line("L talks");
+        world.script("writes", "echo ready >ready; while :; do echo text; sleep 0.01; done");
+        terminal.line("L writes");
         world.wait_for_file("ready");
-        let command = command(&terminal, "talks");
+        let command = await_command(&terminal, "writes");
         terminal.send("\x13");
-        let held = poll_for("the key", secs(30), || server.entries(&name).into_iter().find_map(|entry| entry.lease));
-        let lost = Instant::now();
-        server.end_lease(&held);
-        poll_until("the end of the command", secs(30), || state(command).is_none());
-        poll_until("the end of distlock", secs(30), || descendants(terminal.pid()).is_empty());
-        assert!(lost.elapsed() < secs(10), "known lost: killed at once");
+        let lease =
+            poll_for("the held key", secs(30), || server.entries(&name).into_iter().find_map(|entry| entry.lease));
+        let lost_at = Instant::now();
+        server.end_lease(&lease);
+        poll_until("the death of the command", secs(30), || state(command).is_none());
+        poll_until("the exit of distlock", secs(30), || descendants(terminal.pid()).is_empty());
+        assert!(lost_at.elapsed() < secs(10), "a known loss must kill immediately");
         terminal.send("\x11");
         terminal.prompt();
     });

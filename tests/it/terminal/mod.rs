@@ -1,4 +1,4 @@
-//! In a terminal, all is as if distlock did not stand before the command.
+//! Terminals: a command behaves under distlock as it does without.
 
 mod keys;
 mod loss;
@@ -10,10 +10,10 @@ use nix::unistd::Pid;
 
 use crate::world::{Terminal, World, descendants, on_servers, poll_for, secs};
 
-/// What stands before a command: nothing, or distlock. Every scene is played with both.
+/// Prefixes of a command: nothing, or distlock. Every scenario runs with both.
 const PREFIXES: [&str; 2] = ["", "L "];
 
-/// A terminal in which `L COMMAND` runs a command under the lock of this world.
+/// Opens a terminal in which `L COMMAND` runs a command under the lock `terminal` of this world.
 pub(crate) fn open(world: &World, ttl: &str) -> Terminal {
     let lock = world.distlock().args(["-t", ttl, &world.name("terminal"), "--"]).into_command();
     let words = std::iter::once(lock.get_program()).chain(lock.get_args()).map(|word| word.to_string_lossy());
@@ -24,46 +24,46 @@ pub(crate) fn open(world: &World, ttl: &str) -> Terminal {
     terminal
 }
 
-/// Plays a scene without distlock and with it, on this host, and asserts that the same is seen.
+/// Runs a scenario without and with distlock on the embedded backend, and asserts that the observations are equal.
 #[track_caller]
-fn same<T: PartialEq + Debug>(scene: impl Fn(&World, &mut Terminal, &str) -> T) {
-    compare(World::local, scene).unwrap_or_else(|difference| panic!("{difference}"));
+fn assert_same<T: PartialEq + Debug>(scenario: impl Fn(&World, &mut Terminal, &str) -> T) {
+    compare(World::local, scenario).unwrap_or_else(|difference| panic!("{difference}"));
 }
 
-/// The same in any kind of world; an error tells what differs.
+/// Runs a scenario without and with distlock; returns an error if the observations differ.
 fn compare<T: PartialEq + Debug>(
     world: impl Fn() -> World,
-    scene: impl Fn(&World, &mut Terminal, &str) -> T,
+    scenario: impl Fn(&World, &mut Terminal, &str) -> T,
 ) -> Result<(), String> {
-    let seen = PREFIXES.map(|prefix| {
+    let observations = PREFIXES.map(|prefix| {
         let world = world();
         let mut terminal = open(&world, "15");
-        let seen = scene(&world, &mut terminal, prefix);
-        assert_eq!(descendants(terminal.pid()), [], "nothing is left");
-        seen
+        let observed = scenario(&world, &mut terminal, prefix);
+        assert_eq!(descendants(terminal.pid()), [], "no process may be left");
+        observed
     });
-    let [without, with] = &seen;
-    if without == with { Ok(()) } else { Err(format!("without distlock {without:?}, and with it {with:?}")) }
+    let [without, with] = &observations;
+    if without == with { Ok(()) } else { Err(format!("without distlock {without:?}, with distlock {with:?}")) }
 }
 
-/// The process of this name below the shell: the command itself, below whatever stands before it, once it has this name.
+/// Waits for the descendant of the shell with this name, which a command has only after its `exec`.
 #[track_caller]
-fn command(terminal: &Terminal, name: &str) -> Pid {
-    let is = |pid: &Pid| crate::world::name(*pid) == name;
-    poll_for(name, secs(30), || descendants(terminal.pid()).into_iter().find(is))
+fn await_command(terminal: &Terminal, name: &str) -> Pid {
+    let has_name = |pid: &Pid| crate::world::name(*pid) == name;
+    poll_for(name, secs(30), || descendants(terminal.pid()).into_iter().find(has_name))
 }
 
-/// What `$?` is at the prompt.
+/// Returns `$?` of the shell.
 #[track_caller]
-fn status(terminal: &mut Terminal) -> String {
+fn exit_code(terminal: &mut Terminal) -> String {
     terminal.line("echo status=$?");
     terminal.expect("\nstatus=");
     terminal.prompt().trim().to_owned()
 }
 
-/// The jobs of the shell, by their states.
+/// Returns the states of the shell's jobs.
 #[track_caller]
-fn jobs(terminal: &mut Terminal) -> Vec<String> {
+fn job_states(terminal: &mut Terminal) -> Vec<String> {
     terminal.line("jobs");
     let shown = terminal.prompt();
     let states = ["Stopped", "Running", "Done", "Exit"];
@@ -71,19 +71,19 @@ fn jobs(terminal: &mut Terminal) -> Vec<String> {
     shown.lines().filter_map(state).collect()
 }
 
-/// A terminal has the same to do with distlock whatever the backend: a few scenes tell.
+/// The handling of terminals does not depend on the backend, so a few scenarios suffice.
 #[test]
 fn terminal_scenarios_match_on_all_servers() {
     on_servers(|_, server| {
-        let played = |outcome: Result<(), String>| outcome.unwrap_or_else(|difference| panic!("{difference}"));
+        let assert_equal = |outcome: Result<(), String>| outcome.unwrap_or_else(|difference| panic!("{difference}"));
         let world = || World::on(server);
-        played(compare(world, |_, terminal, prefix| keys::ended_by(terminal, prefix, "\x03")));
-        played(compare(world, keys::stopped_and_continued));
-        played(compare(world, pipes::read_at_the_end));
+        assert_equal(compare(world, |_, terminal, prefix| keys::run_until_key(terminal, prefix, "\x03")));
+        assert_equal(compare(world, keys::stop_and_continue));
+        assert_equal(compare(world, pipes::read_in_last_command));
     });
 }
 
-/// Whether there is a program of this name.
+/// Returns whether the PATH contains this program.
 fn has(program: &str) -> bool {
     World::new().command("sh").args(["-c", &format!("command -v {program}")]).run().code() == Some(0)
 }

@@ -1,8 +1,8 @@
-//! Clusters of three of any kind, each member behind a proxy of its own.
+//! Clusters of three members of any kind, each behind its own proxy.
 
 use super::{Consul, Etcd, Mode, Proxy, Server, Version, World, consul, etcd, poll_for, poll_until, secs};
 
-/// A member in which faults can be injected.
+/// A cluster member that can be killed, restarted and paused.
 pub trait Member: Server + Send {
     /// Kills it; its data stays.
     fn kill(&self);
@@ -12,7 +12,7 @@ pub trait Member: Server + Send {
     fn pause(&self);
     /// Continues it.
     fn resume(&self);
-    /// Returns whether it leads, as far as it knows; false if it does not answer.
+    /// Returns whether it regards itself as the leader; false if it does not answer.
     fn leads(&self) -> bool;
     /// Returns whether it answers a read that needs a quorum.
     fn serves(&self) -> bool;
@@ -54,11 +54,11 @@ member!(Consul, is_whole);
 /// Fault of a member, or of the connections to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// SIGKILL; the member is started again afterwards.
+    /// SIGKILL. [`Cluster::remove`] starts the member again.
     Kill,
     /// SIGSTOP.
     Pause,
-    /// The clients' connections carry no bytes any more; new ones are accepted.
+    /// No byte passes in either direction on the clients' connections; new connections are accepted.
     Cut,
 }
 
@@ -73,7 +73,7 @@ pub struct Cluster {
     pub members: Vec<Box<dyn Member>>,
     /// A proxy for each member.
     pub proxies: Vec<Proxy>,
-    /// A client agent, as a job's own host has one; of Consul only.
+    /// A client agent, as on the host of a job; Consul only.
     agent: Option<Consul>,
 }
 
@@ -120,8 +120,8 @@ impl Cluster {
         World::at(self.members[0].backend(), &urls.join(","))
     }
 
-    /// Creates a world whose jobs have the endpoints that docs recommend: all members, the one at index `first` first, and
-    /// before them the client agent of Consul, since a session ends with the server that created it.
+    /// Creates a world whose jobs have the endpoints that the documentation recommends: all members, the one at index
+    /// `first` first, on Consul after the client agent, since a session ends with the server that created it.
     pub fn world_usual(&self, first: usize) -> World {
         let members = (0..self.members.len()).map(|n| self.proxies[(first + n) % self.members.len()].url());
         let urls: Vec<_> = self.agent.iter().map(Consul::url).chain(members).collect();
@@ -156,7 +156,7 @@ impl Cluster {
     #[track_caller]
     pub fn await_health(&self) {
         for member in &self.members {
-            poll_until("a whole cluster", secs(90), || member.serves() && member.tolerates());
+            poll_until("a healthy cluster", secs(90), || member.serves() && member.tolerates());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Consul, through its HTTP API.
+//! Consul servers and agents, and requests to their HTTP API.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,27 +15,27 @@ use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Run, Server, ServerTls, World, poll_for, secs};
 
-/// One Consul server.
+/// One Consul server or client agent.
 pub struct Consul {
     http: SocketAddr,
     rpc: SocketAddr,
-    /// The address by which other agents reach it.
+    /// The address at which other agents reach it.
     gossip: SocketAddr,
-    /// Its address with TLS. The harness itself uses the one without.
+    /// Address with TLS. The harness uses the address without TLS.
     secure: Option<SocketAddr>,
-    /// The header line of a token with all permissions, if the server demands tokens.
+    /// The header line of a token with all permissions; empty if the server needs no tokens.
     login: String,
     policies: AtomicU32,
     node: Node,
-    /// Only servers of a cluster have one.
+    /// Permit of the cluster; none for single servers.
     _permit: Option<Arc<ClusterPermit>>,
 }
 
-/// The token of the harness for servers that demand tokens.
+/// Token of the harness for servers that need tokens.
 const MASTER_TOKEN: &str = "5ec4e7b0-aaaa-bbbb-cccc-0123456789ab";
 
 impl Consul {
-    /// Starts a development agent: a quick single server that loses its data at a restart.
+    /// Starts a development agent: a single server that starts fast and loses its data at a restart.
     pub fn start() -> Self {
         start_on_free_ports(|| {
             let server = Self::launch("consul", free_address(), &["-dev".to_owned()]);
@@ -44,12 +44,12 @@ impl Consul {
         })
     }
 
-    /// Starts a development agent that any client reaches by TLS.
+    /// Starts a development agent that serves by TLS, without tokens.
     pub fn start_open(tls: &ServerTls) -> Self {
         Self::start_with_tls(tls, &[], "")
     }
 
-    /// Starts a development agent that is reached by TLS and denies everything that no token permits.
+    /// Starts a development agent that serves by TLS and denies every request without a token that permits it.
     pub fn start_secure(tls: &ServerTls) -> Self {
         let options = [
             "-hcl=acl { enabled = true, default_policy = \"deny\" }".to_owned(),
@@ -71,7 +71,7 @@ impl Consul {
         })
     }
 
-    /// Starts a development agent that listens on this Unix socket too.
+    /// Starts a development agent that also listens on this Unix socket.
     pub fn start_on_socket(socket: &Path) -> Self {
         let addresses = format!("-hcl=addresses {{ http = \"127.0.0.1 unix://{}\" }}", socket.display());
         start_on_free_ports(|| {
@@ -81,7 +81,7 @@ impl Consul {
         })
     }
 
-    /// Creates a token with these rules, and returns it.
+    /// Creates a token with these rules; returns its secret.
     pub fn token(&self, rules: &str) -> String {
         let name = format!("rules-{}", self.policies.fetch_add(1, Ordering::Relaxed));
         self.json("PUT", "/v1/acl/policy", &json!({ "Name": name, "Rules": rules }).to_string());
@@ -113,7 +113,7 @@ impl Consul {
         Self { http, rpc, gossip, secure: None, login: String::new(), policies: AtomicU32::new(0), node, _permit: None }
     }
 
-    /// Waits until it knows this many nodes: a node has to be known before it can have a session.
+    /// Waits until it knows this many nodes: only a known node can have sessions.
     fn wait_ready(&self, nodes: usize) -> Result<(), String> {
         self.node.wait_ready(|| {
             let answer = self.request("/v1/catalog/nodes?consistent");
@@ -121,13 +121,13 @@ impl Consul {
         })
     }
 
-    /// Returns whether it serves, with a quorum of its cluster.
+    /// Returns whether it serves requests that need a quorum.
     pub fn is_ready(&self) -> bool {
         self.request("/v1/catalog/nodes?consistent").is_ok_and(|answer| answer.status == 200)
     }
 
-    /// Returns whether it serves in a cluster that can lose another server: one that was away for ten seconds was
-    /// removed, and has to become a voter again first.
+    /// Returns whether it serves in a cluster that can lose another server. A server that was away for ten seconds was
+    /// removed, and must become a voter again first.
     pub fn is_whole(&self) -> bool {
         let answer = self.request("/v1/operator/autopilot/health");
         answer.is_ok_and(|answer| answer.status == 200 && answer.body.contains("\"FailureTolerance\":1"))
@@ -143,7 +143,7 @@ impl Consul {
         self.node.kill();
     }
 
-    /// Kills the server if it runs, and starts it again; it serves when this returns.
+    /// Kills the server if it runs, and starts it again on its data and ports; it serves when this returns.
     pub fn restart(&self) {
         self.node.restart();
         self.wait_ready(1).unwrap_or_else(|error| panic!("{error}"));
@@ -159,7 +159,7 @@ impl Consul {
         self.node.resume();
     }
 
-    /// Writes a key with these flags, bound to no session.
+    /// Writes a key with these flags and no session.
     pub fn put(&self, key: &str, flags: u64, value: &str) {
         let path = format!("/v1/kv/{}?flags={flags}", encode_path(key.trim_start_matches('/')));
         self.json("PUT", &path, value);
@@ -242,7 +242,7 @@ impl Server for Consul {
 
 /// Starts a cluster of `size` servers, which all serve when this returns.
 ///
-/// `raft_multiplier` scales the times of Consul's elections: 1 is quick, 5 is the default.
+/// `raft_multiplier` scales the timeouts of elections: 1 is fast, 5 is Consul's default.
 pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
     let permit = (size > 1).then(|| Arc::new(ClusterPermit::wait()));
     let servers = start_on_free_ports(|| {
@@ -252,7 +252,7 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
             format!("-bootstrap-expect={size}"),
             format!("-hcl=performance {{ raft_multiplier = {raft_multiplier} }}"),
             "-retry-interval=1s".to_owned(),
-            // A server that was away is a voter again after a second instead of ten.
+            // A returning server becomes a voter after a second instead of ten.
             "-hcl=autopilot { server_stabilization_time = \"1s\" }".to_owned(),
         ];
         options.extend(lan.iter().map(|address| format!("-retry-join={address}")));
@@ -264,7 +264,7 @@ pub fn cluster(size: usize, raft_multiplier: u32) -> Vec<Consul> {
     servers.into_iter().map(|server| Consul { _permit: permit.clone(), ..server }).collect()
 }
 
-/// Starts a client agent of these servers, as most machines of a Consul user run one.
+/// Starts a client agent of these servers, as on most hosts of a Consul cluster.
 pub fn agent(servers: &[&Consul]) -> Consul {
     start_on_free_ports(|| {
         let options: Vec<_> = servers.iter().map(|server| format!("-retry-join={}", server.gossip)).collect();

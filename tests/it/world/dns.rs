@@ -1,4 +1,4 @@
-//! A name server of a test, and processes that have it as their only one.
+//! A name server for one test, and distlock processes that use only it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 
 use super::{Run, World, lacks};
 
-/// A name server on a loopback address of its own. It lives as long as the test process.
+/// A name server on its own loopback address. It lives as long as the test process.
 pub struct NameServer {
     address: Ipv4Addr,
 }
@@ -20,21 +20,21 @@ pub struct NameServer {
 pub struct Zone {
     /// Service, host and port.
     pub services: Vec<(String, String, u16)>,
-    /// Answers by UDP are truncated, so that services are found by TCP only.
+    /// Whether answers by UDP are truncated, so that clients must use TCP.
     pub truncates: bool,
 }
 
 impl NameServer {
-    /// Starts a name server; returns none if this process may not use port 53 or mount.
+    /// Starts a name server; returns none if the machine does not allow port 53 or mounts.
     pub fn start(world: &World, zone: &Zone) -> Option<Self> {
         let (address, datagrams, streams) = Self::bind(world)?;
-        let (zone, of_streams) = (zone.clone(), zone.clone());
+        let (zone, stream_zone) = (zone.clone(), zone.clone());
         thread::spawn(move || serve_datagrams(&datagrams, &zone));
-        thread::spawn(move || serve_streams(&streams, &of_streams));
+        thread::spawn(move || serve_streams(&streams, &stream_zone));
         Some(Self { address })
     }
 
-    /// Starts a name server that answers no question.
+    /// Starts a name server that never answers.
     pub fn silent(world: &World) -> Option<Self> {
         let (address, datagrams, streams) = Self::bind(world)?;
         // The sockets stay open until the test process exits.
@@ -55,7 +55,7 @@ impl NameServer {
         });
         let bound = bound.filter(|_| may_mount);
         if bound.is_none() {
-            lacks("the right to use port 53 and to mount");
+            lacks("permission to use port 53 and to mount");
         }
         bound
     }

@@ -1,4 +1,4 @@
-//! etcd, through its own JSON gateway.
+//! etcd servers, and requests to them through etcd's JSON gateway.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::permits::ClusterPermit;
 use super::server::{Node, binary, free_address, start_on_free_ports};
 use super::{Entry, Proxy, Run, Server, ServerTls, World, poll_for, secs};
 
-/// The series of etcd that are tested.
+/// Tested series of etcd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     V34,
@@ -35,30 +35,30 @@ impl Version {
 pub struct Etcd {
     version: Version,
     client: SocketAddr,
-    /// Its address with TLS. The harness itself uses the one without.
+    /// Address with TLS. The harness uses the address without TLS.
     secure: Option<SocketAddr>,
     /// Whether [`Etcd::enable_auth`] was called.
     guarded: AtomicBool,
     node: Node,
-    /// Only members of a cluster have one.
+    /// Permit of the cluster; none for single members.
     _permit: Option<Arc<ClusterPermit>>,
 }
 
-/// The password of root, once authentication is enabled.
+/// Password of root, which exists once authentication is enabled.
 const ROOT_PASSWORD: &str = "root-password";
 
 impl Etcd {
-    /// Starts a cluster of one.
+    /// Starts a single member.
     pub fn start(version: Version) -> Self {
         Self::start_with(version, &[])
     }
 
-    /// Starts a cluster of one with options of etcd's own.
+    /// Starts a single member with further options of etcd.
     pub fn start_with(version: Version, options: &[&str]) -> Self {
         cluster_with(version, 1, &options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>()).remove(0)
     }
 
-    /// Starts a cluster of one that is reached by TLS, with a client certificate if `tls` demands that. Its password
+    /// Starts a single member that serves by TLS, with a client certificate if `tls` demands it. Its authentication
     /// tokens expire after `token_ttl` seconds.
     pub fn start_secure(version: Version, tls: &ServerTls, token_ttl: u32) -> Self {
         let options = [tls.etcd_options(), vec![format!("--auth-token-ttl={token_ttl}"), "--bcrypt-cost=4".into()]];
@@ -105,7 +105,7 @@ impl Etcd {
         self.node.wait_ready(|| self.is_ready())
     }
 
-    /// Returns whether it serves, with a quorum of its cluster.
+    /// Returns whether it serves requests that need a quorum.
     pub fn is_ready(&self) -> bool {
         http::request(self.client, "GET", "/health", "").is_ok_and(|answer| answer.body.contains("true"))
     }
@@ -120,7 +120,7 @@ impl Etcd {
         self.node.kill();
     }
 
-    /// Kills the member if it runs, and starts it again on its data; it serves when this returns.
+    /// Kills the member if it runs, and starts it again on its data and ports; it serves when this returns.
     pub fn restart(&self) {
         self.node.restart();
         self.wait_ready().unwrap_or_else(|error| panic!("{error}"));
@@ -136,7 +136,7 @@ impl Etcd {
         self.node.resume();
     }
 
-    /// Returns `etcdctl` of this member's version with the endpoint `url`: its own, or a proxy's.
+    /// Returns the `etcdctl` of this member's version with this endpoint: the member's, or a proxy's.
     pub fn etcdctl(&self, world: &World, url: &str) -> Run {
         let endpoints = format!("--endpoints={url}");
         world.command(self.version.binary("etcdctl")).env("ETCDCTL_API", "3").args([endpoints])
@@ -149,13 +149,13 @@ impl Etcd {
 
     /// Returns whether this member leads its cluster.
     pub fn is_leader(&self) -> bool {
-        // A killed member does not answer, and a member without a leader names none.
+        // A killed member does not answer. A member without a leader names none.
         let answer = http::request(self.client, "POST", "/v3/maintenance/status", "{}");
         let status: Value = answer.ok().and_then(|answer| serde_json::from_str(&answer.body).ok()).unwrap_or_default();
         status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
     }
 
-    /// Returns its id, as in its requests to its peers.
+    /// Returns its id in hexadecimal, as in its requests to its peers.
     pub fn member_id(&self) -> String {
         format!("{:x}", self.id())
     }
@@ -169,7 +169,7 @@ impl Etcd {
         self.call("maintenance/transfer-leadership", &json!({ "targetID": other.id().to_string() }));
     }
 
-    /// Adds a user who may read and write all keys with one of these prefixes.
+    /// Adds a user with permission to read and write the keys with these prefixes.
     pub fn add_user(&self, name: &str, password: &str, prefixes: &[&str]) {
         self.call("auth/user/add", &json!({ "name": name, "password": password }));
         self.call("auth/role/add", &json!({ "name": name }));
@@ -184,7 +184,7 @@ impl Etcd {
         self.call("auth/user/grant", &json!({ "user": name, "role": name }));
     }
 
-    /// Enables authentication: every client has to be a user from now on, and the harness is root.
+    /// Enables authentication: every client must log in from now on. The harness logs in as root.
     pub fn enable_auth(&self) {
         self.call("auth/user/add", &json!({ "name": "root", "password": ROOT_PASSWORD }));
         self.call("auth/role/add", &json!({ "name": "root" }));
@@ -194,15 +194,15 @@ impl Etcd {
     }
 
     fn call(&self, method: &str, body: &Value) -> Value {
-        let ask = |method: &str, headers: &str, body: &Value| {
+        let send = |method: &str, headers: &str, body: &Value| {
             http::json_with(self.client, "POST", &format!("/v3/{method}"), headers, &body.to_string())
         };
         if !self.guarded.load(Ordering::Relaxed) {
-            return ask(method, "", body);
+            return send(method, "", body);
         }
         // Tokens may expire during a test, so each request gets its own.
-        let login = ask("auth/authenticate", "", &json!({ "name": "root", "password": ROOT_PASSWORD }));
-        ask(method, &format!("Authorization: {}\r\n", login["token"].as_str().expect("a token")), body)
+        let login = send("auth/authenticate", "", &json!({ "name": "root", "password": ROOT_PASSWORD }));
+        send(method, &format!("Authorization: {}\r\n", login["token"].as_str().expect("a token")), body)
     }
 }
 
@@ -269,7 +269,7 @@ fn cluster_with(version: Version, size: usize, options: &[String]) -> Vec<Etcd> 
     with_permit(start(), &permit)
 }
 
-/// Shares the permit among the members; it is returned when the last of them is dropped.
+/// Shares the permit among the members; dropping the last member returns it.
 fn with_permit(members: Vec<Etcd>, permit: &Arc<ClusterPermit>) -> Vec<Etcd> {
     members.into_iter().map(|member| Etcd { _permit: Some(Arc::clone(permit)), ..member }).collect()
 }
@@ -314,7 +314,7 @@ pub fn leader(members: &[Etcd]) -> usize {
 struct Addresses {
     client: SocketAddr,
     peer: SocketAddr,
-    /// The address by which its peers reach it.
+    /// The address at which its peers reach it.
     advertised: SocketAddr,
     secure: Option<SocketAddr>,
 }

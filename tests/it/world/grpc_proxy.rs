@@ -1,4 +1,4 @@
-//! etcd's own proxy.
+//! The gRPC proxy of etcd.
 
 use std::net::TcpStream;
 
@@ -12,7 +12,7 @@ pub struct GrpcProxy {
 }
 
 impl GrpcProxy {
-    /// Starts a proxy, which serves when this returns.
+    /// Starts a proxy; it serves when this returns.
     pub fn to(server: &Etcd) -> Self {
         start_on_free_ports(|| {
             let address = free_address();

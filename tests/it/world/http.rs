@@ -1,4 +1,4 @@
-//! Minimal HTTP for direct requests to a server. Version 1.0: one answer per connection, never chunked.
+//! Minimal HTTP/1.0 client for direct requests to servers: one answer per connection, never chunked.
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends a request; an error means that there was no answer.
+/// Sends a request; returns an error if there is no answer.
 pub fn request(server: SocketAddr, method: &str, path: &str, body: &str) -> io::Result<Answer> {
     request_with(server, method, path, "", body)
 }
@@ -35,8 +35,8 @@ pub fn request_with(server: SocketAddr, method: &str, path: &str, headers: &str,
     Ok(Answer { status, body: body.to_owned() })
 }
 
-/// Repeats a request until a server has answered it. Broken connections and errors of the server may be temporary, as
-/// during an election; errors of the client (status below 500) are returned at once.
+/// Repeats a request until the server answers with a status below 500; panics after 30 s. Broken connections and server
+/// errors are temporary, for example during an election.
 #[track_caller]
 pub fn answer(server: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let started = Instant::now();
@@ -52,7 +52,7 @@ pub fn answer(server: SocketAddr, method: &str, path: &str, headers: &str, body:
     }
 }
 
-/// Sends a request that must succeed, and returns its answer as JSON (null if that is empty).
+/// Sends a request that must succeed; returns its answer as JSON (null if empty).
 #[track_caller]
 pub fn json(server: SocketAddr, method: &str, path: &str, body: &str) -> Value {
     json_with(server, method, path, "", body)

@@ -1,4 +1,4 @@
-//! The overlap checker: commands under a lock note when they run, and no two may overlap.
+//! Checker of mutual exclusion: commands under a lock record when they run, and no two may overlap.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -17,19 +17,20 @@ const HOLD: &str = "LEDGER_HOLD_MS";
 const UNTIL: &str = "LEDGER_UNTIL";
 const TOKEN: &str = "DISTLOCK_FENCING_TOKEN";
 
-/// A file in which the holders of one lock note every 10 ms that they run, and their token. The first note has the start
-/// time of the process, which is well before its first write.
+/// File in which the holders of one lock record every 10 ms that they run, with their token. The first entry has the
+/// start time of the process, which is well before its first write.
 pub struct Ledger {
     path: PathBuf,
 }
 
-/// The notes of one holder.
+/// The entries of one holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// Nanoseconds of `CLOCK_BOOTTIME` at the first note and at the last.
+    /// `CLOCK_BOOTTIME` of the first entry, in nanoseconds.
     pub from: u64,
+    /// `CLOCK_BOOTTIME` of the last entry, in nanoseconds.
     pub to: u64,
-    /// The fencing token; peers of distlock have none.
+    /// Fencing token; none for peers of distlock.
     pub token: Option<u64>,
     pub pid: u32,
 }
@@ -40,17 +41,17 @@ impl Ledger {
         Self { path: world.path().join("ledger") }
     }
 
-    /// Returns the command that notes for `hold` and exits 0: this test binary, with the test [`note_every_10_ms`].
-    /// Wrap it in `sh -c` to make it stubborn:
+    /// Returns a command that writes entries for `hold` and exits 0: this test binary with the test
+    /// [`record_every_10_ms`]. `sh -c` gives it other properties:
     ///
     /// - `trap "" TERM INT HUP; exec "$@"` ignores signals,
-    /// - `setsid -f "$@"` leaves it running as a daemon,
+    /// - `setsid -f "$@"` makes it a daemon,
     /// - `"$@"; exit 7` exits with another code.
     pub fn command(&self, hold: Duration) -> Vec<String> {
         self.command_with(&format!("{HOLD}={}", hold.as_millis()))
     }
 
-    /// Returns the same command, which exits when this file exists.
+    /// Returns the same command, but it exits when this file exists.
     pub fn command_until(&self, file: &Path) -> Vec<String> {
         self.command_with(&format!("{UNTIL}={}", file.display()))
     }
@@ -64,13 +65,13 @@ impl Ledger {
             &this.display().to_string(),
             "--ignored",
             "--exact",
-            "world::ledger::note_every_10_ms",
+            "world::ledger::record_every_10_ms",
         ]
         .map(str::to_owned)
         .into()
     }
 
-    /// Returns the holders in the order of their first notes.
+    /// Returns the holders in the order of their first entries.
     pub fn holds(&self) -> Vec<Hold> {
         parse(&fs::read_to_string(&self.path).unwrap_or_default())
     }
@@ -80,18 +81,19 @@ impl Ledger {
     pub fn assert_exclusive(&self, holders: usize) {
         let holds = self.holds();
         assert_eq!(holds.len(), holders, "holders in the ledger: {holds:#?}");
-        if let Some(fault) = fault(&holds) {
-            panic!("{fault}");
+        if let Some(violation) = violation(&holds) {
+            panic!("{violation}");
         }
     }
 }
 
-/// Parses a ledger. A holder is identified by its token, as it may have several processes; otherwise by its pid.
+/// Parses a ledger. A holder is identified by its token, since it may have several processes, or by its pid if it has
+/// no token.
 fn parse(ledger: &str) -> Vec<Hold> {
     let mut holds: HashMap<String, Hold> = HashMap::new();
     for line in ledger.lines() {
         let mut fields = line.split(' ');
-        let mut field = || fields.next().unwrap_or_else(|| panic!("torn line in the ledger: {line:?}"));
+        let mut field = || fields.next().unwrap_or_else(|| panic!("incomplete line in the ledger: {line:?}"));
         let (at, token, pid) = (field(), field(), field());
         let holder = if token == "-" { format!("pid {pid}") } else { token.to_owned() };
         let at = at.parse().expect("a time in the ledger");
@@ -105,8 +107,8 @@ fn parse(ledger: &str) -> Vec<Hold> {
     holds
 }
 
-/// Returns the first fault among holders in the order of their first notes.
-fn fault(holds: &[Hold]) -> Option<String> {
+/// Returns the first violation among holders in the order of their first entries.
+fn violation(holds: &[Hold]) -> Option<String> {
     for pair in holds.windows(2) {
         if pair[1].from <= pair[0].to {
             let overlap = Duration::from_nanos(pair[0].to - pair[1].from);
@@ -114,29 +116,29 @@ fn fault(holds: &[Hold]) -> Option<String> {
         }
     }
     let tokens: Vec<_> = holds.iter().filter_map(|hold| hold.token).collect();
-    let shrinks = tokens.windows(2).find(|pair| pair[1] <= pair[0])?;
-    Some(format!("token {} came after {}", shrinks[1], shrinks[0]))
+    let not_growing = tokens.windows(2).find(|pair| pair[1] <= pair[0])?;
+    Some(format!("token {} follows {}", not_growing[1], not_growing[0]))
 }
 
 /// Not a test: [`Ledger::command`] runs it under a lock, in another process.
 #[test]
-#[ignore = "the command that others run under a lock"]
-fn note_every_10_ms() {
+#[ignore = "the command that other tests run under a lock"]
+fn record_every_10_ms() {
     let Ok(path) = env::var(FILE) else { return };
     let token = env::var(TOKEN).unwrap_or_else(|_| "-".to_owned());
     let hold = env::var(HOLD).ok().map(|hold| hold.parse::<u64>().expect("milliseconds") * 1_000_000);
     let until = env::var(UNTIL).ok();
     let mut ledger = OpenOptions::new().create(true).append(true).open(path).expect("the ledger opens");
-    let mut note = |at: u64| {
-        // One write, so that lines of two holders never mix.
+    let mut record = |at: u64| {
+        // A single write, so that lines of two holders never mix.
         let line = format!("{at} {token} {}\n", std::process::id());
         ledger.write_all(line.as_bytes()).expect("the ledger takes a line");
     };
-    note(started().min(now()));
+    record(started().min(now()));
     let end = hold.map_or(u64::MAX, |hold| now() + hold);
     loop {
         let now = now();
-        note(now);
+        record(now);
         if now >= end || until.as_ref().is_some_and(|file| Path::new(file).exists()) {
             return;
         }
@@ -144,8 +146,8 @@ fn note_every_10_ms() {
     }
 }
 
-/// Returns when this process was forked, in nanoseconds of `CLOCK_BOOTTIME`; exec does not change it. It is rounded up, so
-/// that it is never before the acquisition of the lock.
+/// Returns when this process was forked, in nanoseconds of `CLOCK_BOOTTIME`; exec does not change it. The time is
+/// rounded up, so that it is never before the acquisition of the lock.
 fn started() -> u64 {
     let stat = fs::read_to_string("/proc/self/stat").expect("/proc is mounted");
     // The name is in parentheses and may contain any character; the state, after it, is the third field.
@@ -167,7 +169,7 @@ mod tests {
 
     use distlock_core::time::Instant as Moment;
 
-    use super::{Ledger, World, fault, millis, parse};
+    use super::{Ledger, World, millis, parse, violation};
     use crate::world::{moment, poll_until, secs};
 
     #[test]
@@ -175,28 +177,28 @@ mod tests {
         let holds = parse("10 5 100\n20 5 101\n30 - 102\n40 - 102\n50 6 103\n");
         let seen: Vec<_> = holds.iter().map(|hold| (hold.from, hold.to, hold.token)).collect();
         assert_eq!(seen, [(10, 20, Some(5)), (30, 40, None), (50, 50, Some(6))]);
-        assert_eq!(fault(&holds), None);
+        assert_eq!(violation(&holds), None);
     }
 
     #[test]
-    fn an_overlap_is_found() {
-        let fault = fault(&parse("10 5 100\n20 - 102\n20 5 100\n30 - 102\n")).expect("a fault");
-        assert!(fault.contains("two holders at once"), "{fault}");
+    fn overlap_is_found() {
+        let violation = violation(&parse("10 5 100\n20 - 102\n20 5 100\n30 - 102\n")).expect("a violation");
+        assert!(violation.contains("two holders at once"), "{violation}");
     }
 
     #[test]
-    fn an_overlap_of_a_moment_is_found() {
-        assert!(fault(&parse("10 - 1\n20 - 1\n20 - 2\n")).is_some());
+    fn overlap_of_a_single_time_is_found() {
+        assert!(violation(&parse("10 - 1\n20 - 1\n20 - 2\n")).is_some());
     }
 
     #[test]
-    fn a_token_that_does_not_grow_is_found() {
-        let fault = fault(&parse("10 6 100\n20 - 102\n30 5 103\n")).expect("a fault");
-        assert_eq!(fault, "token 5 came after 6");
+    fn token_that_does_not_grow_is_found() {
+        let violation = violation(&parse("10 6 100\n20 - 102\n30 5 103\n")).expect("a violation");
+        assert_eq!(violation, "token 5 follows 6");
     }
 
     #[test]
-    fn the_command_notes_its_token_and_its_hold() {
+    fn command_records_its_token_and_its_hold() {
         let world = World::new();
         let ledger = Ledger::new(&world);
         for token in ["8", "9"] {
@@ -209,16 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn a_hold_begins_with_its_process_and_ends_with_a_file() {
+    fn hold_begins_with_its_process_and_ends_with_a_file() {
         let world = World::new();
         let (ledger, file) = (Ledger::new(&world), world.path().join("file"));
-        // The shell's process executes the command that notes.
+        // The process of the shell becomes the recording command.
         let shell = ["-c", r#"read -r now idle </proc/uptime; echo "$now"; sleep 0.5; exec "$@""#, "sh"];
         let job = world.command("sh").args(shell).args(ledger.command_until(&file)).spawn();
-        poll_until("the first note", secs(30), || ledger.holds().len() == 1);
+        poll_until("the first entry", secs(30), || ledger.holds().len() == 1);
         std::fs::write(&file, "").expect("a file in the world");
-        let shell = moment(job.wait().assert_code(0).stdout.lines().next().expect("a moment"));
+        let shell_started_at = moment(job.wait().assert_code(0).stdout.lines().next().expect("a time"));
         let from = Moment::from_boot(Duration::from_nanos(ledger.holds()[0].from));
-        assert!(from < shell + millis(400), "{from:?}, and the shell ran at {shell:?}");
+        assert!(from < shell_started_at + millis(400), "the hold began at {from:?}, the shell at {shell_started_at:?}");
     }
 }

@@ -48,31 +48,31 @@ pub use server::{Entry, Server};
 pub use tls::{Authority, Pem, ServerTls};
 pub use tries::{lacks, once_in, within};
 
-/// The servers that the tests of this process share, each started at its first use.
+/// Servers that the tests of this process share. Each starts at its first use.
 pub mod shared {
     use std::sync::OnceLock;
 
     use super::{Consul, Etcd, Server, Version};
 
-    /// Returns the etcd 3.4 of one member.
+    /// Returns an etcd 3.4 with one member.
     pub fn etcd34() -> &'static Etcd {
         static SERVER: OnceLock<Etcd> = OnceLock::new();
         SERVER.get_or_init(|| Etcd::start(Version::V34))
     }
 
-    /// Returns the etcd 3.5 of one member.
+    /// Returns an etcd 3.5 with one member.
     pub fn etcd35() -> &'static Etcd {
         static SERVER: OnceLock<Etcd> = OnceLock::new();
         SERVER.get_or_init(|| Etcd::start(Version::V35))
     }
 
-    /// Returns the Consul agent in development mode.
+    /// Returns a Consul agent in development mode.
     pub fn consul() -> &'static Consul {
         static SERVER: OnceLock<Consul> = OnceLock::new();
         SERVER.get_or_init(Consul::start)
     }
 
-    /// Returns all of them.
+    /// Returns all shared servers.
     pub fn all() -> [&'static dyn Server; 3] {
         [etcd34(), etcd35(), consul()]
     }
@@ -114,7 +114,7 @@ pub struct World {
 }
 
 impl World {
-    /// Creates a world whose jobs name their backend themselves.
+    /// Creates a world without connection options.
     pub fn new() -> Self {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         Self { id: WORLDS.fetch_add(1, Ordering::Relaxed), dir: temp_dir(), connection: Vec::new() }
@@ -150,12 +150,12 @@ impl World {
         format!("/test-{}/{name}", self.id)
     }
 
-    /// Returns the binary under test with this world's connection options; `args` adds the rest.
+    /// Returns the binary under test with this world's connection options; [`Run::args`] adds the rest.
     pub fn distlock(&self) -> Run {
         self.command(env!("CARGO_BIN_EXE_distlock")).args(&self.connection)
     }
 
-    /// Returns any program in the same bare environment.
+    /// Returns a program with the same minimal environment.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Run {
         Run::new(program.as_ref(), self.path())
     }
@@ -174,8 +174,8 @@ impl World {
         poll_for(name, secs(30), read)
     }
 
-    /// Returns the processes that were started in this world and still exist, whatever their parent is now;
-    /// one that changed its working directory escapes.
+    /// Returns the processes whose working directory is this world's, whatever their parent is. A process that changed
+    /// its working directory is missed.
     pub fn processes(&self) -> Vec<Pid> {
         process::pids().filter(|&pid| process::is_in(pid, self.path())).collect()
     }
@@ -185,13 +185,13 @@ impl Drop for World {
     /// Kills the remaining processes, so that a failed test does not disturb others.
     fn drop(&mut self) {
         for pid in self.processes() {
-            // The process may have ended since.
+            // The process may have exited since.
             let _ = signal::kill(pid, Signal::SIGKILL);
         }
     }
 }
 
-/// Creates a temporary directory: in memory if possible, because servers sync every write to their disk.
+/// Creates a temporary directory, in memory if possible, because servers sync every write to disk.
 fn temp_dir() -> TempDir {
     let memory = Path::new("/dev/shm");
     let parent = match std::env::var_os("TMPDIR") {
@@ -212,10 +212,10 @@ pub const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Parses the first word of `/proc/uptime`, which is up to 10 ms early: the clock that a shell reads fastest.
+/// Parses the first word of `/proc/uptime`, the clock that a shell reads fastest. It is up to 10 ms early.
 #[track_caller]
 pub fn moment(uptime: &str) -> Moment {
-    let seconds = uptime.trim().parse().unwrap_or_else(|_| panic!("no moment: {uptime:?}"));
+    let seconds = uptime.trim().parse().unwrap_or_else(|_| panic!("not a time since boot: {uptime:?}"));
     Moment::from_boot(Duration::from_secs_f64(seconds))
 }
 
@@ -225,29 +225,29 @@ pub fn poll_until(what: &str, bound: Duration, mut condition: impl FnMut() -> bo
     poll_for(what, bound, || condition().then_some(()));
 }
 
-/// Waits until `probe` returns a value, and returns that; panics with `what` after `bound`.
+/// Waits until `probe` returns a value, and returns it; panics with `what` after `bound`.
 #[track_caller]
 pub fn poll_for<T>(what: &str, bound: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
-        // Read before the probe, so that a test that waited for a processor probes once more.
+        // Read before the probe, so that a test delayed by busy processors probes once more.
         let late = started.elapsed() >= bound;
         let probed_at = Instant::now();
         if let Some(found) = probe() {
             return found;
         }
         assert!(!late, "waited {bound:?} for {what}");
-        // A probe that reads all of /proc must not take a whole processor.
+        // A probe that reads all of /proc must not occupy a processor.
         thread::sleep((probed_at.elapsed() * 2).clamp(millis(5), millis(50)));
     }
 }
 
-/// Repeats `check`, which asserts what must not change, for `span`.
+/// Repeats `check`, an assertion that must keep holding, for `span`.
 #[track_caller]
 pub fn throughout(span: Duration, mut check: impl FnMut()) {
     let started = Instant::now();
     loop {
-        // Read before the check, so that the last check comes after the whole span.
+        // Read before the check, so that the last check follows the whole span.
         let last = started.elapsed() >= span;
         check();
         if last {
@@ -257,8 +257,8 @@ pub fn throughout(span: Duration, mut check: impl FnMut()) {
     }
 }
 
-/// Sleeps for a time that is itself the condition of a test, and that has no observable effect, such as a lock-delay.
-/// Anything observable is awaited with [`poll_until`].
+/// Sleeps for a time that is a condition of the test and has no observable effect, such as a lock-delay. Use
+/// [`poll_until`] for observable conditions. `_what` documents the time.
 pub fn let_pass(_what: &str, span: Duration) {
     thread::sleep(span);
 }

@@ -1,15 +1,16 @@
-//! Permits that keep tests apart which need much of the machine.
+//! Permits for tests that need a large part of the machine.
 //!
-//! Most tests wait for real time to pass, so many of them run beside each other (`RUST_TEST_THREADS` in
-//! `.cargo/config.toml`). Two kinds take more than their share:
+//! Most tests wait for real time to pass, so many run at the same time (`RUST_TEST_THREADS` in `.cargo/config.toml`).
+//! Two kinds need more:
 //!
-//! - a cluster runs several servers, so only some clusters run at a time,
-//! - a few tests start more processes than the processors can run, which no lease of a cluster may depend on.
+//! - a cluster runs several servers, so the number of clusters is limited,
+//! - some tests start more processes than the processors can run; no cluster runs beside them, as its leases could
+//!   expire.
 
 use std::cell::Cell;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// How many clusters run at a time: those of three tests, on each kind of server.
+/// Clusters that may run at the same time: three tests, each on every kind of server.
 const CLUSTERS: usize = 9;
 
 static PERMITS: Mutex<Permits> = Mutex::new(Permits { clusters: 0, retries: 0, exclusive: false });
@@ -27,7 +28,7 @@ impl Permits {
         PERMITS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `take` takes a permit.
+    /// Waits until `take` returns true, which means that it took a permit.
     fn wait(take: impl Fn(&mut Self) -> bool) {
         let mut permits = Self::lock();
         while !take(&mut permits) {
@@ -41,11 +42,11 @@ impl Permits {
     }
 }
 
-/// Permit to run a cluster. A thread that has one must not ask for another.
+/// Permit to run a cluster. A thread must not take two.
 pub struct ClusterPermit(());
 
 impl ClusterPermit {
-    /// Waits until there is one of [`CLUSTERS`], and no test has all processors.
+    /// Waits until fewer than [`CLUSTERS`] run and no test has all processors.
     pub fn wait() -> Self {
         Permits::wait(|permits| {
             let granted = permits.clusters < CLUSTERS && !permits.exclusive;
@@ -67,7 +68,7 @@ thread_local! {
     static EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Permit of a thread to run more processes than the processors can. A thread that has one must not ask for another.
+/// Permit to start more processes than the processors can run. A thread must not take two.
 pub struct AllProcessors(());
 
 impl AllProcessors {
@@ -90,8 +91,9 @@ impl Drop for AllProcessors {
     }
 }
 
-/// Permit to try something again that busy processors may have spoiled.
+/// Permit to repeat an attempt that busy processors may have broken.
 pub struct RetryPermit {
+    /// False if this thread has all processors, so that no other permit matters.
     counted: bool,
 }
 

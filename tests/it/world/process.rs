@@ -1,4 +1,4 @@
-//! Processes of a test: the binary under test, its peers, and all that run on this machine.
+//! Processes: starting them, waiting for them, and those of the machine in /proc.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -19,15 +19,15 @@ use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use super::{poll_for, poll_until, secs};
 
-/// Bound for a process to exit by itself.
-const PATIENCE: Duration = secs(60);
+/// Bound for the exit of a process.
+const EXIT_TIMEOUT: Duration = secs(60);
 
-/// Read-locked while a process starts, write-locked while a program is written: until it executes, a child has copies of
-/// all descriptors, and the kernel executes no file that is open for writing (ETXTBSY).
+/// Read-locked while a process starts, write-locked while a program is written: a child has copies of all descriptors
+/// until its exec, and the kernel executes no file that is open for writing (ETXTBSY).
 static PROGRAMS: RwLock<()> = RwLock::new(());
 
-/// Creates a command whose process starts with the default signal dispositions and an empty signal mask, however the
-/// tests themselves were started. Start it with [`start`].
+/// Creates a command with default signal dispositions and an empty signal mask, independent of those of the tests.
+/// Start it with [`start`].
 #[allow(unsafe_code, reason = "code between fork and exec cannot be safe")]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
@@ -46,7 +46,7 @@ fn reset_signals() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Starts a process. Every process of the tests is started here.
+/// Starts a process. All processes of the tests start here.
 #[allow(unsafe_code, reason = "a disposition concerns the whole process")]
 pub fn start(command: &mut Command) -> io::Result<Child> {
     static CHILDREN_CAN_BE_AWAITED: Once = Once::new();
@@ -58,14 +58,14 @@ pub fn start(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Writes a program.
+/// Writes an executable file.
 pub fn write_program(path: &Path, content: &[u8]) {
     let _no_process_starts = PROGRAMS.write().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, content).expect("a program is written");
     fs::set_permissions(path, Permissions::from_mode(0o755)).expect("a program can be executed");
 }
 
-/// Copies a program.
+/// Copies an executable file.
 pub fn copy_program(from: &str, to: &Path) {
     write_program(to, &fs::read(from).expect("a program of this machine"));
 }
@@ -102,7 +102,7 @@ impl Run {
         self
     }
 
-    /// Returns the same command line behind a program that executes its arguments, such as `nohup`.
+    /// Returns a program that executes this command line as its arguments, such as `nohup`.
     pub fn through<A: AsRef<OsStr>>(self, program: &str, args: impl IntoIterator<Item = A>) -> Self {
         let outer = Self::new(program.as_ref(), &self.dir).args(args);
         outer.args([self.command.get_program()]).args(self.command.get_args())
@@ -121,8 +121,7 @@ impl Run {
         self.command
     }
 
-    /// Starts the process with its output in files, which never block it or its descendants and can be read at any
-    /// time.
+    /// Starts the process with its output in files, which can be read at any time and never block.
     #[track_caller]
     pub fn spawn(mut self) -> Running {
         static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -142,7 +141,7 @@ impl Run {
     }
 }
 
-/// A running process; it is killed with all its descendants when this is dropped.
+/// A running process. Dropping it kills the process and its descendants.
 pub struct Running {
     child: Child,
     started: Instant,
@@ -152,16 +151,16 @@ pub struct Running {
 }
 
 impl Running {
-    /// Returns its process id: of distlock, the supervisor's.
+    /// Returns its process id. The process of a distlock job is the supervisor.
     pub fn pid(&self) -> Pid {
         pid_of(&self.child)
     }
 
-    /// Returns the keeper of this supervisor. In a terminal the supervisor has other children.
+    /// Returns the process id of this supervisor's keeper. In a terminal the supervisor has other children.
     #[track_caller]
     pub fn keeper(&self) -> Pid {
-        let is = |pid: &Pid| name(*pid) == "lock-keeper";
-        poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is))
+        let is_keeper = |pid: &Pid| name(*pid) == "lock-keeper";
+        poll_for("the keeper", secs(30), || children(self.pid()).into_iter().find(is_keeper))
     }
 
     /// Sends a signal.
@@ -188,16 +187,16 @@ impl Running {
     /// Waits for its exit, a minute at most.
     #[track_caller]
     pub fn wait(self) -> Finished {
-        self.wait_within(PATIENCE)
+        self.wait_within(EXIT_TIMEOUT)
     }
 
-    /// Waits for its exit; after `bound`, kills it and panics with its output.
+    /// Waits for its exit; kills it and panics with its output after `bound`.
     #[track_caller]
     pub fn wait_within(mut self, bound: Duration) -> Finished {
-        let waiting = Instant::now();
+        let waiting_since = Instant::now();
         loop {
             // Read before the probe, as in `poll_for`.
-            let late = waiting.elapsed() > bound;
+            let late = waiting_since.elapsed() > bound;
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 let (stdout, stderr, what) = (self.stdout(), self.stderr(), std::mem::take(&mut self.what));
                 return Finished { status, stdout, stderr, elapsed: self.started.elapsed(), what };
@@ -233,7 +232,7 @@ pub struct Finished {
     pub stdout: String,
     /// Its whole stderr.
     pub stderr: String,
-    /// From its start to its exit, to some milliseconds.
+    /// Time from its start to its exit, accurate to some milliseconds.
     pub elapsed: Duration,
     what: String,
 }
@@ -263,7 +262,7 @@ impl Finished {
         self
     }
 
-    /// Returns the command, its exit status and its output, for a message.
+    /// Returns the command, its exit status and its output, for assertion messages.
     pub fn describe(&self) -> String {
         let Self { status, stdout, stderr, elapsed, what } = self;
         let mut text = format!("{what}: {status} after {elapsed:?}");
@@ -309,25 +308,25 @@ pub fn state(pid: Pid) -> Option<char> {
     Process::read(pid.as_raw()).map(|process| process.state)
 }
 
-/// A process that stays the same one when another process gets its number.
+/// Reference to a process that never means another process with the same id.
 pub struct Pinned(OwnedFd);
 
 impl Pinned {
-    /// Pins a process that exists.
+    /// Opens a reference to an existing process.
     #[track_caller]
     pub fn of(pid: Pid) -> Self {
         let pid = rustix::process::Pid::from_raw(pid.as_raw()).expect("a process id");
-        Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process is there"))
+        Self(pidfd_open(pid, PidfdFlags::empty()).expect("the process exists"))
     }
 
-    /// Sends a signal, and returns whether the process still existed; a zombie does.
+    /// Sends a signal; returns whether the process still existed, maybe as a zombie.
     pub fn signal(&self, signal: Signal) -> bool {
         let signal = rustix::process::Signal::from_named_raw(signal as i32).expect("a signal with a name");
         pidfd_send_signal(&self.0, signal).is_ok()
     }
 }
 
-/// Returns the name of a process as ps shows it; empty if there is no such process.
+/// Returns the name of a process as ps shows it; empty if the process does not exist.
 pub fn name(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
@@ -337,7 +336,7 @@ pub fn is_alive(pid: Pid) -> bool {
     state(pid).is_some_and(|state| state != 'Z')
 }
 
-/// Returns whether this is the working directory of a process.
+/// Returns whether a process has this working directory.
 pub fn is_in(pid: Pid, dir: &Path) -> bool {
     fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir)
 }
@@ -361,7 +360,7 @@ pub fn descendants(ancestor: Pid) -> Vec<Pid> {
 /// Waits until a process has exited.
 #[track_caller]
 pub fn wait_gone(pid: Pid, bound: Duration) {
-    poll_until(&format!("the end of process {pid}"), bound, || !is_alive(pid));
+    poll_until(&format!("the exit of process {pid}"), bound, || !is_alive(pid));
 }
 
 /// Returns the process id of a child.

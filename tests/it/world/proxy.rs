@@ -1,4 +1,4 @@
-//! A TCP proxy that injects network faults, switchable while connections are open.
+//! A TCP proxy that injects network faults, on open connections too.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,24 +10,23 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// What a proxy does with the bytes of all connections, old and new.
+/// Treatment of the bytes on all connections, old and new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// Forwards them.
+    /// Forwards bytes.
     #[default]
     Pass,
-    /// Forwards them after this delay, in each direction: a round trip takes twice as long.
+    /// Forwards bytes after this delay in each direction, so a round trip takes twice the delay.
     Delay(Duration),
-    /// Forwards what the client sends and drops the answers. A connection that lost bytes is reset
-    /// when the mode changes.
+    /// Forwards requests and drops answers. A connection that lost bytes is reset when the mode changes.
     Swallow,
-    /// Holds them back in both directions until the mode changes.
+    /// Holds bytes back in both directions until the mode changes.
     Freeze,
-    /// Resets all connections; new ones at once.
+    /// Resets all connections, and new ones at once.
     Cut,
 }
 
-/// A proxy on a loopback port in front of one server. It stops when it is dropped.
+/// A proxy on a loopback port in front of one server. Dropping it stops it.
 pub struct Proxy {
     address: SocketAddr,
     state: Arc<State>,
@@ -72,7 +71,7 @@ impl Proxy {
         }
     }
 
-    /// Resets connections on which a client sends this text, from now on.
+    /// Resets connections on which a client sends this text, from now on; none resets no more.
     pub fn refuse(&self, text: Option<&str>) {
         *self.state.refused() = text.map(|text| text.as_bytes().to_vec());
     }
@@ -87,12 +86,12 @@ impl Proxy {
         self.state.accepted.load(Ordering::Relaxed)
     }
 
-    /// Returns how many bytes came from clients so far, and from the server.
+    /// Returns how many bytes clients and the server have sent so far.
     pub fn bytes(&self) -> (u64, u64) {
         (self.state.sent.load(Ordering::Relaxed), self.state.answered.load(Ordering::Relaxed))
     }
 
-    /// Returns how many HTTP/1.1 requests came so far; a request line that came in two pieces is not counted.
+    /// Returns how many HTTP/1.1 requests arrived so far. A request line split over two reads is not counted.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::Relaxed)
     }
@@ -126,17 +125,17 @@ enum Direction {
     ToClient,
 }
 
-/// Two streams, which close when the last of the four threads that serve them has ended.
+/// Two streams, which close when the last of their four threads exits.
 struct Connection {
     client: TcpStream,
     server: TcpStream,
-    /// Whether bytes of it were dropped.
+    /// Whether bytes were dropped.
     damaged: AtomicBool,
-    /// Whether it must close at once.
+    /// Whether the connection must be reset at once.
     aborted: AtomicBool,
 }
 
-/// A piece of a stream and its time of arrival; an empty piece is the end of the stream.
+/// Bytes of a stream and their time of arrival; no bytes means the end of the stream.
 type Piece = (Instant, Vec<u8>);
 
 impl State {
@@ -185,7 +184,7 @@ impl State {
         }
     }
 
-    /// Reads what one side sends.
+    /// Reads the bytes that one side sends.
     fn read(&self, connection: &Connection, direction: Direction, pieces: &Sender<Piece>) {
         let mut from = connection.source(direction);
         let mut buffer = vec![0; 64 * 1024];
@@ -201,11 +200,11 @@ impl State {
         }
     }
 
-    /// Writes it to the other side, when and if the mode permits.
+    /// Writes the bytes to the other side when the mode permits, or drops them.
     fn write(&self, connection: &Connection, direction: Direction, pieces: &Receiver<Piece>) {
         let mut to = connection.sink(direction);
-        for (came, piece) in pieces {
-            if !self.may_pass(connection, direction, came) {
+        for (arrived_at, piece) in pieces {
+            if !self.may_pass(connection, direction, arrived_at) {
                 connection.damaged.store(true, Ordering::Relaxed);
             } else if piece.is_empty() {
                 let _ = to.shutdown(Shutdown::Write);
@@ -215,8 +214,8 @@ impl State {
         }
     }
 
-    /// Waits while the mode holds back what came at this time; returns whether to forward it.
-    fn may_pass(&self, connection: &Connection, direction: Direction, came: Instant) -> bool {
+    /// Waits while the mode holds back bytes that arrived at this time; returns whether to forward them.
+    fn may_pass(&self, connection: &Connection, direction: Direction, arrived_at: Instant) -> bool {
         let mut mode = self.mode();
         loop {
             let rest = match *mode {
@@ -224,7 +223,7 @@ impl State {
                 Mode::Pass => return true,
                 Mode::Cut => return false,
                 Mode::Swallow => return direction == Direction::ToServer,
-                Mode::Delay(delay) => match delay.checked_sub(came.elapsed()) {
+                Mode::Delay(delay) => match delay.checked_sub(arrived_at.elapsed()) {
                     Some(rest) if !rest.is_zero() => rest,
                     _ => return true,
                 },
@@ -252,7 +251,7 @@ impl State {
         for connection in connections.iter().filter(|connection| condition(connection)) {
             connection.abort();
         }
-        // Wakes the threads that wait for another mode; the lock is taken so that none misses it.
+        // Wakes the threads that wait for another mode; holding the lock ensures that none misses it.
         drop(self.mode());
         self.changed.notify_all();
     }
@@ -267,12 +266,12 @@ impl Connection {
         if direction == Direction::ToServer { &self.server } else { &self.client }
     }
 
-    /// Makes the threads exit; the last one resets both streams.
+    /// Makes the threads exit; the last exit resets both streams.
     fn abort(&self) {
         self.aborted.store(true, Ordering::Relaxed);
         for stream in [&self.client, &self.server] {
             abort_on_close(stream);
-            // Wakes a thread that reads, and sends nothing. It fails if the stream is closed already.
+            // Wakes the reading thread and sends nothing. It fails if the stream is already closed.
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
@@ -280,8 +279,8 @@ impl Connection {
 
 /// Makes the close of a stream a reset instead of a FIN.
 fn abort_on_close(stream: &TcpStream) {
-    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(stream, sockopt::Linger, &at_once).expect("an option of TCP");
+    let no_linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(stream, sockopt::Linger, &no_linger).expect("an option of TCP");
 }
 
 #[cfg(test)]
@@ -294,7 +293,7 @@ mod tests {
     use super::{Mode, Proxy};
     use crate::world::{millis, poll_until, secs};
 
-    /// Starts a server that answers every byte with itself.
+    /// Starts a server that echoes every byte.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
@@ -320,7 +319,7 @@ mod tests {
     }
 
     /// Asserts that a byte gets no answer within 200 ms.
-    fn ask_in_vain(stream: &mut TcpStream) {
+    fn assert_no_answer(stream: &mut TcpStream) {
         stream.set_read_timeout(Some(millis(200))).unwrap();
         assert_eq!(ask(stream), Err(ErrorKind::WouldBlock));
         stream.set_read_timeout(Some(secs(10))).unwrap();
@@ -342,7 +341,7 @@ mod tests {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.set(Mode::Swallow);
-        ask_in_vain(&mut stream);
+        assert_no_answer(&mut stream);
         poll_until("the dropped answer", secs(30), || proxy.bytes() == (1, 1));
         proxy.set(Mode::Pass);
         assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -354,7 +353,7 @@ mod tests {
         let proxy = Proxy::to(echo());
         let mut stream = connect(&proxy);
         proxy.set(Mode::Freeze);
-        ask_in_vain(&mut stream);
+        assert_no_answer(&mut stream);
         proxy.set(Mode::Pass);
         assert_eq!(stream.read(&mut [0]).unwrap(), 1);
     }

@@ -1,4 +1,4 @@
-//! A user at a terminal: bash in a pseudo-terminal.
+//! An interactive terminal: bash in a pseudo-terminal.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -17,14 +17,14 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::process::{pid_of, start};
 use super::{World, poll_until, secs};
 
-/// The prompt of the shell. No test types it, so that the echo of a command line is not taken for it.
+/// The prompt of the shell. Tests never type it, since the echo of a command line would look like a prompt.
 const PROMPT: &str = "ready> ";
 
-/// An interactive bash with job control, in a terminal of its own.
+/// An interactive bash with job control, in its own terminal.
 pub struct Terminal {
     screen: File,
     shell: Child,
-    /// What was shown after the last expected text.
+    /// Text shown after the last expected text.
     unread: String,
 }
 
@@ -32,13 +32,13 @@ impl Terminal {
     /// Opens a terminal of 80 columns and waits for the first prompt.
     #[track_caller]
     pub fn open(world: &World) -> Self {
-        // Otherwise bash prints paste marks between a command line and its output.
+        // With bracketed paste, bash prints escape codes between a command line and its output.
         fs::write(world.path().join(".inputrc"), "set enable-bracketed-paste off\n").expect("a file in the world");
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let (screen, slave) = pair().expect("a pseudo-terminal");
         tcsetwinsize(&slave, size).expect("a size");
         let slave = || slave.try_clone().expect("a descriptor can be duplicated");
-        // setsid makes its stdin the controlling terminal, and executes bash.
+        // setsid makes its stdin the controlling terminal and executes bash.
         let shell = world
             .command("setsid")
             .args(["--ctty", "bash", "--norc", "--noprofile", "-i"])
@@ -56,23 +56,23 @@ impl Terminal {
         pid_of(&self.shell)
     }
 
-    /// Types these characters; `\n` is the Enter key, `\x03` Ctrl-C, `\x1a` Ctrl-Z, `\x1c` Ctrl-\.
+    /// Types these characters: `\n` is the Enter key, `\x03` Ctrl-C, `\x1a` Ctrl-Z, `\x1c` Ctrl-\.
     pub fn send(&mut self, keys: &str) {
         self.screen.write_all(keys.replace('\n', "\r").as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Types hidden input, when the terminal has turned its echo off.
+    /// Waits until the terminal has turned its echo off, then types hidden input.
     #[track_caller]
     pub fn send_hidden(&mut self, keys: &str) {
-        let hides = || {
+        let echo_is_off = || {
             let modes = tcgetattr(&self.screen).expect("the terminal's modes");
             !modes.local_flags.contains(LocalFlags::ECHO)
         };
-        poll_until("a hidden input", secs(30), hides);
+        poll_until("a prompt for hidden input", secs(30), echo_is_off);
         self.send(keys);
     }
 
-    /// Types a command line, and waits until the terminal has echoed it.
+    /// Types a command line, waits for its echo, then types Enter.
     #[track_caller]
     pub fn line(&mut self, command: &str) {
         self.send(command);
@@ -80,13 +80,13 @@ impl Terminal {
         self.send("\n");
     }
 
-    /// Waits for a prompt; returns what was shown before it.
+    /// Waits for a prompt; returns the text before it.
     #[track_caller]
     pub fn prompt(&mut self) -> String {
         self.expect(PROMPT)
     }
 
-    /// Waits until this is shown after the last expected text; returns what was shown before it. Panics after 30 s.
+    /// Waits until this text is shown after the last expected text; returns the text between them. Panics after 30 s.
     #[track_caller]
     pub fn expect(&mut self, text: &str) -> String {
         let bound = secs(30);
@@ -103,7 +103,7 @@ impl Terminal {
         }
     }
 
-    /// Reads what is shown within this time; returns false if the terminal was closed.
+    /// Reads new text within this time, if any; returns false if the terminal was closed.
     fn read_some(&mut self, wait: Duration) -> bool {
         let mut readable = [PollFd::new(self.screen.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(wait).expect("seconds");
@@ -118,7 +118,7 @@ impl Terminal {
     }
 }
 
-/// Opens both ends, neither of which a child inherits: a terminal with another open descriptor cannot hang up.
+/// Opens both ends. Children inherit neither, because another open descriptor would prevent a hangup.
 fn pair() -> nix::Result<(File, File)> {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let master = posix_openpt(flags)?;
@@ -129,23 +129,23 @@ fn pair() -> nix::Result<(File, File)> {
 }
 
 impl Terminal {
-    /// Closes the terminal, and returns the exit status of the leader of its session.
+    /// Closes the terminal; returns the exit status of the session leader.
     #[track_caller]
     pub fn hang_up(mut self) -> ExitStatus {
-        // The screen is the last descriptor of this side.
+        // The screen is the last descriptor of the master side.
         self.screen = File::open("/dev/null").expect("a device of every Linux");
         let mut status = None;
-        poll_until("the end of the session's leader", secs(20), || {
+        poll_until("the exit of the session leader", secs(20), || {
             status = self.shell.try_wait().expect("a child can be waited for");
             status.is_some()
         });
-        status.expect("seen before")
+        status.expect("the session leader has exited")
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Its jobs are processes of the world, which kills them.
+        // The world kills the jobs of the shell.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }

@@ -1,4 +1,4 @@
-//! Contenders for a lock: a holder that a test controls, and waiters.
+//! Contenders: a holder that the test controls, and waiters.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,11 +10,11 @@ use nix::unistd::mkfifo;
 
 use super::{Finished, Run, Running, World, poll_until, secs};
 
-/// A pipe in a world at which one command waits, with `read -r x <PATH`, until the test opens it. Waiting takes no
-/// processor time, so many commands can wait at a time.
+/// A named pipe from which a command reads a line, with `read -r x <PATH`, which blocks until the test opens the gate.
+/// Blocked commands take no processor time, so many can wait at the same time.
 pub struct Gate {
     path: PathBuf,
-    /// Open for reading too, so that the open does not block and a written line stays for its reader.
+    /// Open for reading too, so that the open does not block and a line stays in the pipe until it is read.
     pipe: File,
 }
 
@@ -33,7 +33,7 @@ impl Gate {
         &self.path
     }
 
-    /// Lets one command through.
+    /// Unblocks one command.
     pub fn open(&self) {
         (&self.pipe).write_all(b"go\n").expect("the pipe takes a line");
     }
@@ -46,13 +46,13 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Acquires the lock; the command runs when this returns.
+    /// Acquires the lock; its command runs when this returns.
     #[track_caller]
     pub fn of(world: &World, name: &str) -> Self {
         Self::with(world, world.distlock(), name)
     }
 
-    /// Acquires the lock with this command line, which lacks the subcommand.
+    /// Acquires the lock with this command line, which must lack the subcommand `run`.
     #[track_caller]
     pub fn with(world: &World, distlock: Run, name: &str) -> Self {
         let gate = Gate::new(world);
@@ -62,8 +62,8 @@ impl Holder {
         Self { job, gate }
     }
 
-    /// Lets the command exit, and waits until the lock was released. The last line of its stdout is when it
-    /// exited, for [`super::moment`].
+    /// Makes the command exit, and waits until the lock is released. The last line of stdout is the time of the exit,
+    /// for [`super::moment`].
     #[track_caller]
     pub fn release(self) -> Finished {
         self.gate.open();
@@ -71,10 +71,10 @@ impl Holder {
     }
 }
 
-/// Starts a contender (with `-v`) for a lock that is held; it is in the queue when this returns.
+/// Starts a contender (with `-v`) for a held lock, and waits until it is in the queue.
 #[track_caller]
 pub fn enqueue(distlock: Run, name: &str, command: &[&str]) -> Running {
     let job = distlock.args(["-v", "run", name, "--"]).args(command).spawn();
-    poll_until("a contender to wait", secs(30), || job.stderr().contains("waiting"));
+    poll_until("a contender in the queue", secs(30), || job.stderr().contains("waiting"));
     job
 }

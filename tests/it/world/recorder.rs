@@ -1,17 +1,17 @@
-//! A proxy that records requests, for what the servers of these tests do not confirm.
+//! A proxy that records HTTP requests, for properties that the servers of these tests do not show.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// A proxy for HTTP on a loopback port. It lives as long as the test process.
+/// An HTTP proxy on a loopback port. It lives as long as the test process.
 pub struct Recorder {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Recorded>>>,
 }
 
-/// A request.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// The method, the path with its query, and the version.
@@ -23,20 +23,20 @@ pub struct Recorded {
 }
 
 impl Recorder {
-    /// Starts a proxy in front of this server, which gets the requests that `change` returns.
+    /// Starts a proxy to this server; `change` returns the request to forward.
     pub fn to(server: SocketAddr, change: fn(Recorded) -> Recorded) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("the address of a listener");
         let requests = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&requests);
+        let recorded = Arc::clone(&requests);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let kept = Arc::clone(&kept);
+                let recorded = Arc::clone(&recorded);
                 thread::spawn(move || {
                     let Some(request) = read(&stream) else { return };
-                    kept.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+                    recorded.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
                     // Either side may have closed its connection.
-                    let _ = pass_on(stream, server, &change(request));
+                    let _ = forward(stream, server, &change(request));
                 });
             }
         });
@@ -70,17 +70,17 @@ fn read(stream: &TcpStream) -> Option<Recorded> {
     Some(Recorded { line, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// Forwards one request, and the answer to it as bytes.
-fn pass_on(mut client: TcpStream, server: SocketAddr, request: &Recorded) -> io::Result<()> {
+/// Forwards one request to the server and its answer, unparsed, to the client.
+fn forward(mut client: TcpStream, server: SocketAddr, request: &Recorded) -> io::Result<()> {
     let Recorded { line, headers, body } = request;
-    let kept = |header: &&String| {
+    let is_forwarded = |header: &&String| {
         let name = header.split(':').next().unwrap_or_default().to_lowercase();
         name != "content-length" && name != "connection"
     };
-    let headers: String = headers.iter().filter(kept).map(|header| format!("{header}\r\n")).collect();
+    let headers: String = headers.iter().filter(is_forwarded).map(|header| format!("{header}\r\n")).collect();
     let length = body.len();
     let mut server = TcpStream::connect(server)?;
-    let own = format!("Connection: close\r\nContent-Length: {length}\r\n");
-    server.write_all(format!("{line}\r\n{headers}{own}\r\n{body}").as_bytes())?;
+    let added = format!("Connection: close\r\nContent-Length: {length}\r\n");
+    server.write_all(format!("{line}\r\n{headers}{added}\r\n{body}").as_bytes())?;
     io::copy(&mut server, &mut client).map(drop)
 }

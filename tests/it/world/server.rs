@@ -1,4 +1,4 @@
-//! What the servers have in common: the requests of tests, and starting and stopping.
+//! Common parts of all servers: the requests of tests, start and stop.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use super::{Run, World, millis, process, secs, temp_dir};
 
-/// A server of any kind, as tests see it.
+/// A server of any kind: requests to it, independent of distlock.
 pub trait Server: Sync {
     /// Returns the value of `--backend`.
     fn backend(&self) -> &'static str;
@@ -29,7 +29,7 @@ pub trait Server: Sync {
         format!("http://{}", self.address())
     }
 
-    /// Returns the keys under a lock name or other prefix, in the order of the server.
+    /// Returns the keys with this prefix, such as a lock name, in the server's order.
     fn entries(&self, prefix: &str) -> Vec<Entry>;
 
     /// Returns how many contenders hold a lock or wait for it.
@@ -78,7 +78,8 @@ impl Node {
         Self { dir, argv, daemon }
     }
 
-    /// Waits until `ready`; returns an error with the end of the log if the server exits or never is ready.
+    /// Waits until `ready` returns true; returns an error with the end of the log if the server exits, or after a
+    /// minute.
     pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let started = Instant::now();
         while !ready() {
@@ -110,12 +111,12 @@ impl Node {
 
     /// Stops the server with SIGSTOP.
     pub fn pause(&self) {
-        signal::kill(self.pid(), Signal::SIGSTOP).expect("the server takes a signal");
+        signal::kill(self.pid(), Signal::SIGSTOP).expect("the server runs");
     }
 
     /// Continues a paused server.
     pub fn resume(&self) {
-        signal::kill(self.pid(), Signal::SIGCONT).expect("the server takes a signal");
+        signal::kill(self.pid(), Signal::SIGCONT).expect("the server runs");
     }
 
     fn daemon(&self) -> MutexGuard<'_, Option<Daemon>> {
@@ -131,22 +132,22 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The guard of a killed server leaves its data.
+        // The guard of a killed server does not delete its data.
         if self.daemon().take().is_none() {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
 }
 
-/// A server process below a guard: a shell that kills it and deletes its directory when the pipe to this test
+/// A server process and its guard: a shell that kills the server and deletes its directory when the pipe to this test
 /// process closes for any reason.
 struct Daemon {
     pid: Pid,
     guard: Child,
 }
 
-/// The kernel sends SIGHUP to the guard when the test process dies while the server is stopped, and the pipe that takes
-/// the process id may have lost its reader by then; neither may kill it.
+/// If the test process dies while the server is stopped, the kernel sends SIGHUP to the guard, and the pipe for the
+/// process id may have no reader. Neither must kill the guard.
 const GUARD: &str = r#"
 trap '' HUP PIPE
 dir=$1
@@ -177,15 +178,15 @@ impl Daemon {
             .process_group(0);
         let mut guard = process::start(&mut guard).expect("a shell starts");
         let mut line = String::new();
-        let stdout = guard.stdout.take().expect("a pipe was asked for");
+        let stdout = guard.stdout.take().expect("a piped stream");
         BufReader::new(stdout).read_line(&mut line).expect("the guard prints the server's process id");
         let pid = Pid::from_raw(line.trim().parse().expect("a process id"));
         Self { pid, guard }
     }
 
     fn stop_and_keep(mut self) {
-        let stdin = self.guard.stdin.as_mut().expect("a pipe was asked for");
-        stdin.write_all(b"keep\n").expect("the guard listens");
+        let stdin = self.guard.stdin.as_mut().expect("a piped stream");
+        stdin.write_all(b"keep\n").expect("the guard reads its pipe");
     }
 }
 
@@ -196,7 +197,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Starts a server on ports that are free now; tries others if another process takes them meanwhile.
+/// Starts a server on free ports; retries with others if another process takes them meanwhile.
 pub fn start_on_free_ports<S>(mut start: impl FnMut() -> Result<S, String>) -> S {
     let mut error = String::new();
     for _ in 0..5 {
@@ -208,15 +209,15 @@ pub fn start_on_free_ports<S>(mut start: impl FnMut() -> Result<S, String>) -> S
     panic!("{error}");
 }
 
-/// Returns a loopback address whose port is free now, and which this process returns only once.
+/// Returns a loopback address with a free port, each address once.
 ///
-/// The port is below those that the kernel gives to outgoing connections, one of which could take the port of a server
-/// that is down for a moment.
+/// The port is below the kernel's range for outgoing connections, so that none takes the port of a server during its
+/// restart.
 pub fn free_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another test process on this machine begins at another port.
+    // Test processes on the same machine begin at different ports.
     let offset = u16::try_from(std::process::id().wrapping_mul(97) % u32::from(COUNT)).expect("less than COUNT");
     loop {
         let next = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
@@ -227,7 +228,7 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// Returns the path of a server's binary, as `scripts/servers` provides it below the target directory.
+/// Returns the path of a server's binary, which `scripts/servers` provides in `servers` of the target directory.
 pub fn binary(path: &str) -> String {
     Path::new(env!("CARGO_BIN_EXE_distlock"))
         .ancestors()

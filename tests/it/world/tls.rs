@@ -1,4 +1,4 @@
-//! Certificates: a certification authority of a test, and what it signs.
+//! TLS: a certification authority for one test, and the certificates that it signs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,30 +8,30 @@ use tempfile::TempDir;
 
 use super::temp_dir;
 
-/// A certification authority, with the files of all that it signed; they are deleted with it.
+/// A certification authority, and the files of its certificates, which are deleted with it.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     dir: TempDir,
 }
 
-/// A certificate and its key, as files.
+/// Files of a certificate and its private key.
 #[derive(Clone, Debug)]
 pub struct Pem {
     pub cert: PathBuf,
     pub key: PathBuf,
 }
 
-/// How a server is reached by TLS.
+/// TLS settings of a server.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
-    /// What the server shows.
+    /// The server certificate.
     pub pem: Pem,
-    /// The CA certificate that must have signed the clients' certificates; none if clients need no certificate.
+    /// The CA certificate for client certificates; none if clients need no certificate.
     pub clients: Option<PathBuf>,
 }
 
 impl Authority {
-    /// Creates an authority.
+    /// Creates an authority with a new key.
     pub fn new() -> Self {
         let mut params = params("the authority", &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -75,14 +75,14 @@ impl Authority {
 }
 
 impl Pem {
-    /// Returns the options of a client that has this certificate.
+    /// Returns the options of distlock for this client certificate.
     pub fn options(&self) -> [String; 4] {
-        ["--cert".into(), shown(&self.cert), "--key".into(), shown(&self.key)]
+        ["--cert".into(), display(&self.cert), "--key".into(), display(&self.key)]
     }
 }
 
 impl ServerTls {
-    /// Returns the options of etcd. Its own JSON gateway uses the certificate as a client too.
+    /// Returns the options of etcd. Its JSON gateway uses the certificate as a client certificate too.
     pub fn etcd_options(&self) -> Vec<String> {
         let Pem { cert, key } = &self.pem;
         let mut options = vec![format!("--cert-file={}", cert.display()), format!("--key-file={}", key.display())];
@@ -104,10 +104,10 @@ impl ServerTls {
     }
 }
 
-fn params(name: &str, names: &[&str]) -> CertificateParams {
+fn params(common_name: &str, names: &[&str]) -> CertificateParams {
     let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
     let mut params = CertificateParams::new(names).expect("names of a certificate");
-    params.distinguished_name.push(DnType::CommonName, name);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params
 }
 
@@ -115,6 +115,6 @@ fn key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
 
-fn shown(path: &Path) -> String {
+fn display(path: &Path) -> String {
     path.display().to_string()
 }

@@ -1,14 +1,13 @@
-//! Bounds that busy processors may miss, and machines that lack something.
+//! Repeated attempts, for bounds that busy processors may miss, and tests that the machine cannot run.
 
 use std::time::Duration;
 
 use super::permits::RetryPermit;
 
-/// Tries up to `tries` times, until one attempt succeeds; panics with all failures otherwise. Retries do not run beside
+/// Repeats `attempt` until it succeeds; panics with all failures after `tries` attempts. Retries do not run beside
 /// tests that take all processors.
 ///
-/// This is for what busy processors may spoil now and then: a bound of a second, a precondition that was missed. What is
-/// broken fails each time.
+/// This is for assertions that busy processors may break now and then, such as a bound of a second, and not for safety.
 #[track_caller]
 pub fn once_in<T>(tries: usize, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let mut failures = Vec::new();
@@ -19,15 +18,16 @@ pub fn once_in<T>(tries: usize, mut attempt: impl FnMut() -> Result<T, String>) 
             Err(failure) => failures.push(failure),
         }
     }
-    panic!("not once in {tries} tries: {failures:#?}");
+    panic!("no success in {tries} attempts: {failures:#?}");
 }
 
-/// Returns an error if `what` took longer than `bound`; for [`once_in`].
+/// Returns an error that names `what` if it took longer than `bound`; for [`once_in`].
 pub fn within(what: &str, took: Duration, bound: Duration) -> Result<(), String> {
-    if took <= bound { Ok(()) } else { Err(format!("{what} took {took:?}, and the bound is {bound:?}")) }
+    if took <= bound { Ok(()) } else { Err(format!("{what} took {took:?}, more than {bound:?}")) }
 }
 
-/// Reports that a test is skipped because the machine lacks something; panics if `DISTLOCK_TEST_STRICT` is 1.
+/// Reports that a test is skipped because the machine lacks `what`; panics if `DISTLOCK_TEST_STRICT` is 1. The test
+/// must return then.
 #[track_caller]
 pub fn lacks(what: &str) {
     assert!(std::env::var("DISTLOCK_TEST_STRICT").as_deref() != Ok("1"), "this machine lacks {what}");
@@ -42,14 +42,14 @@ mod tests {
 
     #[test]
     fn one_success_is_enough() {
-        let mut took = [3, 1, 4].map(Duration::from_secs).into_iter();
-        once_in(3, || within("it", took.next().expect("few"), Duration::from_secs(2)));
-        assert_eq!(took.next(), Some(Duration::from_secs(4)));
+        let mut times = [3, 1, 4].map(Duration::from_secs).into_iter();
+        once_in(3, || within("the attempt", times.next().expect("a third time"), Duration::from_secs(2)));
+        assert_eq!(times.next(), Some(Duration::from_secs(4)));
     }
 
     #[test]
-    #[should_panic(expected = "not once in 2 tries")]
+    #[should_panic(expected = "no success in 2 attempts")]
     fn no_success_panics() {
-        once_in(2, || within("it", Duration::from_secs(3), Duration::from_secs(2)));
+        once_in(2, || within("the attempt", Duration::from_secs(3), Duration::from_secs(2)));
     }
 }
