@@ -13,10 +13,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 /// Clusters that may run at the same time: three tests, each on every kind of server.
 const CLUSTERS: usize = 9;
 
-static PERMITS: Mutex<Permits> = Mutex::new(Permits { clusters: 0, retries: 0, exclusive: false });
+static PERMITS: Mutex<Permits> = Mutex::new(Permits::NONE);
 static RETURNED: Condvar = Condvar::new();
 
 /// The permits in use.
+#[derive(Debug, PartialEq, Eq)]
 struct Permits {
     clusters: usize,
     retries: usize,
@@ -24,6 +25,25 @@ struct Permits {
 }
 
 impl Permits {
+    const NONE: Self = Self { clusters: 0, retries: 0, exclusive: false };
+
+    fn take_cluster(&mut self) -> bool {
+        let granted = self.clusters < CLUSTERS && !self.exclusive;
+        self.clusters += usize::from(granted);
+        granted
+    }
+
+    fn take_all_processors(&mut self) -> bool {
+        let granted = self.clusters == 0 && self.retries == 0 && !self.exclusive;
+        self.exclusive |= granted;
+        granted
+    }
+
+    fn take_retry(&mut self) -> bool {
+        self.retries += usize::from(!self.exclusive);
+        !self.exclusive
+    }
+
     fn lock() -> MutexGuard<'static, Self> {
         PERMITS.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,11 +68,7 @@ pub struct ClusterPermit(());
 impl ClusterPermit {
     /// Waits until fewer than [`CLUSTERS`] run and no test has all processors.
     pub fn wait() -> Self {
-        Permits::wait(|permits| {
-            let granted = permits.clusters < CLUSTERS && !permits.exclusive;
-            permits.clusters += usize::from(granted);
-            granted
-        });
+        Permits::wait(Permits::take_cluster);
         Self(())
     }
 }
@@ -74,11 +90,7 @@ pub struct AllProcessors(());
 impl AllProcessors {
     /// Waits until no cluster runs and no test retries.
     pub fn wait() -> Self {
-        Permits::wait(|permits| {
-            let granted = permits.clusters == 0 && permits.retries == 0 && !permits.exclusive;
-            permits.exclusive |= granted;
-            granted
-        });
+        Permits::wait(Permits::take_all_processors);
         EXCLUSIVE.set(true);
         Self(())
     }
@@ -102,10 +114,7 @@ impl RetryPermit {
     pub fn wait() -> Self {
         let counted = !EXCLUSIVE.get();
         if counted {
-            Permits::wait(|permits| {
-                permits.retries += usize::from(!permits.exclusive);
-                !permits.exclusive
-            });
+            Permits::wait(Permits::take_retry);
         }
         Self { counted }
     }
@@ -116,5 +125,36 @@ impl Drop for RetryPermit {
         if self.counted {
             Permits::give_back(|permits| permits.retries -= 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CLUSTERS, EXCLUSIVE, Permits, RetryPermit};
+
+    #[test]
+    fn clusters_are_limited() {
+        let mut permits = Permits::NONE;
+        assert!((0..CLUSTERS).all(|_| permits.take_cluster()));
+        assert!(!permits.take_cluster());
+        assert_eq!(permits.clusters, CLUSTERS);
+    }
+
+    #[test]
+    fn all_processors_exclude_every_other_permit() {
+        let mut permits = Permits::NONE;
+        assert!(permits.take_all_processors());
+        assert!(!permits.take_all_processors() && !permits.take_cluster() && !permits.take_retry());
+        assert_eq!(permits, Permits { exclusive: true, ..Permits::NONE });
+        for mut used in [Permits { clusters: 1, ..Permits::NONE }, Permits { retries: 1, ..Permits::NONE }] {
+            assert!(!used.take_all_processors() && used.take_cluster() && used.take_retry());
+        }
+    }
+
+    #[test]
+    fn a_thread_with_all_processors_may_retry() {
+        EXCLUSIVE.set(true);
+        assert!(!RetryPermit::wait().counted);
+        EXCLUSIVE.set(false);
     }
 }
