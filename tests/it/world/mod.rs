@@ -8,6 +8,7 @@ mod grpc_proxy;
 mod http;
 mod ledger;
 mod permits;
+mod proc;
 mod process;
 mod proxy;
 mod pty;
@@ -36,10 +37,8 @@ pub use etcd::{Etcd, Version};
 pub use grpc_proxy::GrpcProxy;
 pub use ledger::Ledger;
 pub use permits::AllProcessors;
-pub use process::{
-    Finished, Pinned, Run, Running, children, copy_program, descendants, is_alive, name, start, state, wait_gone,
-    write_program,
-};
+pub use proc::{Pinned, children, descendants, is_alive, name, state, wait_gone};
+pub use process::{Finished, Run, Running, copy_program, start, write_program};
 pub use proxy::{Mode, Proxy};
 pub use pty::Terminal;
 pub use queue::{Gate, Holder, enqueue};
@@ -177,7 +176,7 @@ impl World {
     /// Returns the processes whose working directory is this world's, whatever their parent is. A process that changed
     /// its working directory is missed.
     pub fn processes(&self) -> Vec<Pid> {
-        process::pids().filter(|&pid| process::is_in(pid, self.path())).collect()
+        proc::pids().filter(|&pid| proc::is_in(pid, self.path())).collect()
     }
 }
 

@@ -14,7 +14,8 @@ use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::Pid;
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::process::{pid_of, start};
+use super::proc::pid_of;
+use super::process::start;
 use super::{World, poll_until, secs};
 
 /// The prompt of the shell. Tests never type it, since the echo of a command line would look like a prompt.

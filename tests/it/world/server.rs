@@ -14,7 +14,7 @@ use std::{fs, thread};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
-use super::{Run, World, millis, process, secs, temp_dir};
+use super::{Run, World, millis, proc, process, secs, temp_dir};
 
 /// A server of any kind: requests to it, independent of distlock.
 pub trait Server: Sync {
@@ -83,7 +83,7 @@ impl Node {
     pub fn wait_ready(&self, mut ready: impl FnMut() -> bool) -> Result<(), String> {
         let started = Instant::now();
         while !ready() {
-            if !process::is_alive(self.pid()) || started.elapsed() > secs(60) {
+            if !proc::is_alive(self.pid()) || started.elapsed() > secs(60) {
                 return Err(format!("{:?} is not ready:\n{}", self.argv, self.log_tail()));
             }
             thread::sleep(millis(10));
