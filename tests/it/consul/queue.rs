@@ -57,8 +57,8 @@ fn six_dead_waiters() -> Result<(), String> {
         crash(enqueue(world.distlock().args(["-t", "60s"]), &name, &["true"]));
     }
     let recorder = Recorder::to(shared::consul().address(), |request| request);
-    let recorded = World::at("consul", &recorder.url());
-    let waiters = ["1", "2"].map(|label| enqueue_labelled(&recorded, &name, label));
+    let observed = World::at("consul", &recorder.url());
+    let waiters = ["1", "2"].map(|label| enqueue_labelled(&observed, &name, label));
     // A waiter also watches the lock's key after some time without a change in the queue.
     let watch = format!("GET /v1/kv{name}/.lock?");
     let watches = || recorder.requests().iter().filter(|request| request.line.starts_with(&watch)).count();
@@ -69,7 +69,7 @@ fn six_dead_waiters() -> Result<(), String> {
         job.wait_within(secs(20)).assert_code(0);
     }
     let passed = released_at.elapsed();
-    assert_eq!(fs::read_to_string(recorded.path().join("order")).expect("an order"), "1\n2\n");
+    assert_eq!(fs::read_to_string(observed.path().join("order")).expect("an order"), "1\n2\n");
     within("passing the dead waiters", passed, secs(5))
 }
 

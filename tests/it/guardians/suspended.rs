@@ -61,7 +61,7 @@ fn suspended_waiter_starts_no_command() {
         holder.release();
         poll_until("the waiter to acquire the lock", secs(10), is_held);
         throughout(millis(500), || {
-            assert!(!world.path().join("ran").exists(), "a suspended waiter must not start its command")
+            assert!(!world.path().join("ran").exists(), "a suspended waiter must not start its command");
         });
         terminal.line("fg");
         terminal.prompt();
