@@ -28,7 +28,7 @@ complete -c distlock -n "__fish_distlock_needs_command" -s t -l ttl -d 'Set the 
 complete -c distlock -n "__fish_distlock_needs_command" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -s m -l message -d 'Show this text to waiters [default: the CI job]' -r -f
-complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'Set the soft signal [default: TERM]' -r -f
+complete -c distlock -n "__fish_distlock_needs_command" -l signal -d 'Set the signal that asks the command to exit [default: TERM]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l grace -d 'Set the time from the soft signal to KILL [default: TTL/3, max 5s]' -r -f
 complete -c distlock -n "__fish_distlock_needs_command" -l on-lost -d 'Choose what to do if the lock is lost [default: kill]' -r -f -a "kill\t''
 restart\t''
@@ -63,7 +63,7 @@ complete -c distlock -n "__fish_distlock_needs_command" -s c -l shell -d 'Run CO
 complete -c distlock -n "__fish_distlock_needs_command" -l no-lock -d 'Run COMMAND without a lock, with a warning'
 complete -c distlock -n "__fish_distlock_needs_command" -l insecure-skip-tls-verify -d 'Accept any server certificate'
 complete -c distlock -n "__fish_distlock_needs_command" -s v -l verbose -d 'Print each step to stderr'
-complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_needs_command" -s q -l quiet -d 'Print errors only; not for a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_needs_command" -s V -l version -d 'Print version'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "run" -d 'Run COMMAND while holding NAME (long form of the above)'
 complete -c distlock -n "__fish_distlock_needs_command" -f -a "doctor" -d 'Check whether a lock can be acquired, and report problems'
@@ -73,7 +73,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -s t -l ttl -d 'S
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s w -l wait -d 'Wait at most this long for the lock [default: forever]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s E -l busy-exit -d 'Exit with this code if the lock is busy [default: 75]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s m -l message -d 'Show this text to waiters [default: the CI job]' -r -f
-complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'Set the soft signal [default: TERM]' -r -f
+complete -c distlock -n "__fish_distlock_using_subcommand run" -l signal -d 'Set the signal that asks the command to exit [default: TERM]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l grace -d 'Set the time from the soft signal to KILL [default: TTL/3, max 5s]' -r -f
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l on-lost -d 'Choose what to do if the lock is lost [default: kill]' -r -f -a "kill\t''
 restart\t''
@@ -106,7 +106,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand run" -s c -l shell -d 
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l no-lock -d 'Run COMMAND without a lock, with a warning'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -l insecure-skip-tls-verify -d 'Accept any server certificate'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s v -l verbose -d 'Print each step to stderr'
-complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_using_subcommand run" -s q -l quiet -d 'Print errors only; not for a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_using_subcommand run" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s b -l backend -d 'Choose the backend: etcd, consul, local' -r -f -a "etcd\t''
 consul\t''
@@ -128,7 +128,7 @@ complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l log-format 
 json\t''"
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l insecure-skip-tls-verify -d 'Accept any server certificate'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s v -l verbose -d 'Print each step to stderr'
-complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Print errors only, except a busy lock or a signal'
+complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s q -l quiet -d 'Print errors only; not for a busy lock or a signal'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -l json -d 'Print the result as JSON'
 complete -c distlock -n "__fish_distlock_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c distlock -n "__fish_distlock_using_subcommand completions" -s h -l help -d 'Print help'

@@ -8,17 +8,17 @@
 //!
 //! | room | contents | imports |
 //! |---|---|---|
-//! | `commands` | the subcommands, one file each | all below |
+//! | `commands` | the subcommands, one file each | all others |
 //! | `config` | flags, environment and file, combined into one checked configuration | `cli`, `report`, `lock` |
 //! | `cli` | the command line: table of options, grammar, help | |
-//! | `report` | all output: console, waiting line, JSON events, the report of `--report` | `job`, `lock` |
-//! | `job` | one command under one lock: supervisor, keeper and witness, and the link between them | `lock` |
-//! | `lock` | the lock on etcd, on Consul or on this host, without processes | |
+//! | `report` | what is printed on stderr: notices, waiting line, JSON events; the report of `--report` | `job`, `lock`, `sys` |
+//! | `job` | one command under one lock: supervisor, keeper and witness, and the link between them | `lock`, `sys`, `exit` |
+//! | `lock` | the lock on etcd, on Consul or on this host, without processes | `sys` |
 //! | `sys` | the operating system: clock, processes, signals, terminal | |
 //! | `exit` | the table of exit codes | |
 //!
-//! Imports go down this list, never up and never in a circle; `tests/rooms.rs` checks that. Every room may import `sys`,
-//! `exit` and `distlock_core`. The `mod.rs` of each room says what the room owns and which invariants it keeps.
+//! Imports go down this list, never up and never in a circle; `tests/rooms.rs` checks the table. Every room may import
+//! `distlock_core`. The `mod.rs` of each room says what the room owns and which invariants it keeps.
 //!
 //! # How a job runs
 //!

@@ -13,12 +13,12 @@ use source::{Import, ModulePath, Source};
 /// Each room of the program, and the rooms that it may import besides `distlock_core`.
 const ROOMS: [(&str, &[&str]); 8] = [
     ("commands", &["config", "cli", "report", "job", "lock", "sys", "exit"]),
-    ("config", &["cli", "report", "job", "lock", "sys", "exit"]),
-    ("cli", &["sys", "exit"]),
-    ("report", &["job", "lock", "sys", "exit"]),
+    ("config", &["cli", "report", "lock"]),
+    ("cli", &[]),
+    ("report", &["job", "lock", "sys"]),
     ("job", &["lock", "sys", "exit"]),
-    ("lock", &["sys", "exit"]),
-    ("sys", &["exit"]),
+    ("lock", &["sys"]),
+    ("sys", &[]),
     ("exit", &[]),
 ];
 

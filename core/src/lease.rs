@@ -29,7 +29,7 @@ pub const MIN_RENEWAL_WINDOW: Duration = Duration::from_secs(1);
 pub const MAX_REQUEST_TIME: Duration = Duration::from_secs(3);
 /// Longest time that a release may take.
 pub const MAX_RELEASE: Duration = Duration::from_secs(5);
-/// Interval between two passes of KILL over a process tree: short enough to outrun one that forks.
+/// Interval between two passes of KILL, or of SIGSTOP, over a process tree: short enough to outrun one that forks.
 pub const KILL_INTERVAL: Duration = Duration::from_millis(2);
 /// The same interval once the tree has survived [`KILL_BUDGET`].
 pub const KILL_INTERVAL_STUCK: Duration = Duration::from_millis(100);
@@ -193,7 +193,7 @@ impl Lease {
     /// Records a renewal that was not confirmed by `now`, and schedules the next attempt.
     pub fn renewal_failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        // The first retry is immediate, because it goes to another endpoint. After that, an error that is returned
+        // The first retry is immediate, because it goes to another endpoint if there is one. After that, an error that is returned
         // immediately must not cause a storm of requests.
         let pause = match self.failures {
             1 => Duration::ZERO,

@@ -94,7 +94,7 @@ pub enum Notice {
     Restarting(String),
     /// A step of `--on-lost relock`.
     Relock(Step),
-    /// The command is being terminated; the reason.
+    /// The command is being terminated; the reason. For the first KILL it is "killed".
     Ending(String),
     /// These processes continue without the lock (`--leftover leave`).
     Left(Vec<Process>),
@@ -133,6 +133,14 @@ pub enum FromSupervisor {
     GroupSignal(Signal),
     /// Kill the process tree now.
     Kill,
+}
+
+impl FromSupervisor {
+    /// Returns whether this message makes an unsent `older` one obsolete.
+    #[must_use]
+    pub fn replaces(&self, older: &Self) -> bool {
+        self == older
+    }
 }
 
 /// Result of a job.

@@ -2,8 +2,8 @@
 
 use crate::error::Failure;
 
-/// Refuses a name that no backend accepts: an empty one, one that begins with a dash or ends with a slash, and one with
-/// characters that are invisible in messages.
+/// Refuses a name that distlock accepts on no backend: an empty one, one that begins with a dash or ends with a slash, and
+/// one with characters that are invisible in messages.
 ///
 /// # Errors
 ///

@@ -31,15 +31,16 @@ pub enum Leftover {
 pub struct Plan {
     /// Name of the lock, for messages.
     pub name: String,
-    /// Source of the endpoints, for messages: a flag, a variable, a key of the file or a default.
-    pub endpoints_source: String,
-    /// Time zone for times in messages.
-    pub time_zone: TimeZone,
+    /// Origin of the endpoints, for messages: a flag, a variable, a key of the file or a default.
+    pub endpoints_origin: String,
+    /// Returns the time zone for times in messages. Only called for a message: to read it, many files are opened.
+    pub time_zone: fn() -> TimeZone,
     /// Time from the soft signal to KILL.
     pub grace: Duration,
-    /// Longest wait for the lock; None: no limit; zero: one attempt.
+    /// Longest wait for the lock, and longest time for which a tree stays frozen; None: no limit; zero: one attempt.
     pub wait: Option<Duration>,
-    /// Time limit for the first answer from any server.
+    /// Time limit for the first answer from any server and for a single attempt; when it is over while servers answer but
+    /// grant nothing, a warning follows.
     pub connect_timeout: Duration,
     /// Treatment of processes that outlive the command.
     pub leftover: Leftover,

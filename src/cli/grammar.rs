@@ -51,8 +51,18 @@ pub(super) fn lock_name(name: OsString) -> Result<String, Failure> {
     let name = name
         .into_string()
         .map_err(|name| Failure::usage(format!("lock name is not valid UTF-8: `{}`", name.to_string_lossy())))?;
-    name::check(&name)?;
-    Ok(name)
+    match name::check(&name) {
+        Ok(()) => Ok(name),
+        Err(failure) => {
+            let bare = name.trim_end_matches('/');
+            // If the slash is the only fault, the hint is a name for a shell.
+            Err(if name::check(bare).is_ok() {
+                failure.hint(format!("remove it: {}", quote(bare.as_ref())))
+            } else {
+                failure
+            })
+        }
+    }
 }
 
 /// Returns the words after NAME without a leading `--`; None if there are none.

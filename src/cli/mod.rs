@@ -1,9 +1,10 @@
 //! The command line: options, grammar, help.
 //!
-//! Owns the table of options, the syntax of a command line, and the texts of help, man page and completions. Values stay
-//! strings: `config` interprets them. May import `distlock_core` only.
+//! Owns the table of options, the syntax of a command line, the definitions for help, man page and completions, and their
+//! texts. Checks lock names and listed choices; all other values stay strings, which `config` interprets. May import
+//! `distlock_core` only.
 //!
-//! Invariants: each option is defined once, in [`options`]. Every refusal is a usage failure (exit 64) with a hint.
+//! Invariants: each option of `run` is defined once, in [`options`]. Every refusal is a usage failure (exit 64).
 
 mod command;
 mod grammar;
@@ -33,7 +34,7 @@ pub(crate) enum Request {
     /// `--help` or `--version`: clap's text.
     Help(clap::Error),
     /// `-h`.
-    ShortHelp,
+    ShortHelp(Flags),
     Run(Flags, NamedCommand),
     Doctor {
         flags: Flags,
@@ -41,8 +42,8 @@ pub(crate) enum Request {
         name: Option<String>,
         json: bool,
     },
-    Completions(Shell),
-    Man,
+    Completions(Flags, Shell),
+    Man(Flags),
 }
 
 /// Options given on the command line, with their values. The value of a switch is `true`.
@@ -78,7 +79,7 @@ fn given(matches: &ArgMatches) -> BTreeMap<&'static str, OsString> {
 ///
 /// # Errors
 ///
-/// A usage failure with a hint.
+/// A usage failure.
 pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request, Failure> {
     let matches = match command().try_get_matches_from(line) {
         Ok(matches) => matches,
@@ -88,7 +89,7 @@ pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request,
         Err(error) => return Err(refusal::usage(&error)),
     };
     if matches.get_flag("short-help") {
-        return Ok(Request::ShortHelp);
+        return Ok(Request::ShortHelp(Flags::new(&[&matches])));
     }
     match matches.subcommand() {
         None => Err(grammar::nothing_to_run()),
@@ -107,8 +108,11 @@ pub(crate) fn parse(line: impl IntoIterator<Item = OsString>) -> Result<Request,
         }
         Some((name @ ("completions" | "man"), other)) => {
             refuse_run_options(&given(&matches), name)?;
-            let shell = other.try_get_one::<Shell>("shell").ok().flatten();
-            Ok(shell.map_or(Request::Man, |shell| Request::Completions(*shell)))
+            let flags = Flags::new(&[other, &matches]);
+            Ok(match other.try_get_one::<Shell>("shell").ok().flatten() {
+                Some(shell) => Request::Completions(flags, *shell),
+                None => Request::Man(flags),
+            })
         }
         Some((name, short)) => {
             let words = short.get_many::<OsString>("").unwrap_or_default().cloned().collect();

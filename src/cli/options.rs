@@ -198,7 +198,7 @@ pub(crate) const OPTIONS: &[Opt] = &[
     ),
     Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
         "A duration, or `forever`. Connecting is included. If the lock is not acquired in time, the exit code is 75, or \
-         69 if no server has ever queued the request. With 0, the lock is tried once, and the servers have \
+         69 if no server could be reached or none could grant the lock. With 0, the lock is tried once, and the servers have \
          --connect-timeout to answer.",
     ),
     Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details(
@@ -212,8 +212,8 @@ pub(crate) const OPTIONS: &[Opt] = &[
          the name of the job. The job's URL is shown in any case.",
     ),
     Opt::switch(Lock, "shell", "Run COMMAND, a single word, with /bin/sh -c").short('c').set_by(SetBy::Flag),
-    Opt::valued(Lock, "signal", "NAME", "Set the soft signal").default("TERM").rare().details(
-        "It asks the command to exit if the lock is lost. Processes that outlive the command get it too.",
+    Opt::valued(Lock, "signal", "NAME", "Set the signal that asks the command to exit").default("TERM").rare().details(
+        "This soft signal is sent if the lock is lost. Processes that outlive the command get it too.",
     ),
     Opt::valued(Lock, "grace", "DUR", "Set the time from the soft signal to KILL")
         .default("TTL/3, max 5s")
@@ -244,7 +244,7 @@ pub(crate) const OPTIONS: &[Opt] = &[
         .set_by(SetBy::Flag)
         .details(
             "kill: they get the soft signal, and KILL after the grace, before the lock is released. wait: the lock is held \
-             until they have exited. leave: they continue without the lock and its promise; a warning names them.",
+             until they have exited. leave: they continue without the lock, while other clients can hold it; a warning names them.",
         ),
     Opt::switch(Lock, "no-lock", "Run COMMAND without a lock, with a warning")
         .rare()
@@ -296,14 +296,16 @@ pub(crate) const OPTIONS: &[Opt] = &[
         .choices(&["text", "json"])
         .rare(),
     Opt::switch(Output, "verbose", "Print each step to stderr").short('v'),
-    Opt::switch(Output, "quiet", "Print errors only, except a busy lock or a signal").short('q'),
+    Opt::switch(Output, "quiet", "Print errors only; not for a busy lock or a signal").short('q'),
 ];
 
 const REPORT_DETAILS: &str = "\
-An old FILE is removed at the start, and a new one written when distlock exits, with any exit code; if it cannot be created, nothing runs. \
-If FILE is a symbolic link, its target is replaced; to a device, a pipe, /dev/stdout or the like the report is written \
-directly. Descriptor N, 3 or more, is not passed on to COMMAND. A command line that cannot be parsed writes no report. If the report cannot be written at the end, a warning \
-says so and the exit code does not change. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, \
+An old FILE is removed at the start, and the new one appears complete when distlock exits, with any exit code; if it cannot be \
+created, nothing runs. If FILE is a symbolic link, the file behind it is created or emptied at the start, stays empty during \
+the run, and is filled at the end. A device, a pipe, /dev/stdout, /dev/stderr and /dev/fd/N are written to. Any other path to \
+a file or pipe that distlock inherited as a descriptor is refused. Descriptor N, 3 or more, is not passed on to COMMAND. If the \
+command line cannot be parsed (exit 64), no report is written and an old one stays. If the report cannot be written at the \
+end, an error says so and the exit code does not change. Fields: schema, outcome (exited, signaled, busy, lost, broken, max-hold, \
 unreachable, denied, not-started, usage, interrupted, fault; max-hold is for a later version), exit, command_exit, \
 signal, name, backend, token, waited, held, renewals, losses, restarts, started_at, ended_at, rusage (user, system, \
 max_rss). Times are in seconds, max_rss in bytes; unknown values are null.";

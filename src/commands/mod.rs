@@ -2,8 +2,8 @@
 //!
 //! Owns the dispatch and the steps of each subcommand; the work is done below. May import everything.
 //!
-//! Invariants: each failure is printed once and gets the exit code of the table in `exit`. A failure is reported to
-//! `--report` as soon as the command line could be parsed.
+//! Invariants: each failure is printed once and gets the exit code of the table in `exit`. Once the command line is parsed,
+//! `--report` gets every outcome.
 
 mod completions;
 mod doctor;
@@ -36,20 +36,20 @@ pub fn main() -> ExitCode {
     let environment = Environment::of_process();
     let request = match cli::parse(std::env::args_os()) {
         Ok(request) => request,
-        Err(failure) => return ending::fail(&failure, &mut early_reporter(config::default_format(&environment))),
+        Err(failure) => return ending::fail(&failure, &mut failure_reporter(config::default_format(&environment))),
     };
     let output = config::failure_output(&request, &environment);
     match config::resolve(request, &environment) {
         Ok(invocation) => {
-            dispatch(invocation).unwrap_or_else(|failure| ending::fail(&failure, &mut early_reporter(output.format)))
+            dispatch(invocation).unwrap_or_else(|failure| ending::fail(&failure, &mut failure_reporter(output.format)))
         }
         Err(failure) => refuse(output, failure),
     }
 }
 
-/// Prints and reports a failure of the configuration, and returns its exit code.
+/// Prints a failure of the configuration, writes it to `--report`, and returns its exit code.
 fn refuse(output: FailureOutput, failure: Failure) -> ExitCode {
-    let mut reporter = early_reporter(output.format);
+    let mut reporter = failure_reporter(output.format);
     let exit = ending::fail(&failure, &mut reporter);
     let Some(target) = output.report else { return exit };
     let code = exit::code(failure.kind);
@@ -62,8 +62,8 @@ fn refuse(output: FailureOutput, failure: Failure) -> ExitCode {
     exit
 }
 
-/// Returns a reporter for failures before the output is configured.
-fn early_reporter(format: Format) -> Reporter {
+/// Returns a reporter for failures outside of a job. Its output follows no other option than the format.
+fn failure_reporter(format: Format) -> Reporter {
     Reporter::new(Output { verbose: false, quiet: false, format, ci: false })
 }
 

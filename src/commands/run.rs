@@ -64,10 +64,10 @@ fn job(
     let signal = signals::to_nix(run.signal).ok_or_else(|| Failure::fault("the soft signal has no name"))?;
     let prepared = if let Some(settings) = &mut run.settings {
         password::complete(settings, &inherited)?;
-        reporter.backend(settings, &run.endpoints_source);
+        reporter.backend(settings, &run.endpoints_origin);
         settings.prepare(&run.name)?
     } else {
-        reporter.warn("running without a lock (--no-lock): other hosts may run the command at the same time");
+        reporter.warn("running without a lock (--no-lock): other processes may run the command at the same time");
         PreparedBackend::Unlocked
     };
     let record = record(&run);
@@ -75,8 +75,8 @@ fn job(
     Ok(Job {
         plan: Plan {
             name: run.name.clone(),
-            endpoints_source: run.endpoints_source,
-            time_zone: TimeZone::system(),
+            endpoints_origin: run.endpoints_origin,
+            time_zone: TimeZone::system,
             grace: run.grace,
             wait: run.wait,
             connect_timeout: run.connect_timeout,

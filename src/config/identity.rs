@@ -48,7 +48,9 @@ fn login(sources: &Sources, name: BackendName) -> Result<Identity, Failure> {
 fn without_user(sources: &Sources) -> Result<Identity, Failure> {
     match sources.get("password-file") {
         None => Ok(Identity::default()),
-        Some(file) => Err(file.refuse("no user is set for this password").hint("set the user with --user")),
+        Some(file) => Err(file
+            .refuse("the user of this password is not set")
+            .hint("set it with --user, or remove the password file")),
     }
 }
 
@@ -56,7 +58,7 @@ fn user_name(value: &Value) -> Result<String, Failure> {
     let user = value.text()?;
     if user.contains(':') {
         // The text after the colon is probably a password, so the message does not repeat it.
-        return Err(value.refuse("takes a user name without a colon and no password").hint("use --password-file"));
+        return Err(value.refuse("a user name contains no colon").hint("name the user only, and use --password-file"));
     }
     Ok(user.to_owned())
 }

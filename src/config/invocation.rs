@@ -34,7 +34,7 @@ pub(crate) struct Run {
     /// None with `--no-lock`. If there is a user without a password, it is still to be prompted for.
     pub settings: Option<BackendSettings>,
     /// Setting that named the servers, for messages: a flag, a variable, a key or a default.
-    pub endpoints_source: String,
+    pub endpoints_origin: String,
     pub ttl: Duration,
     /// Time from the soft signal to KILL.
     pub grace: Duration,

@@ -1,10 +1,10 @@
 //! Configuration: flags, environment and configuration file become one checked [`Invocation`].
 //!
-//! Owns the precedence of the sources and the interpretation of all values. May import `cli`, `report`, `lock` and
-//! `distlock_core`.
+//! Owns the precedence of the sources, the defaults, and the interpretation of the values. May import `cli`, `report`, `lock`
+//! and `distlock_core`.
 //!
-//! Invariants: a value that does not parse is a usage failure (exit 64) that names its origin. Nothing that was given is
-//! ignored silently. A lease whose renewal window is too short is refused before anything runs (rule 3).
+//! Invariants: a value that does not parse is a usage failure (exit 64) that names its origin. A flag that the chosen backend
+//! does not have is refused, not ignored. A lease whose renewal window is too short is refused before anything runs (rule 3).
 
 mod ci;
 mod endpoints;
@@ -35,13 +35,13 @@ use sources::Sources;
 ///
 /// # Errors
 ///
-/// A usage failure that names the flag, variable or key, with a hint.
+/// A usage failure. If one value is the cause, it names its flag, variable or key.
 pub(crate) fn resolve(request: Request, environment: &Environment) -> Result<Invocation, Failure> {
     Ok(match request {
-        Request::ShortHelp => Invocation::ShortHelp,
+        Request::ShortHelp(_) => Invocation::ShortHelp,
         Request::Help(text) => Invocation::Help(text),
-        Request::Completions(shell) => Invocation::Completions(shell),
-        Request::Man => Invocation::Man,
+        Request::Completions(_, shell) => Invocation::Completions(shell),
+        Request::Man(_) => Invocation::Man,
         Request::Doctor { flags, name, json } => Invocation::Doctor(Box::new(doctor(&flags, name, json, environment)?)),
         Request::Run(flags, command) => Invocation::Run(Box::new(run::resolve(&flags, command, environment)?)),
     })

@@ -10,7 +10,7 @@ use crate::lock::BackendName;
 use crate::report::output::{Format, Output};
 use crate::report::target::Target;
 
-/// How to report a failure while the configuration is not resolved. Settings with wrong values count as not given.
+/// How to report a failure outside of a resolved configuration. Settings with wrong values count as not given.
 #[derive(Debug)]
 pub(crate) struct FailureOutput {
     pub format: Format,
@@ -33,8 +33,11 @@ pub(crate) fn failure_output(request: &Request, environment: &Environment) -> Fa
     let none = Flags::default();
     let (flags, name) = match request {
         Request::Run(flags, command) => (flags, Some(command.name.clone())),
-        Request::Doctor { flags, .. } => (flags, None),
-        _ => (&none, None),
+        Request::Doctor { flags, .. }
+        | Request::ShortHelp(flags)
+        | Request::Completions(flags, _)
+        | Request::Man(flags) => (flags, None),
+        Request::Help(_) => (&none, None),
     };
     let sources = Sources::without_file(flags, environment);
     FailureOutput {

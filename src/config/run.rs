@@ -24,9 +24,9 @@ pub(super) fn resolve(flags: &Flags, command: NamedCommand, environment: &Enviro
     Ok(Run {
         argv: argv(command.command, is_shell)?,
         name: command.name,
-        endpoints_source: settings
+        endpoints_origin: settings
             .as_ref()
-            .map(|settings| server::endpoints_source(&sources, settings.name()))
+            .map(|settings| server::endpoints_origin(&sources, settings.name()))
             .unwrap_or_default(),
         settings,
         ttl: lease_terms::ttl(&sources)?,

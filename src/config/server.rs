@@ -55,7 +55,7 @@ fn choose(sources: &Sources) -> Result<BackendName, Failure> {
     match addressed.as_slice() {
         [(name, _)] => Ok(*name),
         [] => Err(Failure::usage(match sources.get("endpoints") {
-            Some(value) => format!("no backend is chosen, and {} does not imply one", value.origin),
+            Some(value) => format!("no backend is chosen, and none follows from {}", value.origin),
             None => "no backend is chosen, and none has an address".to_owned(),
         })
         .hint(hint)),
@@ -79,9 +79,9 @@ fn address_origin(sources: &Sources, name: BackendName) -> Option<String> {
     value.or_else(|| sources.file.value(Some(name), "endpoints")).or_else(by_scheme).map(|value| value.origin)
 }
 
-/// Returns the setting that gave the chosen backend its addresses.
+/// Returns the origin of the chosen backend's addresses.
 #[must_use]
-pub(super) fn endpoints_source(sources: &Sources, name: BackendName) -> String {
+pub(super) fn endpoints_origin(sources: &Sources, name: BackendName) -> String {
     let value = discovery(sources, name).or_else(|| sources.get("endpoints"));
     value.map_or_else(|| "the default".to_owned(), |value| value.origin)
 }

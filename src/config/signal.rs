@@ -14,7 +14,7 @@ pub(super) fn parse(text: &str) -> Result<Signal, String> {
     let is_wanted =
         |signal: &Signal| signal.name().is_some_and(|known| known == name || number == Some(signal.number()));
     match (1..=MAX_STANDARD_SIGNAL).map(Signal::from_number).find(is_wanted) {
-        None => Err(format!("`{text}` is not a signal such as TERM, INT or USR1")),
+        None => Err(format!("`{text}` is not a signal; accepted are names and numbers such as TERM, SIGINT and 15")),
         Some(signal) if !terminates_by_default(signal) => {
             Err(format!("{signal} does not terminate a process by default"))
         }

@@ -1,3 +1,4 @@
+mod failures;
 mod server;
 
 use std::collections::BTreeMap;

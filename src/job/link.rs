@@ -43,7 +43,7 @@ impl Message for FromKeeper {
 
 impl Message for FromSupervisor {
     fn replaces(&self, older: &Self) -> bool {
-        self == older
+        Self::replaces(self, older)
     }
 }
 

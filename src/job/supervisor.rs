@@ -39,7 +39,7 @@ use crate::sys::{runtime, signals};
 pub(crate) struct Ending {
     /// Decides the exit code.
     pub verdict: Verdict,
-    /// The user ended it from the keyboard before the command ran, so a shell must stop its loop.
+    /// INT or QUIT came from the keyboard. If it ended the wait, distlock dies of it, so that a shell stops its loop.
     pub keyboard: bool,
 }
 

@@ -77,8 +77,8 @@ pub trait Backend {
     /// Renews the lease, confirmed as rule 1 demands. Returns the `sent_at` of the renewal. Called by waiters and holders.
     async fn renew(&self) -> Outcome<Instant>;
 
-    /// Watches the held lock. Returns [`Trouble::Lost`], [`Trouble::Broken`], or [`Trouble::Uncertain`] if the watch
-    /// broke; the caller then calls again.
+    /// Watches the held lock. Returns [`Trouble::Lost`] or [`Trouble::Broken`]; any other trouble means that the watch
+    /// itself failed, and the caller calls again.
     async fn watch(&self) -> Trouble;
 
     /// Returns whether it is proven that no other client held the lock since it was last seen to be held with the token
@@ -95,8 +95,8 @@ pub trait Backend {
     /// Returns how often the endpoint was changed so far.
     fn endpoint_changes(&self) -> usize;
 
-    /// Changes to another endpoint and a new connection after a timeout, unless the endpoint was changed since
-    /// `changes`, which was returned before the request began. Returns the endpoint that did not answer. After an error
+    /// Changes to another endpoint, or to a new connection to the only one unless it is known to work, after a timeout;
+    /// not if the endpoint was changed since `changes`, which was returned before the request began. Returns the endpoint that did not answer. After an error
     /// the backend changes the endpoint by itself.
     fn leave_endpoint(&self, changes: usize) -> String;
 

@@ -15,7 +15,8 @@
 //!
 //! - `sent_at` is sampled before the request that it belongs to is sent (rule 1).
 //! - Each method of a contender can be dropped before it returns and called again. What it may have created on a server is
-//!   read back before it is created again (rule 10), and removed by the release.
+//!   read back before it is created again (rule 10), and removed by the release; only a session whose creation was never
+//!   answered is left to expire.
 //! - No message, error or log line contains a secret.
 
 mod backend;

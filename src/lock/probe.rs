@@ -1,7 +1,7 @@
 //! What `distlock doctor` asks each backend, and the form of the findings.
 //!
-//! Invariants: a probe acquires no lock and joins no queue. It removes what it created on a server before it returns; if
-//! distlock is killed in between, the lease or session expires by itself.
+//! Invariants: a probe acquires no lock and joins no queue. It removes what it created on a server; what it cannot
+//! remove, because an answer is late or distlock is killed, expires by itself.
 
 use std::future::Future;
 use std::time::{Duration, Instant};

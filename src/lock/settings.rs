@@ -17,8 +17,9 @@ pub(crate) enum BackendSettings {
 }
 
 impl BackendSettings {
-    /// Checks the backend's own rules for `name`, and opens what must be open before the fork.
+    /// Checks `name`, and opens what must be open before the fork.
     pub(crate) fn prepare(&self, name: &str) -> Result<PreparedBackend, Failure> {
+        name::check(name)?;
         match self {
             Self::Etcd(server) => etcd::check_name(name).map(|()| PreparedBackend::Etcd(server.clone())),
             Self::Consul(server, options) => {
@@ -80,7 +81,6 @@ pub enum PreparedBackend {
 impl PreparedBackend {
     /// Creates a contender that has sent nothing yet. Needs a tokio runtime.
     pub fn contender(&self, spec: LockSpec, log: LogFn) -> Result<Box<dyn Backend>, Failure> {
-        name::check(&spec.name)?;
         install_tls();
         Ok(match self {
             Self::Etcd(server) => Box::new(etcd::Contender::new(server, spec, log)?),

@@ -1,9 +1,10 @@
-//! Everything that is printed: notices for people and as JSON, the waiting line, and the report of `--report`.
+//! What is printed on stderr: notices for people or as JSON, and the waiting line; also the report of `--report`.
 //!
 //! Owns: stderr, the counts of a run and the report's target. Imports: `job` (the trait [`crate::job::Show`]), `lock`,
 //! `sys`, core.
-//! Invariants: nothing here blocks the supervisor (rule 7), except the report, which is written when all else is over; no
-//! control character of another user or server reaches the terminal; an old report is never taken for this run's.
+//! Invariants: stderr never blocks the supervisor, except for the disk behind a regular file (rule 7); the report is written
+//! when everything else is over; no control character of another user or server reaches the terminal; no old report stays at
+//! a target once the command line is parsed, and no file that a descriptor of the command refers to is replaced or emptied.
 
 mod console;
 mod outcome;

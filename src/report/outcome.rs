@@ -41,12 +41,7 @@ impl Report {
     ///
     /// A usage failure: no report could be written there.
     pub(crate) fn open(target: &Target, name: Option<String>, backend: Option<BackendName>) -> Result<Self, Failure> {
-        let refuse = |why| {
-            Failure::usage(format!("--report: {why}"))
-                .hint("name a file in a writable directory, or an open descriptor as in fd:3")
-        };
-        let sink = Sink::open(target).map_err(refuse)?;
-        Ok(Self { sink, header: Header { name, backend, started_at: Timestamp::now() } })
+        Ok(Self { sink: Sink::open(target)?, header: Header { name, backend, started_at: Timestamp::now() } })
     }
 
     /// Returns the descriptor that only the supervisor may hold.
@@ -58,9 +53,11 @@ impl Report {
     /// Writes the report of the run, which ends now. Takes a few seconds at most. An error does not change the exit code.
     pub(crate) fn write(self, verdict: &Verdict, exit: u8, facts: &Facts) -> Result<(), Failure> {
         let text = Fields::new(&self.header, verdict, exit, facts).line();
-        self.sink
-            .write(text)
-            .map_err(|why| Failure::fault("cannot write the report").because(why).hint("the exit code is not affected"))
+        self.sink.write(text).map_err(|why| {
+            Failure::fault("cannot write the report")
+                .because(why)
+                .hint("the exit code does not change; name another target with --report")
+        })
     }
 }
 

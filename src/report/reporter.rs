@@ -48,11 +48,11 @@ impl Reporter {
         self.line(Level::Warning, "warning", text, json!({}));
     }
 
-    /// Shows the backend of the lock, and the setting that selected it.
-    pub(crate) fn backend(&mut self, settings: &BackendSettings, source: &str) {
+    /// Shows the backend of the lock, and the origin of its addresses.
+    pub(crate) fn backend(&mut self, settings: &BackendSettings, origin: &str) {
         let (name, addresses) = (settings.name(), settings.addresses());
-        let text = format!("{name} at {} (from {source})", addresses.join(","));
-        self.line(Level::Info, "backend", &text, json!({ "backend": name, "endpoints": addresses, "source": source }));
+        let text = format!("{name} at {} (from {origin})", addresses.join(","));
+        self.line(Level::Info, "backend", &text, json!({ "backend": name, "endpoints": addresses, "source": origin }));
     }
 
     /// Shows the failure that ends distlock with this exit code.
@@ -118,7 +118,8 @@ impl Reporter {
                 self.line(Level::Info, "uncertain", &text, json!({ "cause": cause }));
             }
             Step::Frozen => {
-                self.line(Level::Warning, "frozen", "the command is frozen: the lock may be lost", json!({}));
+                let text = "the command is frozen until the lock is confirmed or acquired again";
+                self.line(Level::Warning, "frozen", text, json!({}));
             }
             Step::Relocked { token } => {
                 let text = format!("acquired again, token {token}; no other client held the lock in between");

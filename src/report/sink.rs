@@ -3,16 +3,19 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
+use std::{fmt, thread};
 
-use nix::sys::stat::fstat;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{AccessFlags, access};
 
 use distlock_core::duration::show;
+use distlock_core::error::Failure;
 
 use super::target::Target;
 use crate::sys::process;
@@ -25,8 +28,10 @@ const MAX_WRITE: Duration = Duration::from_secs(5);
 pub(super) enum Sink {
     /// A regular file, which is replaced as a whole.
     Replace(PathBuf),
-    /// A device or FIFO, which is opened and written to.
-    Open(PathBuf),
+    /// A regular file behind a symbolic link, which is open and empty.
+    Refill(File),
+    /// A device or FIFO, which is opened for writing through this `O_PATH` descriptor: opening can block or have effects.
+    Reopen(OwnedFd),
     /// A descriptor that only this process holds, or a duplicate of a standard one.
     Descriptor(OwnedFd),
 }
@@ -34,7 +39,11 @@ pub(super) enum Sink {
 impl Sink {
     /// Removes the report of an earlier run and checks that a new one can be created, or takes the descriptor from the
     /// command. Call it before [`process::Inherited::capture`].
-    pub(super) fn open(target: &Target) -> Result<Self, String> {
+    ///
+    /// # Errors
+    ///
+    /// A usage failure with a hint.
+    pub(super) fn open(target: &Target) -> Result<Self, Failure> {
         match target {
             Target::Descriptor(fd) => descriptor(*fd),
             Target::File(path) => match named_descriptor(path) {
@@ -48,8 +57,9 @@ impl Sink {
     #[must_use]
     pub(super) fn descriptor(&self) -> Option<RawFd> {
         match self {
-            Self::Descriptor(fd) => Some(fd.as_raw_fd()),
-            Self::Replace(_) | Self::Open(_) => None,
+            Self::Descriptor(fd) | Self::Reopen(fd) => Some(fd.as_raw_fd()),
+            Self::Refill(file) => Some(file.as_raw_fd()),
+            Self::Replace(_) => None,
         }
     }
 
@@ -72,8 +82,15 @@ impl Sink {
     fn write_blocking(self, text: &[u8]) -> io::Result<()> {
         match self {
             Self::Descriptor(fd) => File::from(fd).write_all(text),
-            // Append, so that a regular file that has replaced the device is not truncated.
-            Self::Open(path) => OpenOptions::new().append(true).open(path)?.write_all(text),
+            Self::Refill(mut file) => {
+                // Another run with this target may have written its report.
+                file.set_len(0)?;
+                file.write_all(text)
+            }
+            Self::Reopen(fd) => {
+                let mut options = OpenOptions::new();
+                options.write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(in_proc(&fd))?.write_all(text)
+            }
             Self::Replace(path) => replace(&path, text),
         }
     }
@@ -83,6 +100,7 @@ impl Sink {
 /// one, because the supervisor closes the inherited descriptors.
 fn named_descriptor(path: &Path) -> Option<RawFd> {
     match path.to_str()? {
+        "/dev/stdin" => Some(0),
         "/dev/stdout" => Some(1),
         "/dev/stderr" => Some(2),
         path => {
@@ -93,58 +111,110 @@ fn named_descriptor(path: &Path) -> Option<RawFd> {
 }
 
 /// Takes a descriptor from the command, or duplicates a standard one, which the command needs too.
-fn descriptor(fd: RawFd) -> Result<Sink, String> {
-    let owned = if fd <= 2 { process::duplicate(fd) } else { process::take_inherited(fd) };
-    owned.map(Sink::Descriptor).map_err(|error| format!("descriptor {fd} cannot be written to: {error}"))
+fn descriptor(fd: RawFd) -> Result<Sink, Failure> {
+    let owned = match fd {
+        0 => return Err(refuse("standard input is not for writing")),
+        1 | 2 => process::duplicate(fd),
+        _ => process::take_inherited(fd),
+    };
+    owned.map(Sink::Descriptor).map_err(|error| refuse(format!("descriptor {fd} cannot be written to: {error}")))
 }
 
-fn file(path: &Path) -> Result<Sink, String> {
-    let cannot = |what: &str, error: &io::Error| format!("cannot {what} {}: {error}", path.display());
-    let is_link = path.is_symlink();
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == ErrorKind::NotFound && is_link => {
-            return Err(format!("{} is a symbolic link to a file that does not exist", path.display()));
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            create_draft(path, &[]).and_then(fs::remove_file).map_err(|error| cannot("create", &error))?;
-            return Ok(Sink::Replace(path.to_owned()));
-        }
-        Err(error) => return Err(cannot("access", &error)),
-    };
-    // The file that a link leads to is replaced, not the link.
-    let target =
-        if is_link { fs::canonicalize(path).map_err(|error| cannot("resolve", &error))? } else { path.to_owned() };
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        return Err(format!("{} is a directory", path.display()));
-    }
-    if kind.is_socket() {
-        return Err(format!("{} is a socket", path.display()));
-    }
-    if !kind.is_file() {
-        access(&target, AccessFlags::W_OK).map_err(|error| cannot("write to", &error.into()))?;
-        return Ok(Sink::Open(target));
-    }
-    if is_link && is_standard_stream(&metadata) {
-        return Err(format!("{} leads to a standard stream; use /dev/stdout or /dev/stderr", path.display()));
-    }
-    let draft = create_draft(&target, &[]).map_err(|error| cannot("create", &error))?;
-    // An old report must not be taken for this run's. Behind a link an empty file replaces it, because a run that is killed
-    // must not leave a dangling link, which the next run would refuse.
-    let replaced = if is_link {
-        fs::rename(&draft, &target)
-    } else {
-        fs::remove_file(&target).and_then(|()| fs::remove_file(&draft))
-    };
-    replaced.inspect_err(|_| drop(fs::remove_file(&draft))).map_err(|error| cannot("replace", &error))?;
-    Ok(Sink::Replace(target))
+/// Existing file that a path leads to.
+struct Found {
+    /// `O_PATH` descriptor.
+    fd: OwnedFd,
+    stat: FileStat,
 }
 
-/// Returns whether stdout or stderr is this file.
-fn is_standard_stream(file: &fs::Metadata) -> bool {
-    let is_same = |stat: nix::sys::stat::FileStat| (stat.st_dev, stat.st_ino) == (file.dev(), file.ino());
-    fstat(io::stdout()).is_ok_and(is_same) || fstat(io::stderr()).is_ok_and(is_same)
+/// Only the kernel follows links here. A link that is read first can lead to another file afterwards, and the text of a link
+/// in `/proc` is not a path.
+fn file(path: &Path) -> Result<Sink, Failure> {
+    let cannot = |what: &str, error: io::Error| refuse(format!("cannot {what} {}: {error}", path.display()));
+    let refuse_kind = |kind| Err(refuse(format!("{} is a {kind}", path.display())));
+    let mut found = find(path, OFlag::O_NOFOLLOW).map_err(|error| cannot("access", error))?;
+    let is_link = found.as_ref().is_some_and(|found| kind(&found.stat) == SFlag::S_IFLNK);
+    if is_link {
+        found = find(path, OFlag::empty()).map_err(|error| cannot("access", error))?;
+    }
+    match found {
+        Some(Found { stat, .. }) if kind(&stat) == SFlag::S_IFDIR => return refuse_kind("directory"),
+        Some(Found { stat, .. }) if kind(&stat) == SFlag::S_IFSOCK => return refuse_kind("socket"),
+        Some(Found { fd, stat }) if kind(&stat) != SFlag::S_IFREG => {
+            // The reader of an inherited pipe may see its end and exit before the report is written.
+            if kind(&stat) == SFlag::S_IFIFO {
+                refuse_inherited(path, &stat)?;
+            }
+            access(&in_proc(&fd), AccessFlags::W_OK).map_err(|error| cannot("write to", error.into()))?;
+            return Ok(Sink::Reopen(fd));
+        }
+        _ if is_link => {
+            let file = open_behind_link(path).map_err(|error| cannot("open", error))?;
+            let stat = fstat(&file).map_err(|error| cannot("access", error.into()))?;
+            refuse_inherited(path, &stat)?;
+            file.set_len(0).map_err(|error| cannot("empty", error))?;
+            return Ok(Sink::Refill(file));
+        }
+        Some(Found { stat, .. }) => {
+            refuse_inherited(path, &stat)?;
+            // Before anything else can fail: an old report must not be taken for this run's.
+            remove(path).map_err(|error| cannot("remove", error))?;
+        }
+        None => {}
+    }
+    create_draft(path, &[]).and_then(fs::remove_file).map_err(|error| cannot("create", error))?;
+    Ok(Sink::Replace(path.to_owned()))
+}
+
+/// Returns the file that exists at `path`, without effects on it.
+fn find(path: &Path, flags: OFlag) -> io::Result<Option<Found>> {
+    match open(path, flags | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(Found { stat: fstat(&fd)?, fd })),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// Opens a regular file through a symbolic link, and creates it if the link is dangling.
+fn open_behind_link(path: &Path) -> io::Result<File> {
+    // Nonblocking, in case that a FIFO has replaced the file.
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(File::from(open(path, flags, Mode::from_bits_truncate(0o666))?))
+}
+
+/// Refuses a file or pipe that this process inherited. A file would be removed or emptied while the command or its parent
+/// uses it.
+fn refuse_inherited(path: &Path, stat: &FileStat) -> Result<(), Failure> {
+    let (name, alternative) = match process::inherited_descriptor_of(stat) {
+        None => return Ok(()),
+        Some(0) => return Err(refuse(format!("{} is standard input", path.display()))),
+        Some(1) => ("standard output".to_owned(), "/dev/stdout".to_owned()),
+        Some(2) => ("standard error".to_owned(), "/dev/stderr".to_owned()),
+        Some(fd) => (format!("the file of descriptor {fd}"), format!("fd:{fd}")),
+    };
+    Err(refuse(format!("{} is {name}", path.display())).hint(format!("name it with --report {alternative}")))
+}
+
+/// Returns the path that opens the file of a descriptor again.
+fn in_proc(fd: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", fd.as_raw_fd()).into()
+}
+
+/// Removes the file. It may be gone: other runs can have the same target.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn refuse(why: impl fmt::Display) -> Failure {
+    Failure::usage(format!("--report: {why}"))
+        .hint("name a file in a writable directory, or a descriptor that is open for writing, as in fd:3")
 }
 
 fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
@@ -163,12 +233,23 @@ fn create_draft(path: &Path, text: &[u8]) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::io::Read;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use distlock_core::error::Kind;
 
     use super::*;
 
+    fn open_file(path: &Path) -> Result<Sink, Failure> {
+        Sink::open(&Target::File(path.to_owned()))
+    }
+
     fn report_to(path: &Path) -> Result<(), String> {
-        Sink::open(&Target::File(path.to_owned())).and_then(|sink| sink.write("new\n".to_owned()))
+        open_file(path).map_err(Failure::into_line)?.write("new\n".to_owned())
+    }
+
+    fn count_files(dir: &Path) -> usize {
+        fs::read_dir(dir).expect("a directory").count()
     }
 
     #[test]
@@ -176,11 +257,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("report.json");
         fs::write(&path, "old").expect("a file");
-        let sink = Sink::open(&Target::File(path.clone())).expect("a valid target");
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0, "no file exists during the run");
+        let sink = open_file(&path).expect("a valid target");
+        assert_eq!(count_files(dir.path()), 0, "no file exists during the run");
         sink.write("new\n".to_owned()).expect("a report");
         assert_eq!(fs::read_to_string(&path).expect("a file"), "new\n");
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 1, "no other file is left");
+        assert_eq!(count_files(dir.path()), 1, "no other file is left");
     }
 
     #[test]
@@ -188,28 +269,70 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let plain = dir.path().join("plain");
         fs::write(&plain, "").expect("a file");
-        let circular = dir.path().join("circular");
+        let (circular, dangling) = (dir.path().join("circular"), dir.path().join("dangling"));
         symlink(&circular, &circular).expect("a link");
+        symlink(dir.path().join("missing/r"), &dangling).expect("a link");
         // /proc/version is a regular file that cannot be removed, and no file can be created in /proc.
-        let impossible = [dir.path().join("missing/r"), dir.path().into(), plain.join("r"), circular];
-        for path in impossible.into_iter().chain(["/proc/version", "/proc/r"].map(Into::into)) {
-            assert!(Sink::open(&Target::File(path.clone())).is_err(), "{}", path.display());
+        let impossible = [dir.path().join("missing/r"), dir.path().into(), plain.join("r"), circular, dangling];
+        for path in impossible.into_iter().chain(["/proc/version", "/proc/r", "/dev/stdin"].map(Into::into)) {
+            let failure = open_file(&path).err().unwrap_or_else(|| panic!("{}", path.display()));
+            assert!(failure.kind == Kind::Usage && failure.hint.is_some(), "{failure:?}");
         }
     }
 
     #[test]
-    fn file_behind_a_link_is_replaced() {
+    fn runs_with_one_target_do_not_fail() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("report.json");
+        let results: Vec<_> = thread::scope(|scope| {
+            let run = || (0..200).try_for_each(|_| report_to(&path));
+            let threads = [scope.spawn(run), scope.spawn(run), scope.spawn(run)];
+            threads.map(|thread| thread.join().expect("no panic")).into()
+        });
+        assert_eq!(results, [Ok(()), Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn removing_an_absent_file_succeeds() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(remove(&dir.path().join("absent")).is_ok());
+        assert!(remove(dir.path()).is_err());
+    }
+
+    #[test]
+    fn file_behind_a_link_is_emptied_then_filled() {
         let dir = tempfile::tempdir().expect("a directory");
         let (real, link) = (dir.path().join("real"), dir.path().join("link"));
         symlink("real", &link).expect("a link");
-        assert!(report_to(&link).is_err_and(|error| error.contains("does not exist")));
-        fs::write(&real, "old").expect("a file");
-        let sink = Sink::open(&Target::File(link.clone())).expect("a valid target");
-        assert_eq!(fs::read_to_string(&real).expect("a file"), "", "an old report is not left");
-        sink.write("new\n".to_owned()).expect("a report");
-        assert_eq!(fs::read_to_string(&real).expect("a file"), "new\n");
+        let run = || {
+            let sink = open_file(&link).expect("a valid target");
+            assert_eq!(fs::read_to_string(&real).expect("a file"), "", "an old report is not left");
+            // Another run with this target ends first.
+            fs::write(&real, "a longer report\n").expect("a file");
+            sink.write("new\n".to_owned()).expect("a report");
+            assert_eq!(fs::read_to_string(&real).expect("a file"), "new\n");
+            fs::metadata(&real).expect("a file").ino()
+        };
+        let created = run();
+        assert_eq!(run(), created, "the file is not replaced");
         assert!(link.is_symlink());
-        assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 2, "no other file is left");
+        assert_eq!(count_files(dir.path()), 2, "no other file is left");
+    }
+
+    #[test]
+    fn file_of_an_inherited_descriptor_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        fs::write(&real, "kept").expect("a file");
+        // Without O_CLOEXEC, as if inherited.
+        let inherited = open(&real, OFlag::O_RDWR, Mode::empty()).expect("a file");
+        let fd = inherited.as_raw_fd();
+        symlink(format!("/dev/fd/{fd}"), &link).expect("a link");
+        for path in [real.clone(), link, format!("/dev//fd/{fd}").into(), format!("/dev/../dev/fd/{fd}").into()] {
+            let failure = open_file(&path).err().unwrap_or_else(|| panic!("{}", path.display()));
+            assert_eq!(failure.hint, Some(format!("name it with --report fd:{fd}")), "{failure:?}");
+            assert_eq!(fs::read_to_string(&real).expect("a file"), "kept", "{}", path.display());
+        }
     }
 
     #[test]
@@ -221,8 +344,21 @@ mod tests {
     }
 
     #[test]
+    fn pipe_of_another_process_is_written_to() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        // The descriptors are close-on-exec, so they do not count as inherited.
+        report_to(Path::new(&format!("/proc/{}/fd/{}", std::process::id(), writer.as_raw_fd()))).expect("a report");
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("a report");
+        assert_eq!(text, "new\n");
+    }
+
+    #[test]
     fn descriptors_are_recognised_by_spelling() {
-        for (path, fd) in [("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/17", 17), ("/proc/self/fd/1", 1)] {
+        for (path, fd) in
+            [("/dev/stdin", 0), ("/dev/stdout", 1), ("/dev/stderr", 2), ("/dev/fd/17", 17), ("/proc/self/fd/1", 1)]
+        {
             assert_eq!(named_descriptor(Path::new(path)), Some(fd), "{path}");
         }
         for path in ["1", "fd/1", "/dev/fd/", "/dev/fd/x", "/dev/fd/-1", "/dev/null"] {

@@ -18,7 +18,7 @@ const REDRAW_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval between two lines in a log.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How the wait is shown if the user did not ask for it.
+/// How the wait is shown without `-v`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// One line, redrawn in place.

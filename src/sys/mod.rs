@@ -1,6 +1,7 @@
 //! The operating system: what distlock needs from it, and nothing about locks.
 //!
-//! Owns: the clock, process creation and signals, the process tree, the terminal, the runtime. Imports: core only.
+//! Owns: the clock, process creation, inherited descriptors, signals, the process tree, the terminal and its prompt, the
+//! runtime. Imports: core only.
 //! Invariants: `process` holds the only unsafe code; every other room stays within safe Rust.
 
 pub(crate) mod clock;

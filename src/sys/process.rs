@@ -13,9 +13,9 @@ use nix::errno::Errno;
 use nix::fcntl::{F_GETFD, F_GETFL, F_SETFD, FdFlag, OFlag, fcntl, open};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode, fstat};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2, setpgid};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 
 use super::clock::Alarm;
 use super::signals;
@@ -45,7 +45,9 @@ impl Inherited {
     }
 
     /// Closes the inherited descriptors except `keep`, so that a reader of the command's output sees the end when the
-    /// command closes it. The standard ones become `/dev/null`.
+    /// command closes it. The standard ones become `/dev/null`, or stay if that cannot be opened.
+    ///
+    /// Call it once in a process: later, the same numbers can belong to other files.
     pub(crate) fn close(&self, keep: &[RawFd]) {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty());
         for &fd in self.descriptors.iter().filter(|fd| !keep.contains(fd)) {
@@ -68,6 +70,15 @@ fn raise_descriptor_limit() -> Option<(rlim_t, rlim_t)> {
 
 fn inherited_descriptors() -> Vec<RawFd> {
     open_descriptors().into_iter().filter(|fd| is_inherited(*fd)).collect()
+}
+
+/// Returns an inherited descriptor of the same file.
+pub(crate) fn inherited_descriptor_of(file: &FileStat) -> Option<RawFd> {
+    inherited_descriptors().into_iter().find(|fd| {
+        // SAFETY: the number is only used for this query, which fails if it names no open descriptor.
+        let stat = fstat(unsafe { BorrowedFd::borrow_raw(*fd) });
+        stat.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (file.st_dev, file.st_ino))
+    })
 }
 
 fn open_descriptors() -> Vec<RawFd> {
@@ -338,8 +349,8 @@ pub(crate) trait FixedDescriptor: AsRawFd {}
 impl FixedDescriptor for Alarm {}
 impl FixedDescriptor for nix::sys::signalfd::SignalFd {}
 
-/// Registers a descriptor with the runtime, which must be running.
-pub(crate) fn register<T: FixedDescriptor>(inner: T) -> io::Result<AsyncFd<T>> {
+/// Registers a descriptor with the runtime, which must be running. An error returns the object.
+pub(crate) fn register<T: FixedDescriptor>(inner: T) -> Result<AsyncFd<T>, AsyncFdRegisterError<T>> {
     // SAFETY: the implementors of the trait keep their descriptor open and the same as long as they live.
-    Ok(unsafe { AsyncFd::register(inner)? })
+    unsafe { AsyncFd::register(inner) }
 }

@@ -1,4 +1,4 @@
-//! How distlock treats each signal: one table.
+//! The table of the signals that distlock treats specially, and the conversion to the signals of core.
 
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 
@@ -10,7 +10,8 @@ struct Treatment {
     /// The supervisor reads it from its signal descriptor, to forward it or to stop.
     read_by_supervisor: bool,
     ignored_by_keeper: bool,
-    /// If distlock was started with this signal ignored, the command is too. Every other signal is reset to its default.
+    /// If distlock was started with this signal ignored, the command starts with it ignored. The command starts with every
+    /// other signal at its default.
     inherited_if_ignored: bool,
 }
 
@@ -72,6 +73,16 @@ pub(crate) fn to_nix(signal: Signal) -> Option<NixSignal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_signal_is_treated_as_listed() {
+        let names = |signals: Vec<NixSignal>| signals.iter().map(|signal| &signal.as_str()[3..]).collect::<Vec<_>>();
+        let supervisor = ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "WINCH", "CONT", "TSTP", "TTIN", "TTOU"];
+        assert_eq!(names(read_by_supervisor()), supervisor);
+        let keeper = ["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "TSTP", "TTIN", "TTOU", "PIPE"];
+        assert_eq!(names(ignored_by_keeper()), keeper);
+        assert_eq!(names(inherited_if_ignored()), ["INT", "HUP", "QUIT"]);
+    }
 
     #[test]
     fn supervisor_reads_every_signal_that_ends_a_command() {

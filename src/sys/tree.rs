@@ -1,8 +1,8 @@
 //! The process tree: finds, signals and reaps all descendants of this process until the kernel confirms that none is left.
 //!
-//! Both distlock processes are child subreapers, so every descendant stays below them, however it forks and whatever session
-//! it creates (rule 6). The tree is empty when `waitpid` returns ECHILD. `/proc` only serves to find the processes to signal,
-//! and is only read for that.
+//! Supervisor and keeper are child subreapers, so every descendant stays below them, however it forks and whatever session
+//! it creates (rule 6). The tree is empty when `waitpid` returns ECHILD or, if this process had children before, when the
+//! kernel lists no others. Otherwise `/proc` serves to find the processes to signal and to name.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -166,11 +166,11 @@ fn runs_that_never_start_are_reported() {
         assert_eq!(content["name"], "/x", "{content}");
         assert!(content["backend"] == "local" || content["backend"] == "etcd", "{content}");
     }
-    // An invalid command line writes no report: `--report` may be misread.
-    fs::remove_file(&report.0).expect("the report");
+    // A command line that cannot be parsed leaves an old report: `--report` may be misread.
+    fs::write(&report.0, "of an earlier run").expect("a file in the world");
     for args in [&["--no-such-option", "/x", "true"][..], &["run", "--wait"], &["/x"]] {
         run(args).assert_code(64);
-        assert!(!report.0.exists(), "{args:?}");
+        assert_eq!(fs::read_to_string(&report.0).expect("the old report"), "of an earlier run", "{args:?}");
     }
     let content = report.assert(&run(&["--no-lock", "/x", "false"]).assert_code(1), "exited", Some(1), None);
     assert_eq!((&content["backend"], &content["name"]), (&Value::Null, &json!("/x")));

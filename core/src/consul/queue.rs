@@ -130,7 +130,7 @@ impl Snapshot {
         }
     }
 
-    /// Returns the waiters that this session passes if it acquires the lock.
+    /// Returns the waiters that this session passes if it acquires the lock, limited to what one transaction can delete.
     #[must_use]
     pub fn ahead(&self, keys: &Keys, session: &str) -> &[Pair] {
         &self.waiters[..self.number_ahead(keys, session).unwrap_or_default().min(MAX_PASSED)]

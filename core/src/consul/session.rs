@@ -7,11 +7,11 @@ use crate::time::Instant;
 /// What a contender has on the server, from the creation of its session to the release.
 #[derive(Default)]
 pub struct SessionState {
-    /// The session; None before its creation and after its end.
+    /// The session; None before its creation and after the release. It may have ended meanwhile.
     pub session: Option<Session>,
     /// Relation of the contender to the lock.
     pub role: Role,
-    /// A transaction that acquires or frees the lock was sent and its reply not seen.
+    /// A transaction that acquires or frees the lock was sent, and its effect is not known yet.
     pub in_doubt: bool,
     /// Modify index of an acquisition that passed waiters and is being given back.
     pub giving_back: Option<u64>,
@@ -19,7 +19,7 @@ pub struct SessionState {
     pub lock_delay: bool,
     /// Last read that has not been acted on.
     pub snapshot: Option<Snapshot>,
-    /// Queue that the caller was told last.
+    /// The last queue that was reported to the caller.
     pub reported: Option<Queue>,
     /// Index from which a holder watches its lock.
     pub watch_index: Option<u64>,

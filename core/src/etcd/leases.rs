@@ -1,6 +1,7 @@
 //! The leases of one contender, and the change to a fresh one.
 
-/// Number of leases besides the bound one that are kept to be revoked with the lock. Older ones have expired.
+/// Number of leases besides the bound one that are kept to be revoked with the lock, one more after a change. Older ones
+/// expire by themselves.
 const MAX_OTHERS: usize = 8;
 
 /// Leases that belong to one contender.

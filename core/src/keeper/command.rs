@@ -1,7 +1,7 @@
 //! The command: when it starts, which signals it gets, when and why its process tree is terminated.
 
 use super::events::{Action, Request};
-use super::state::{Machine, Phase, Stop, StopReason};
+use super::state::{Machine, Phase, Termination, TerminationReason};
 use crate::error::Failure;
 use crate::lease::{Deadlines, Lease};
 use crate::messages::{FromKeeper, Notice, Verdict};
@@ -67,7 +67,7 @@ impl Machine {
             }
         } else if matches!(self.phase, Phase::Clearing(_)) {
             if ends {
-                self.stop_tree(StopReason::Leftover, now + self.plan.grace, now);
+                self.terminate_tree(TerminationReason::Leftover, now + self.plan.grace, now);
             }
         } else if self.frozen.is_some() && signal == Signal::SIGCONT {
             // A frozen tree must not continue before the lock is confirmed.
@@ -84,7 +84,7 @@ impl Machine {
 
     pub(super) fn kill(&mut self, now: Instant) {
         if self.tree_may_run() {
-            self.stop_tree(StopReason::Killed, now, now);
+            self.terminate_tree(TerminationReason::Killed, now, now);
         } else if let Phase::Releasing(verdict) = &self.phase {
             let verdict = verdict.clone();
             self.finish(verdict);
@@ -94,7 +94,7 @@ impl Machine {
     pub(super) fn supervisor_died(&mut self, now: Instant) {
         self.orphaned = true;
         if self.tree_may_run() {
-            self.stop_tree(StopReason::Orphaned, now, now);
+            self.terminate_tree(TerminationReason::Orphaned, now, now);
         } else if self.seeking() {
             self.release(Verdict::Failed(Failure::fault("the supervisor died")), now);
         }
@@ -102,37 +102,38 @@ impl Machine {
 
     /// Terminates the process tree: the soft signal now, KILL at `kill_at`. Of several stops the reason with the
     /// highest precedence and the earliest KILL apply.
-    pub(super) fn stop_tree(&mut self, reason: StopReason, kill_at: Instant, now: Instant) {
+    pub(super) fn terminate_tree(&mut self, reason: TerminationReason, kill_at: Instant, now: Instant) {
         // The soft signal would continue a frozen tree.
         let kill_at = if self.frozen.is_some() { now } else { kill_at };
-        let takes_precedence = self.stop.as_ref().is_none_or(|stop| reason.precedence() > stop.reason.precedence());
-        if let (true, StopReason::Lost(cause) | StopReason::Broken(cause)) = (takes_precedence, &reason) {
+        let takes_precedence =
+            self.termination.as_ref().is_none_or(|termination| reason.precedence() > termination.reason.precedence());
+        if let (true, TerminationReason::Lost(cause) | TerminationReason::Broken(cause)) = (takes_precedence, &reason) {
             self.notice(Notice::Ending(cause.clone()));
         }
-        if let Some(stop) = &mut self.stop {
-            stop.kill_at = stop.kill_at.min(kill_at);
-            stop.next_kill = stop.next_kill.min(kill_at);
+        if let Some(termination) = &mut self.termination {
+            termination.kill_at = termination.kill_at.min(kill_at);
+            termination.next_kill = termination.next_kill.min(kill_at);
             if takes_precedence {
-                stop.reason = reason;
+                termination.reason = reason;
             }
         } else {
             if now < kill_at {
                 self.actions.push(Action::TerminateTree);
             }
-            self.stop = Some(Stop { reason, kill_at, next_kill: kill_at });
+            self.termination = Some(Termination { reason, kill_at, next_kill: kill_at });
         }
-        self.check_stop(now);
+        self.check_termination(now);
     }
 
     pub(super) fn reaped(&mut self, command: Option<Verdict>, tree_empty: bool, now: Instant) {
         if let (Some(verdict), Phase::Starting | Phase::Running) = (command, &self.phase) {
             self.notice(Notice::Note(describe_exit(&verdict)));
             self.phase = Phase::Clearing(verdict);
-            let leftovers = !tree_empty && self.stop.is_none();
+            let leftovers = !tree_empty && self.termination.is_none();
             match self.plan.leftover {
                 Leftover::Kill if leftovers => {
                     self.notice(Notice::Note("terminating processes that outlived the command".into()));
-                    self.stop_tree(StopReason::Leftover, now + self.plan.grace, now);
+                    self.terminate_tree(TerminationReason::Leftover, now + self.plan.grace, now);
                 }
                 Leftover::Wait if leftovers => {
                     self.notice(Notice::Note("waiting for processes that outlived the command".into()));
@@ -153,8 +154,8 @@ impl Machine {
     fn tree_cleared(&mut self, now: Instant) {
         let Phase::Clearing(verdict) = &self.phase else { return };
         let verdict = verdict.clone();
-        match self.stop.as_ref().map(|stop| &stop.reason) {
-            Some(StopReason::Lost(cause)) if self.restart_allowed() => self.restart(cause.clone(), now),
+        match self.termination.as_ref().map(|termination| &termination.reason) {
+            Some(TerminationReason::Lost(cause)) if self.restart_allowed() => self.restart(cause.clone(), now),
             _ => self.release(self.run_verdict(verdict), now),
         }
     }

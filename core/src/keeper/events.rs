@@ -16,7 +16,7 @@ pub enum Request {
     Wait,
     /// Renew the lease and check the lock.
     Renew,
-    /// Watch the key of the lock; returns only if the watch fails.
+    /// Watch the key of the lock; returns if the lock is lost or broken, or if the watch fails.
     Watch,
     /// Check whether another client held the lock since the last run ([`super::Machine::last_run_token`]).
     VerifyContinuity,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::events::Request;
-use super::state::{Machine, Phase, StopReason};
+use super::state::{Machine, Phase, TerminationReason};
 use crate::error::{Failure, Kind};
 use crate::lease::{Lease, Terms, WindowTooShort};
 use crate::messages::{FromKeeper, Notice, Step, Verdict};
@@ -12,8 +12,7 @@ use crate::time::Instant;
 
 impl Machine {
     pub(super) fn entered(&mut self, outcome: Outcome<(Granted, Position)>, now: Instant) {
-        // A timed out request is abandoned before its failure is reported here.
-        if !self.requests.answered(Request::Enter) && outcome.is_ok() {
+        if !self.requests.answered(Request::Enter) {
             return;
         }
         match outcome {
@@ -33,7 +32,7 @@ impl Machine {
     fn lease_too_short(&mut self, too_short: WindowTooShort, now: Instant) {
         let message = "the lease that the server granted is too short";
         if self.tree_may_run() {
-            return self.stop_tree(StopReason::Lost(format!("{message}: {too_short}")), now, now);
+            return self.terminate_tree(TerminationReason::Lost(format!("{message}: {too_short}")), now, now);
         }
         let failure = Failure::usage(message).because(too_short).hint("use a longer --ttl or a shorter --grace");
         self.release(Verdict::Failed(failure), now);
@@ -80,15 +79,14 @@ impl Machine {
         }
     }
 
-    fn seeking_failed(&mut self, request: Request, trouble: Trouble, now: Instant) {
+    pub(super) fn seeking_failed(&mut self, request: Request, trouble: Trouble, now: Instant) {
         if self.frozen.is_some() {
             return self.relock_failed(request, trouble, now);
         }
         match trouble {
             Trouble::Uncertain { answered, cause, hint } => {
                 self.server_answered |= answered;
-                self.hint = hint.or(self.hint.take());
-                if self.remember_cause(cause.clone()) {
+                if self.remember_cause(cause.clone(), hint) {
                     self.notice(Notice::Note(format!("the lock is not acquired yet; retrying: {cause}")));
                 }
                 self.requests.retry(request, now);
@@ -123,7 +121,7 @@ impl Machine {
                 let deadlines = lease.deadlines();
                 let offered = !matches!(self.phase, Phase::Seeking | Phase::Held { offered: false, .. });
                 // Once the tree is terminated for a loss, no renewal moves its deadlines.
-                if moved && offered && !self.stopping_for_loss() && self.frozen.is_none() {
+                if moved && offered && !self.terminating_for_loss() && self.frozen.is_none() {
                     self.send(FromKeeper::Deadlines(deadlines));
                 }
                 self.start_if_ready(now);
@@ -141,7 +139,7 @@ impl Machine {
                 if first {
                     self.notice(Notice::Relock(Step::Uncertain(cause.clone())));
                 }
-                self.remember_cause(cause);
+                self.remember_cause(cause, None);
             }
         }
     }
@@ -169,12 +167,12 @@ impl Machine {
             Trouble::Lost(cause) if self.relock_allowed() => self.reacquire(cause, now),
             Trouble::Lost(cause) => {
                 self.lease = None;
-                self.stop_tree(StopReason::Lost(cause), now, now);
+                self.terminate_tree(TerminationReason::Lost(cause), now, now);
             }
             Trouble::Broken(by) => {
                 let grace_over = now + self.plan.grace;
                 let kill_at = kill_deadline.map_or(grace_over, |deadline| deadline.min(grace_over));
-                self.stop_tree(StopReason::Broken(by), kill_at, now);
+                self.terminate_tree(TerminationReason::Broken(by), kill_at, now);
             }
             Trouble::Uncertain { .. } | Trouble::Fatal(_) => {}
         }

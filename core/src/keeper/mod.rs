@@ -5,14 +5,15 @@
 //!
 //! ```text
 //! Seeking ───> Held ───> Starting ───> Running ───> Clearing ───> Releasing ───> Done
-//!  ^  ^         │                       │   ^          │              ^
-//!  │  └──lost───┘                       v   │          │              │
-//!  │                                   Frozen          │              │
-//!  └─────────────── --on-lost restart ─────────────────┘              │
+//!  ^  ^         │            │          │   ^          ^  │           ^
+//!  │  └──lost───┘            └─ not started ┼──────────┘  │           │
+//!  │                                    v   │             │           │
+//!  │                                   Frozen             │           │
+//!  └─────────────── --on-lost restart ────────────────────┘           │
 //! from Seeking and Held: wait over, signal, access denied ────────────┘
 //!
 //! Seeking              renewals; --wait; --connect-timeout until a server answers
-//! Held                 renewals; --wait
+//! Held                 renewals; --wait; with --try --connect-timeout
 //! Starting, Running    renewals; soft and kill deadline
 //! Frozen               --wait, at least 3 s; until the tree is stopped, KILL at the kill deadline
 //! Clearing             as Running, and the grace of leftovers
@@ -20,7 +21,7 @@
 //! ```
 //!
 //! `Frozen` is not a [`Phase`] of its own: it is a property of a tree in Starting, Running or Clearing. The same holds
-//! for a [`Stop`](state::Stop), which adds the time of KILL.
+//! for a [`Termination`](state::Termination), which adds the time of KILL.
 //!
 //! # Invariants
 //!
@@ -29,7 +30,7 @@
 //! - From the kill deadline on, every call kills or has a kill pending, unless the tree is empty or stopped.
 //! - A release begins only when the tree is empty (or left to run by `--leftover leave`) and no other request is in
 //!   flight.
-//! - At most one request of each kind is in flight. The answer to an abandoned one changes no position.
+//! - At most one request of each kind is in flight. The answer to an abandoned one changes nothing.
 //! - Nothing is done after [`Action::Finish`].
 //!
 //! | file | content |

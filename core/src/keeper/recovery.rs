@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::events::{Action, Request};
-use super::state::{FreezeStage, Frozen, Machine, Phase, StopReason};
+use super::state::{FreezeStage, Frozen, Machine, Phase, TerminationReason};
 use crate::duration::show;
 use crate::lease::{KILL_BUDGET, KILL_INTERVAL, Lease};
 use crate::messages::{FromKeeper, Notice, Step};
@@ -17,7 +17,7 @@ use crate::time::Instant;
 
 /// Shortest time for which a tree stays frozen before it is killed, even with `--try`.
 const MIN_FROZEN: Duration = Duration::from_secs(3);
-/// Time limit for stopping a tree whose lock is known to be lost: stopping takes as long as killing.
+/// Time limit for stopping a tree whose lock is known to be lost: as much as is budgeted for killing it.
 const FREEZE_BUDGET: Duration = KILL_BUDGET;
 
 /// `--on-lost restart`
@@ -45,7 +45,7 @@ impl Machine {
             self.notice(Notice::Note(text));
         }
         self.phase = Phase::Seeking;
-        (self.lease, self.stop, self.queue, self.may_have_entered) = (None, None, None, false);
+        (self.lease, self.termination, self.queue, self.may_have_entered) = (None, None, None, false);
         // The pause is not part of the wait.
         (self.previous_loss, self.seeking_since) = (Some(cause), now + pause);
         self.requests.schedule(Request::Enter, now + pause);
@@ -56,7 +56,7 @@ impl Machine {
 impl Machine {
     /// Returns whether a loss or the soft deadline freezes the tree instead of terminating it.
     pub(super) fn relock_allowed(&self) -> bool {
-        self.plan.on_lost == OnLost::Relock && self.stop.is_none() && !self.orphaned
+        self.plan.on_lost == OnLost::Relock && self.termination.is_none() && !self.orphaned
     }
 
     pub(super) fn freeze(&mut self, cause: String, kill_at: Instant, now: Instant) {
@@ -91,9 +91,9 @@ impl Machine {
         let Some(frozen) = &mut self.frozen else { return };
         let wait_over = wait.is_some_and(|wait| now >= frozen.since + wait.max(MIN_FROZEN));
         let stopping = frozen.stage == FreezeStage::Stopping;
-        if self.stop.is_none() && (wait_over || (stopping && now >= frozen.kill_at)) {
+        if self.termination.is_none() && (wait_over || (stopping && now >= frozen.kill_at)) {
             let cause = frozen.cause.clone();
-            return self.stop_tree(StopReason::Lost(cause), now, now);
+            return self.terminate_tree(TerminationReason::Lost(cause), now, now);
         }
         if stopping && now >= frozen.next_stop {
             frozen.next_stop = now + KILL_INTERVAL;
@@ -139,7 +139,7 @@ impl Machine {
     pub(super) fn thaw(&mut self, now: Instant) {
         let startable = self.lease.as_ref().is_some_and(|lease| lease.may_start(now));
         let offered = self.frozen.as_ref().is_some_and(|frozen| frozen.stage == FreezeStage::Offered);
-        if startable && self.stop.is_none() && offered {
+        if startable && self.termination.is_none() && offered {
             self.frozen = None;
             self.actions.push(Action::Thaw);
             self.notice(Notice::Relock(Step::Thawed));
@@ -177,14 +177,14 @@ impl Machine {
             }
             Position::Queued(_) => {
                 let cause = "another client holds the lock or is ahead in the queue";
-                self.stop_tree(StopReason::Lost(cause.into()), now, now);
+                self.terminate_tree(TerminationReason::Lost(cause.into()), now, now);
             }
         }
     }
 
     pub(super) fn continuity_verified(&mut self, outcome: Outcome<bool>, now: Instant) {
-        // A request that timed out was abandoned before its failure is reported.
-        if !self.requests.answered(Request::VerifyContinuity) && outcome.is_ok() {
+        // Once the tree is being terminated, no proof brings it back.
+        if !self.requests.answered(Request::VerifyContinuity) || self.termination.is_some() {
             return;
         }
         match outcome {
@@ -199,28 +199,25 @@ impl Machine {
             }
             Ok(false) => {
                 let cause = "another client may have held the lock in between";
-                self.stop_tree(StopReason::Lost(cause.into()), now, now);
+                self.terminate_tree(TerminationReason::Lost(cause.into()), now, now);
             }
-            Err(Trouble::Uncertain { cause, .. }) => {
-                self.remember_cause(cause);
-                self.requests.retry(Request::VerifyContinuity, now);
-            }
-            Err(trouble) => self.stop_tree(StopReason::Lost(trouble.into_cause()), now, now),
+            Err(trouble @ Trouble::Uncertain { .. }) => self.relock_failed(Request::VerifyContinuity, trouble, now),
+            Err(trouble) => self.terminate_tree(TerminationReason::Lost(trouble.into_cause()), now, now),
         }
     }
 
-    /// Handles a failed request of the contender that acquires the lock again.
+    /// Handles a request that failed while the lock is acquired again.
     pub(super) fn relock_failed(&mut self, request: Request, trouble: Trouble, now: Instant) {
         match trouble {
-            Trouble::Uncertain { cause, .. } => {
-                self.remember_cause(cause);
+            Trouble::Uncertain { cause, hint, .. } => {
+                self.remember_cause(cause, hint);
                 self.requests.retry(request, now);
             }
             Trouble::Lost(_) => {
                 self.lease = None;
                 self.requests.retry(Request::Enter, now);
             }
-            trouble => self.stop_tree(StopReason::Lost(trouble.into_cause()), now, now),
+            trouble => self.terminate_tree(TerminationReason::Lost(trouble.into_cause()), now, now),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::events::{Action, Request};
-use super::state::{Machine, Phase, StopReason};
+use super::state::{Machine, Phase, TerminationReason};
 use crate::duration::{show, show_rounded};
 use crate::error::{Failure, Kind, LOSS_HINT};
 use crate::lease::MAX_RELEASE;
@@ -23,7 +23,7 @@ impl Machine {
             let waited = show_rounded(now.since(self.seeking_since));
             let message = format!("the lock {name} was lost and not acquired again within {waited}");
             let mut failure = Failure::new(Kind::Lost, message).because(cause).hint(LOSS_HINT);
-            failure.causes.extend(self.recent_causes.iter().cloned());
+            failure.causes.extend(self.recent_causes());
             failure
         } else if let Some(queue) = &self.queue {
             busy(queue, &self.plan)
@@ -38,20 +38,20 @@ impl Machine {
         let failed = if self.server_answered { "grant the lock" } else { "be reached" };
         let waited = show_rounded(now.since(self.seeking_since));
         let mut failure = Failure::new(Kind::Unreachable, format!("no server could {failed} within {waited}"));
-        failure.causes.clone_from(&self.recent_causes);
-        failure.hint(self.hint.clone().unwrap_or_else(|| {
+        failure.causes.extend(self.recent_causes());
+        failure.hint(self.recent_hint().unwrap_or_else(|| {
             format!(
                 "check the addresses from {} and that the servers have a leader; distlock doctor asks each of them",
-                self.plan.endpoints_source
+                self.plan.endpoints_origin
             )
         }))
     }
 
     /// Returns the verdict of a run: a known loss takes precedence over the exit code of the command.
     pub(super) fn run_verdict(&self, command: Verdict) -> Verdict {
-        match self.stop.as_ref().map(|stop| &stop.reason) {
-            Some(StopReason::Lost(cause)) => self.lost_verdict(cause),
-            Some(StopReason::Broken(by)) => self.broken_verdict(by),
+        match self.termination.as_ref().map(|termination| &termination.reason) {
+            Some(TerminationReason::Lost(cause)) => self.lost_verdict(cause),
+            Some(TerminationReason::Broken(by)) => self.broken_verdict(by),
             _ if self.frozen.is_some() => self.lost_verdict("the command exited while the lock was uncertain"),
             _ => command,
         }
@@ -60,7 +60,7 @@ impl Machine {
     fn lost_verdict(&self, cause: &str) -> Verdict {
         let mut failure = Failure::lost(&self.plan.name, cause);
         failure.causes.extend(self.restarts_exhausted());
-        failure.causes.extend(self.recent_causes.iter().cloned());
+        failure.causes.extend(self.recent_causes());
         Verdict::Failed(failure)
     }
 
@@ -120,7 +120,7 @@ impl Machine {
         let verdict = verdict.clone();
         match outcome {
             Err(Trouble::Uncertain { cause, .. }) if self.server_answered && now < self.release_retries_until(now) => {
-                self.remember_cause(cause);
+                self.remember_cause(cause, None);
                 self.requests.retry(Request::Release, now);
             }
             Err(Trouble::Lost(cause)) if matches!(verdict, Verdict::Exited(_) | Verdict::Signaled(_)) => {
@@ -170,7 +170,7 @@ fn busy(queue: &Queue, plan: &Plan) -> Failure {
     };
     let obstacle = match &queue.holder {
         _ if queue.lock_delay => "the lock-delay of an ended session is not over".to_owned(),
-        Some(holder) => format!("held by {}", holder.details(&plan.time_zone)),
+        Some(holder) => format!("held by {}", holder.details(&(plan.time_zone)())),
         None => "held by another client".to_owned(),
     };
     let failure = Failure::new(Kind::Busy, format!("{} not acquired{within}: {obstacle}", plan.name));

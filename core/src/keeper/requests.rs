@@ -68,7 +68,7 @@ impl Requests {
     }
 
     /// Makes the request due after a pause that grows with each failure. The first retry is immediate, because it goes
-    /// to another endpoint.
+    /// to another endpoint if there is one.
     pub(super) fn retry(&mut self, request: Request, now: Instant) {
         let entry = self.entry(request);
         let pause = match entry.failures {

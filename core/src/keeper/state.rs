@@ -32,7 +32,7 @@ pub(super) enum Phase {
 
 /// Why the process tree is terminated. Later variants take precedence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum StopReason {
+pub(super) enum TerminationReason {
     Leftover,
     Killed,
     Orphaned,
@@ -40,7 +40,7 @@ pub(super) enum StopReason {
     Lost(String),
 }
 
-impl StopReason {
+impl TerminationReason {
     pub(super) fn precedence(&self) -> u8 {
         match self {
             Self::Leftover => 0,
@@ -54,8 +54,8 @@ impl StopReason {
 
 /// The process tree is being terminated: KILL is sent at `kill_at`, then at each `next_kill` until the tree is empty.
 #[derive(Clone, Debug)]
-pub(super) struct Stop {
-    pub(super) reason: StopReason,
+pub(super) struct Termination {
+    pub(super) reason: TerminationReason,
     pub(super) kill_at: Instant,
     pub(super) next_kill: Instant,
 }
@@ -87,6 +87,16 @@ pub(super) enum FreezeStage {
     Offered,
 }
 
+/// Failed request, and what the user can do about it if the answer showed that.
+#[derive(Debug)]
+pub(super) struct RecentFailure {
+    cause: String,
+    hint: Option<String>,
+}
+
+/// How many failed requests are remembered.
+const MAX_RECENT_FAILURES: usize = 4;
+
 /// State machine of the keeper.
 #[derive(Debug)]
 pub struct Machine {
@@ -97,7 +107,7 @@ pub struct Machine {
     /// The current lease; None if there is none or if the lock cannot expire.
     pub(super) lease: Option<Lease>,
     pub(super) requests: Requests,
-    pub(super) stop: Option<Stop>,
+    pub(super) termination: Option<Termination>,
     pub(super) frozen: Option<Frozen>,
     /// The last deadlines that the supervisor must acknowledge.
     pub(super) offered_deadlines: Option<Deadlines>,
@@ -118,10 +128,8 @@ pub struct Machine {
     /// [`Notice::NotServed`] was sent.
     pub(super) warned_not_served: bool,
     pub(super) queue: Option<Queue>,
-    /// The last few causes of failed requests, for the final message.
-    pub(super) recent_causes: Vec<String>,
-    /// What the user can do about servers that grant no lock, from the last answer that showed it.
-    pub(super) hint: Option<String>,
+    /// The last few failed requests, for the final message.
+    pub(super) recent_failures: Vec<RecentFailure>,
     pub(super) actions: Vec<Action>,
 }
 
@@ -137,7 +145,7 @@ impl Machine {
             phase: Phase::Seeking,
             lease: None,
             requests,
-            stop: None,
+            termination: None,
             frozen: None,
             offered_deadlines: None,
             orphaned: false,
@@ -150,8 +158,7 @@ impl Machine {
             accepted_once: false,
             warned_not_served: false,
             queue: None,
-            recent_causes: Vec::new(),
-            hint: None,
+            recent_failures: Vec::new(),
             actions: Vec::new(),
         }
     }
@@ -171,8 +178,8 @@ impl Machine {
         matches!(self.phase, Phase::Starting | Phase::Running | Phase::Clearing(_))
     }
 
-    pub(super) fn stopping_for_loss(&self) -> bool {
-        self.stop.as_ref().is_some_and(|stop| matches!(stop.reason, StopReason::Lost(_)))
+    pub(super) fn terminating_for_loss(&self) -> bool {
+        self.termination.as_ref().is_some_and(|termination| matches!(termination.reason, TerminationReason::Lost(_)))
     }
 
     pub(super) fn notice(&mut self, notice: Notice) {
@@ -192,14 +199,23 @@ impl Machine {
     }
 
     /// Keeps the cause among the last few, for the final message; returns whether it is a new one.
-    pub(super) fn remember_cause(&mut self, cause: String) -> bool {
-        let known = self.recent_causes.len();
-        self.recent_causes.retain(|known| *known != cause);
-        let new = self.recent_causes.len() == known;
-        self.recent_causes.push(cause);
-        if self.recent_causes.len() > 4 {
-            self.recent_causes.remove(0);
+    pub(super) fn remember_cause(&mut self, cause: String, hint: Option<String>) -> bool {
+        let known = self.recent_failures.len();
+        self.recent_failures.retain(|failure| failure.cause != cause);
+        let new = self.recent_failures.len() == known;
+        self.recent_failures.push(RecentFailure { cause, hint });
+        if self.recent_failures.len() > MAX_RECENT_FAILURES {
+            self.recent_failures.remove(0);
         }
         new
+    }
+
+    pub(super) fn recent_causes(&self) -> impl Iterator<Item = String> {
+        self.recent_failures.iter().map(|failure| failure.cause.clone())
+    }
+
+    /// Returns the hint of the last failure that has one.
+    pub(super) fn recent_hint(&self) -> Option<String> {
+        self.recent_failures.iter().rev().find_map(|failure| failure.hint.clone())
     }
 }

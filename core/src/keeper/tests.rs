@@ -24,8 +24,8 @@ const GRACE: Duration = Duration::from_secs(5);
 fn plan() -> Plan {
     Plan {
         name: "/x".into(),
-        endpoints_source: "--endpoints".into(),
-        time_zone: TimeZone::UTC,
+        endpoints_origin: "--endpoints".into(),
+        time_zone: || TimeZone::UTC,
         grace: GRACE,
         wait: None,
         connect_timeout: Duration::from_secs(10),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::events::{Action, Request};
 use super::requests::Due;
-use super::state::{Machine, Phase, StopReason};
+use super::state::{Machine, Phase, TerminationReason};
 use crate::duration::show_rounded;
 use crate::lease::{KILL_BUDGET, KILL_INTERVAL, KILL_INTERVAL_STUCK, MAX_REQUEST_TIME};
 use crate::messages::{FromKeeper, Notice};
@@ -16,12 +16,16 @@ impl Machine {
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
         let seeking = self.seeking_deadline().filter(|_| self.seeking());
-        let running = self.tree_may_run() && !self.stopping_for_loss() && self.frozen.is_none();
+        let running = self.tree_may_run() && !self.terminating_for_loss() && self.frozen.is_none();
         let soft = self.lease.as_ref().filter(|_| running).map(|lease| lease.deadlines().soft);
-        let frozen = self.wake_frozen().filter(|_| self.tree_may_run() && self.stop.is_none());
-        let stop = self.stop.as_ref().filter(|_| self.tree_may_run()).map(|stop| stop.kill_at.max(stop.next_kill));
+        let frozen = self.wake_frozen().filter(|_| self.tree_may_run() && self.termination.is_none());
+        let kill = self
+            .termination
+            .as_ref()
+            .filter(|_| self.tree_may_run())
+            .map(|termination| termination.kill_at.max(termination.next_kill));
         let waits = seeking.into_iter().chain(self.warning_due());
-        waits.chain(soft).chain(frozen).chain(stop).chain(self.requests.wake()).min()
+        waits.chain(soft).chain(frozen).chain(kill).chain(self.requests.wake()).min()
     }
 
     /// Returns when the search for the lock ends without success. A lock that is already held gets more time, until
@@ -54,21 +58,21 @@ impl Machine {
         if self.tree_may_run() {
             self.check_lease(now);
             self.check_frozen(now);
-            self.check_stop(now);
+            self.check_termination(now);
         }
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|deadline| now >= deadline);
         if self.seeking() && is_over(self.seeking_deadline()) {
             self.end_search(now);
         } else if is_over(self.warning_due()) {
             self.warned_not_served = true;
-            self.notice(Notice::NotServed(self.recent_causes.last().cloned().unwrap_or_default()));
+            self.notice(Notice::NotServed(self.recent_causes().last().unwrap_or_default()));
         }
     }
 
     fn check_lease(&mut self, now: Instant) {
         let Some(lease) = &self.lease else { return };
         let deadlines = lease.deadlines();
-        if now < deadlines.soft || self.stopping_for_loss() || self.frozen.is_some() {
+        if now < deadlines.soft || self.terminating_for_loss() || self.frozen.is_some() {
             return;
         }
         let window = show_rounded(lease.terms().renewal_window());
@@ -76,18 +80,18 @@ impl Machine {
         if self.relock_allowed() {
             self.freeze(cause, deadlines.kill, now);
         } else {
-            self.stop_tree(StopReason::Lost(cause), deadlines.kill, now);
+            self.terminate_tree(TerminationReason::Lost(cause), deadlines.kill, now);
         }
     }
 
-    pub(super) fn check_stop(&mut self, now: Instant) {
-        let Some(stop) = &mut self.stop else { return };
-        if now < stop.kill_at || now < stop.next_kill {
+    pub(super) fn check_termination(&mut self, now: Instant) {
+        let Some(termination) = &mut self.termination else { return };
+        if now < termination.kill_at || now < termination.next_kill {
             return;
         }
-        let overdue = now >= stop.kill_at + KILL_BUDGET;
-        let first = stop.next_kill <= stop.kill_at;
-        stop.next_kill = now + if overdue { KILL_INTERVAL_STUCK } else { KILL_INTERVAL };
+        let overdue = now >= termination.kill_at + KILL_BUDGET;
+        let first = termination.next_kill <= termination.kill_at;
+        termination.next_kill = now + if overdue { KILL_INTERVAL_STUCK } else { KILL_INTERVAL };
         self.send(if first { FromKeeper::Notice(Notice::Ending("killed".into())) } else { FromKeeper::Killing });
         self.actions.push(Action::KillTree { overdue });
     }
@@ -128,16 +132,18 @@ impl Machine {
     }
 
     pub(super) fn request_timed_out(&mut self, request: Request, endpoint: &str, now: Instant) {
-        let timeout = Trouble::no_answer(format!("{endpoint}: request timed out"));
+        let timeout = Trouble::no_answer(format!("{endpoint}: no answer in time"));
+        // The request was abandoned when its time was over. What happened since may have made it pointless.
+        let relocking = self.frozen.is_some() && self.termination.is_none();
         match request {
-            Request::Enter => self.entered(Err(timeout), now),
+            Request::Enter if self.seeking() || relocking => self.seeking_failed(request, timeout, now),
             Request::Renew => {
                 self.renewed(Err(timeout), now);
                 self.move_to_next_endpoint(now);
             }
-            Request::VerifyContinuity => self.continuity_verified(Err(timeout), now),
+            Request::VerifyContinuity if relocking => self.relock_failed(request, timeout, now),
             Request::Release => self.released(Err(timeout), now),
-            Request::Wait | Request::Watch => {}
+            Request::Enter | Request::VerifyContinuity | Request::Wait | Request::Watch => {}
         }
     }
 

@@ -96,7 +96,7 @@ impl Machine {
                 self.verdict = Some(self.lost_verdict("the keeper process died"));
             }
         }
-        // Even in Waiting the command may run: the message that it started may be lost.
+        // Also in Waiting, as a precaution: whatever is below this process must not outlive its guardian.
         self.kill = Some(Kill { since: now, next: now });
     }
 

@@ -175,8 +175,8 @@ impl World {
 fn plan(ttl: Micros, on_lost: OnLost) -> Plan {
     Plan {
         name: "/x".into(),
-        endpoints_source: "--endpoints".into(),
-        time_zone: jiff::tz::TimeZone::UTC,
+        endpoints_origin: "--endpoints".into(),
+        time_zone: || jiff::tz::TimeZone::UTC,
         grace: Duration::from_micros((ttl / 4).min(2 * SECOND)),
         wait: None,
         connect_timeout: Duration::from_secs(10),

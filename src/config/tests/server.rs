@@ -29,7 +29,7 @@ fn backend_is_named_or_the_only_one_with_an_address() {
     let refusal = World::with(both).refuses("");
     assert!(refusal.contains("more than one") && refusal.contains("etcd: ETCDCTL_ENDPOINTS"), "{refusal}");
     assert!(World::with(etcd).refuses("-e file:///tmp").contains("more than one"));
-    for (options, why) in [("", "none has an address"), ("-e http://h:1", "--endpoints does not imply one")] {
+    for (options, why) in [("", "none has an address"), ("-e http://h:1", "none follows from --endpoints")] {
         let refusal = World::new().refuses(options);
         assert!(refusal.contains(why) && refusal.contains("-b etcd"), "{refusal}");
     }
@@ -148,9 +148,12 @@ fn security_settings_are_not_ignored() {
     let secret = files.file("secret", "s\n");
     for options in ["-b etcd -e h:1", "-b consul"] {
         let refusal = files.refuses(&format!("{options} --password-file {secret}"));
-        assert!(refusal.contains("--password-file: no user is set") && refusal.contains("--user"), "{refusal}");
+        assert!(
+            refusal.contains("--password-file: the user of this password is not set") && refusal.contains("--user"),
+            "{refusal}"
+        );
         let refusal = World::with(&[("DISTLOCK_PASSWORD_FILE", &secret)]).refuses(options);
-        assert!(refusal.contains("DISTLOCK_PASSWORD_FILE: no user is set"), "{refusal}");
+        assert!(refusal.contains("DISTLOCK_PASSWORD_FILE: the user of this password is not set"), "{refusal}");
     }
     for option in ["--cacert f", "--insecure-skip-tls-verify", "--user joe", "--token-file f", "--namespace n"] {
         let refusal = World::new().refuses(&format!("-b local {option}"));

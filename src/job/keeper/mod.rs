@@ -2,8 +2,8 @@
 //!
 //! [`distlock_core::keeper`] decides and this directory acts: it sends the backend's requests (`requests`), starts and reaps
 //! the command (`child`), and reports to the supervisor (`shell`). This file is the event loop.
-//! Invariants: nothing here waits for the supervisor or writes to the user's descriptors (rule 7); deadlines are handled
-//! before any other event.
+//! Invariants: nothing here waits for the supervisor before the tree is empty, or writes to the user's descriptors (rule 7);
+//! deadlines are handled before any other event.
 
 mod child;
 mod requests;
@@ -29,8 +29,9 @@ use crate::job::link::{Link, Received};
 use crate::job::spec::Job;
 use crate::job::witness::DeadlineSender;
 use crate::sys::process::{ProcessGroup, ignore, restore_default};
+use crate::sys::runtime::Runtime;
 use crate::sys::tree::{Tree, usage_of_reaped};
-use crate::sys::{clock, runtime, signals};
+use crate::sys::{clock, signals};
 
 /// How long the keeper stays to release an abandoned contender after its lease must have expired.
 const LINGER: Duration = Duration::from_secs(5);
@@ -45,15 +46,16 @@ pub(in crate::job) fn run(job: &Job, link: Link<FromKeeper>, deadline_sender: Op
 }
 
 fn start(job: &Job, mut link: Link<FromKeeper>, deadline_sender: Option<DeadlineSender>) -> anyhow::Result<()> {
-    let tree = prepare_process(job.group).inspect_err(|error| report_fault(&mut link, error))?;
-    runtime::block_on(async {
+    let (tree, runtime) = prepare_process(job.group)
+        .and_then(|tree| Ok((tree, Runtime::new().context("cannot start the async runtime")?)))
+        .inspect_err(|error| report_fault(&mut link, error))?;
+    runtime.block_on(async {
         let mut keeper = Keeper::new(job, link, deadline_sender, tree)?;
         keeper.run().await.inspect_err(|error| {
             // Without a verdict: the supervisor must kill the tree, as if the keeper had died.
-            keeper.send(FromKeeper::Notice(Notice::Note(format!("the keeper failed: {error:#}"))));
+            keeper.send(FromKeeper::Notice(Notice::KeeperLost(format!("the keeper process failed: {error:#}"))));
         })
     })
-    .context("cannot create the keeper's runtime")?
 }
 
 /// Moves to a process group of its own, ignores signals that are meant for others, and becomes the reaper of the tree.

@@ -57,7 +57,7 @@ pub(super) struct Keeper<'a> {
 }
 
 impl<'a> Keeper<'a> {
-    /// Must be called in the runtime. An error is also sent to the supervisor, because no command can run yet.
+    /// Must be called in the runtime. An error is sent to the supervisor as the verdict, because no command can run yet.
     pub(super) fn new(
         job: &'a Job,
         mut link: Link<FromKeeper>,
@@ -75,11 +75,17 @@ impl<'a> Keeper<'a> {
             }
         };
         let (alarm, sigchld) = open_descriptors().inspect_err(|error| report_fault(&mut link, error))?;
+        let link = register(link).map_err(|error| {
+            let (mut link, error) = error.into_parts();
+            let error = anyhow::Error::new(error).context("cannot register the link");
+            report_fault(&mut link, &error);
+            error
+        })?;
         Ok(Self {
             job,
             machine: Machine::new(job.plan.clone(), clock::now()),
             requests,
-            link: register(link).context("cannot register the link")?,
+            link,
             orphaned: false,
             deadline_sender,
             alarm,

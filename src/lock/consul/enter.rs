@@ -39,7 +39,7 @@ impl Contender {
         self.acquire_if_first(session, snapshot).await
     }
 
-    /// Acquires a free lock at once if the contender is first: only the lock's key is left of an earlier holder.
+    /// Acquires the lock at once if the contender is the first waiter and the lock is free.
     async fn acquire_if_first(&self, session: &str, snapshot: Snapshot) -> Outcome<Position> {
         if snapshot.next_step(&self.keys, session) != NextStep::Acquire {
             return self.position(session, snapshot).await;

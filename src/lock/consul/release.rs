@@ -8,7 +8,8 @@ use super::contender::Contender;
 use super::txn::{Op, TxnResult};
 
 impl Contender {
-    /// Removes all keys of the session. If the session were only destroyed, a lock-delay would follow.
+    /// Unlocks the lock and removes its keys, or the key of a waiter. If the session were only destroyed, a lock-delay would
+    /// follow.
     pub(super) async fn remove_keys(&self, session: &str) -> Outcome<()> {
         match self.role() {
             Role::Holding => {

@@ -9,7 +9,7 @@ use distlock_core::outcome::Trouble;
 
 use crate::lock::transport::tls;
 
-/// Meaning of an error. A text is the server's own.
+/// Meaning of an error. The text of a refusal is the server's own; that of a transient fault may be the client's.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Fault {
     LeaseNotFound,

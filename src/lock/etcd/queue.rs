@@ -57,7 +57,8 @@ impl Contender {
         Ok(Position::Queued(Queue { ahead: Some(ahead.count), holder, lock_delay: false }))
     }
 
-    /// Waits for the next change of the key. Fails if the change is a loss.
+    /// Waits for the next change of the key, or reads it if no revision is known to watch from. Fails if the key is lost or
+    /// the lock broken.
     pub(super) async fn watch_own_key(&self) -> Outcome<()> {
         let seen_revision = self.state.borrow().seen_revision;
         let Some(seen_revision) = seen_revision else { return self.confirm().await.map(drop) };

@@ -19,7 +19,7 @@ use distlock_core::outcome::{Granted, Outcome, Position, Queue, Trouble};
 use distlock_core::time::Instant;
 
 use super::entry::{self, Entry};
-use super::file::{LockFile, errno, failed, flock, is_same_file};
+use super::file::{LockFile, errno, failed, flock, has_other_content, is_same_file};
 use crate::lock::backend::{Backend, LockSpec};
 use crate::sys::clock;
 
@@ -32,7 +32,8 @@ type FlockResult = oneshot::Receiver<nix::Result<()>>;
 /// One contender for one lock on this host.
 ///
 /// The queue is the kernel's. A waiter has a thread blocked in flock, which cannot be cancelled: after a release in that
-/// state the contender is unusable, and the thread unlocks at once if it still gets the lock. It ends with the process.
+/// state the contender is unusable, and the thread unlocks at once if it still gets the lock. The thread ends with the
+/// process.
 #[derive(Debug)]
 pub(crate) struct Contender {
     file: Arc<File>,
@@ -90,7 +91,7 @@ impl Contender {
 
     /// Removes this contender's record from the locked file. Returns false if the file had another record or none.
     fn remove_record(&self) -> Result<bool, Failure> {
-        let entry = self.read()?;
+        let Ok(entry) = self.read() else { return Ok(false) };
         let own = entry.holder.as_ref().is_some_and(|holder| holder.id == self.spec.record.id);
         if own {
             self.write(&Entry { holder: None, ..entry })?;
@@ -99,7 +100,8 @@ impl Contender {
     }
 
     fn read(&self) -> Result<Entry, Failure> {
-        entry::read(&self.file).map_err(|e| failed("read", &self.path, errno(&e)))
+        let entry = entry::read(&self.file).map_err(|e| failed("read", &self.path, errno(&e)))?;
+        entry.ok_or_else(|| has_other_content(&self.path))
     }
 
     fn write(&self, entry: &Entry) -> Result<(), Failure> {
@@ -190,7 +192,7 @@ impl Backend for Contender {
         pending().await
     }
 
-    /// Also detects the losses that are possible here: the command unlocked its descriptor, or the file was removed.
+    /// Reports the losses that are possible here: the command unlocked its descriptor, or the file was removed.
     async fn release(&self) -> Outcome<()> {
         if self.waiting.take().is_some() {
             self.released_while_waiting.set(true);

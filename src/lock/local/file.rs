@@ -15,6 +15,8 @@ use nix::unistd::{geteuid, mkdir};
 
 use distlock_core::error::{Failure, Kind};
 
+use super::entry;
+
 /// One directory for cron, login shells, services and all users.
 const STANDARD: &str = "/run/lock/distlock";
 const SUFFIX: &str = ".lock";
@@ -66,7 +68,9 @@ impl Directory {
         let file = open_file(opened.as_fd(), &file_name, mode).map_err(|e| failed("open", &path, e))?;
         let stat = fstat(&file).map_err(|e| failed("examine", &path, e))?;
         check_lock_file(&stat, &path)?;
-        Ok(LockFile { file: File::from(file), path })
+        let file = File::from(file);
+        check_content(&file, &path)?;
+        Ok(LockFile { file, path })
     }
 
     /// Returns the absolute path. It has no trailing slash, because a slash would follow a link.
@@ -239,6 +243,20 @@ pub(super) fn check_lock_file(stat: &FileStat, path: &Path) -> Result<(), Failur
             .hint(format!("remove it, or {OTHER_DIRECTORY}")));
     }
     Ok(())
+}
+
+/// Refuses a file that another program uses: an acquisition would overwrite its content.
+pub(super) fn check_content(file: &File, path: &Path) -> Result<(), Failure> {
+    match entry::read(file).map_err(|e| failed("read", path, errno(&e)))? {
+        Some(_) => Ok(()),
+        None => Err(has_other_content(path)),
+    }
+}
+
+/// Returns the failure for a file whose content distlock has not written.
+pub(super) fn has_other_content(path: &Path) -> Failure {
+    Failure::usage(format!("{} is not a lock file of distlock: its content would be overwritten", path.display()))
+        .hint(format!("use another name, or {OTHER_DIRECTORY}"))
 }
 
 fn not_regular(path: &dyn std::fmt::Display) -> Failure {

@@ -13,8 +13,8 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, access, unlinkat};
 use distlock_core::error::Failure;
 
 use super::file::{
-    DIRECTORY_FLAGS, Directory, FILE_FLAGS, check_directory, check_lock_file, failed, flock, lock_file_name,
-    no_directory,
+    DIRECTORY_FLAGS, Directory, FILE_FLAGS, check_content, check_directory, check_lock_file, failed, flock,
+    lock_file_name, no_directory,
 };
 use crate::lock::probe::{Check, CheckResult, EndpointFinding, Findings, ProbeRequest, ServerInfo, Tls};
 
@@ -110,12 +110,13 @@ fn check_flock(directory: &OwnedFd, path: &Path) -> Result<CheckResult, Failure>
 
 /// Opens the lock file as a contender would, if it exists. Otherwise `check_flock` has shown that it can be created.
 fn check_access(directory: &OwnedFd, name: &str, path: &Path) -> Result<CheckResult, Failure> {
-    let file = match openat(directory, name, FILE_FLAGS, Mode::empty()) {
+    let file = File::from(match openat(directory, name, FILE_FLAGS, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(CheckResult::Passed(format!("{} can be created", path.display()))),
         result => result.map_err(|e| failed("open", path, e))?,
-    };
+    });
     let stat = fstat(&file).map_err(|e| failed("examine", path, e))?;
     check_lock_file(&stat, path)?;
+    check_content(&file, path)?;
     Ok(CheckResult::Passed(format!("may read and write {}", path.display())))
 }
 

@@ -107,7 +107,7 @@ pub struct Server {
     pub endpoints: Vec<Endpoint>,
     /// Applies to the https endpoints.
     pub tls: Tls,
-    /// Sent with each request.
+    /// Sent with each request to Consul, and once per connection to etcd.
     pub identity: Identity,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Imports no other module of `lock`.
 //!
-//! Invariants: no secret is printed or part of an error; a request that may create something on a server is not dropped
-//! before its answer is known, unless its caller abandons it.
+//! Invariants: no secret is printed or part of an error; a request in `requests` continues when the call that sent it is
+//! dropped.
 
 pub(crate) mod dns;
 pub(crate) mod endpoint;

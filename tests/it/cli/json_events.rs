@@ -33,6 +33,10 @@ fn every_failure_event_has_exit_and_outcome() {
     assert_failed(by_variable(&["--no-such-option", "/x", "true"]), 64, "usage");
     assert_failed(by_variable(&["/x"]), 64, "usage");
     assert!(run(&["/x"]).run().assert_code(64).stderr.starts_with("distlock: error: "));
+    // A standard output that cannot be written to.
+    for subcommand in [&["man"][..], &["completions", "bash"], &["-h"]] {
+        assert_failed(run(subcommand).through("sh", ["-c", "exec \"$@\" >/dev/full", "sh"]), 70, "fault");
+    }
     let _holder = Holder::of(&world, "/x");
     assert_failed(run(&["-n", "-E", "9", "/x", "true"]), 9, "busy");
     // The flag takes precedence over the variable.

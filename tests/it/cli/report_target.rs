@@ -1,5 +1,5 @@
-//! Targets of `--report`: an old report is never mistaken for the current one, and an impossible target is refused
-//! before the command runs.
+//! Targets of `--report`: no old report is left at a target, no file of the command is touched, and an impossible target is
+//! refused before the command runs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -29,35 +29,58 @@ fn impossible_target_is_refused_before_the_command_runs() {
 }
 
 #[test]
-fn file_behind_a_link_is_replaced() {
+fn file_behind_a_link_is_emptied_then_filled() {
     let world = World::local();
     symlink("real.json", world.path().join("link.json")).expect("a link");
-    let run = |line: &str| world.distlock().args(["--report", "link.json", "/x", "sh", "-c", line]).run();
-    let dangling = run("touch ran").assert_code(64);
-    assert!(dangling.stderr.contains("does not exist"), "{}", dangling.describe());
-    assert!(!world.path().join("ran").exists());
-    fs::write(world.path().join("real.json"), "an old report").expect("a file in the world");
+    // The link is dangling first; then the file contains an old report.
     for exit in [3, 4] {
-        // An empty file replaces the old report, because a killed run must not leave a dangling link.
-        let job = run(&format!("test ! -s real.json && exit {exit}")).assert_code(exit);
+        let line = format!("test ! -s real.json && exit {exit}");
+        let job = world.distlock().args(["--report", "link.json", "/x", "sh", "-c", &line]).run().assert_code(exit);
         let text = fs::read_to_string(world.path().join("real.json")).expect("a report");
         let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {}", job.describe()));
         assert_eq!(report["exit"], exit);
     }
     assert!(world.path().join("link.json").is_symlink());
+    symlink("missing/real.json", world.path().join("nowhere.json")).expect("a link");
+    let job = world.distlock().args(["--report", "nowhere.json", "/x", "touch", "ran"]).run().assert_code(64);
+    assert!(job.stderr.contains("nowhere.json") && !world.path().join("ran").exists(), "{}", job.describe());
 }
 
 #[test]
-fn link_to_standard_output_is_refused_and_keeps_the_file() {
+fn inherited_file_is_refused_and_kept() {
     let world = World::local();
-    symlink("/dev/stdout", world.path().join("link.json")).expect("a link");
-    for redirection in ["\"$@\" >output", "\"$@\" | cat"] {
-        let line = format!("echo kept >output; {{ {redirection}; }} 2>&1");
-        let job = world.distlock().args(["--report", "link.json", "/x", "touch", "ran"]);
-        let job = job.through("sh", ["-c", &line, "sh"]).run();
-        assert!(job.stdout.contains("--report: "), "{}", job.describe());
-        assert!(world.path().join("output").exists() && !world.path().join("ran").exists(), "{}", job.describe());
+    symlink("/dev/stdout", world.path().join("to-stdout")).expect("a link");
+    symlink("/dev/fd/3", world.path().join("to-3")).expect("a link");
+    for (target, redirection, hint) in [
+        ("to-stdout", ">>file", "--report /dev/stdout"),
+        ("/dev/../dev/stdout", ">>file", "--report /dev/stdout"),
+        ("file", "2>>file", "--report /dev/stderr"),
+        ("to-3", "3>>file", "--report fd:3"),
+        ("/dev//fd/3", "3<>file", "--report fd:3"),
+        ("file", "3<file", "--report fd:3"),
+        ("/dev//stdin", "<file", "as in fd:3"),
+        ("/dev/stdin", "<file", "as in fd:3"),
+        ("/dev/fd/0", "<file", "as in fd:3"),
+    ] {
+        fs::write(world.path().join("file"), "kept\n").expect("a file in the world");
+        // The message may go to the file.
+        let line = format!("\"$@\" {redirection}; code=$?; cat file; exit $code");
+        let job = world.distlock().args(["--report", target, "/x", "touch", "ran"]);
+        let job = job.through("sh", ["-c", &line, "sh"]).run().assert_code(64);
+        assert!(job.stdout.starts_with("kept\n"), "{target}: {}", job.describe());
+        assert!((job.stdout.clone() + &job.stderr).contains(hint), "{target}: {}", job.describe());
+        assert!(!world.path().join("ran").exists(), "{target}");
     }
+}
+
+#[test]
+fn inherited_pipe_behind_a_link_is_refused() {
+    let world = World::local();
+    symlink("/dev/stdout", world.path().join("link")).expect("a link");
+    let job = world.distlock().args(["--report", "link", "/x", "touch", "ran"]);
+    let job = job.through("sh", ["-c", "{ \"$@\"; echo exit $? >&2; } | cat", "sh"]).run();
+    assert!(job.stderr.contains("--report /dev/stdout\n") && job.stderr.ends_with("exit 64\n"), "{}", job.describe());
+    assert!(!world.path().join("ran").exists());
 }
 
 #[test]

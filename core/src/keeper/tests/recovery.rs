@@ -60,8 +60,34 @@ fn timed_out_continuity_check_is_retried() {
     assert!(timed_out.contains(&Action::Abandon(Request::VerifyContinuity)), "{timed_out:?}");
     let retried = machine.on(Event::TimedOut(Request::VerifyContinuity, "http://a".into()), at(3_110));
     assert!(retried.contains(&Action::Begin(Request::VerifyContinuity)), "{retried:?}");
-    let _ = machine.on(Event::ContinuityVerified(Ok(true)), at(3_115));
-    assert!(!machine.requests.answered(Request::VerifyContinuity));
+    let _ = machine.on(Event::Renewed(Ok(at(3_110))), at(3_112));
+    let verified = machine.on(Event::ContinuityVerified(Ok(true)), at(3_115));
+    assert!(offers_deadlines(&verified), "{verified:?}");
+    assert!(machine.on(Event::Acknowledged(newest_deadlines()), at(3_116)).contains(&Action::Thaw));
+}
+
+#[test]
+fn answers_to_abandoned_continuity_checks_are_ignored() {
+    for answer in [Err(no_answer()), Err(lost("gone")), Ok(false), Ok(true)] {
+        let mut machine = frozen();
+        let _ = machine.on(entered(106, holds(9)), at(110));
+        let again = machine.on(Event::WatchFailed(lost("revoked again")), at(120));
+        assert!(again.contains(&Action::Abandon(Request::VerifyContinuity)), "{again:?}");
+        assert_eq!(machine.on(Event::ContinuityVerified(answer.clone()), at(121)), [], "{answer:?}");
+    }
+}
+
+#[test]
+fn continuity_is_not_reported_while_the_tree_is_killed() {
+    let mut machine = frozen();
+    let _ = machine.on(entered(106, holds(9)), at(110));
+    let _ = machine.on(Event::Kill, at(120));
+    let late = machine.on(Event::ContinuityVerified(Ok(true)), at(121));
+    assert!(!offers_deadlines(&late) && !late.iter().any(is_relocked), "{late:?}");
+}
+
+fn is_relocked(action: &Action) -> bool {
+    matches!(action, Action::Send(FromKeeper::Notice(Notice::Relock(Step::Relocked { .. }))))
 }
 
 #[test]

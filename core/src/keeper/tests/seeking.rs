@@ -83,7 +83,7 @@ fn silent_server_is_replaced_and_named() {
     };
     // Ten seconds to connect, and one to release what an unanswered request may have created.
     assert_eq!((failure.kind, now), (Kind::Unreachable, 11_000));
-    assert_eq!(failure.causes, ["http://server: request timed out"]);
+    assert_eq!(failure.causes, ["http://server: no answer in time"]);
 }
 
 #[test]
@@ -150,4 +150,20 @@ fn unreachable_server_ends_after_the_connect_timeout() {
     }
     assert_eq!(failure_kind(&actions), Some(Kind::Unreachable));
     assert!(now >= 10_000);
+}
+
+#[test]
+fn answers_after_the_end_of_the_search_are_ignored() {
+    let answers = [
+        Event::Entered(Err(no_answer())),
+        Event::Entered(Err(lost("gone"))),
+        Event::TimedOut(Request::Enter, "http://a".into()),
+    ];
+    for answer in answers {
+        let mut machine = Machine::new(Plan { wait: Some(Duration::from_secs(1)), ..plan() }, at(0));
+        let _ = machine.on(Event::Tick, at(0));
+        let actions = machine.on(answer, at(1_000));
+        assert!(actions.contains(&Action::Begin(Request::Release)), "{actions:?}");
+        assert!(!actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
+    }
 }

@@ -49,7 +49,7 @@ fn dead_keeper_kills_the_tree_then_releases_the_lease() {
 fn dead_keeper_in_the_queue_is_a_fault() {
     let mut machine = waiting(Group::Own);
     let _ = machine.on(Event::Message(FromKeeper::Lease("1f".into())), at(0));
-    // The command may have started: the message that says so can be lost.
+    // A precaution: no command may run without an acknowledgement (rule 5).
     assert_eq!(machine.on(Event::KeeperExited, at(100)), [Action::KillAll]);
     // The keeper's pid may belong to another process now.
     assert_eq!(machine.on(sent(Signal::SIGINT), at(100)), []);

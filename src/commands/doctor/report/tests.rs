@@ -26,6 +26,8 @@ fn report(findings: &Findings) -> Report<'_> {
     Report { backend: BackendName::Etcd, name: Some("/x"), findings }
 }
 
+/// Covers the lines with state ok, warning and unknown, and the last line if the lock can be acquired;
+/// `failed_check_decides` covers the others.
 #[test]
 fn table_is_aligned_and_hints_follow_their_lines() {
     let findings = Findings {
@@ -66,7 +68,12 @@ fn failed_check_decides() {
     let failure = report(&findings).failure().expect("a failure");
     assert_eq!((failure.kind, failure.message.as_str()), (Kind::Denied, "no lock can be acquired"));
     assert_eq!((failure.causes, failure.hint.as_deref()), (vec!["no permission".to_owned()], Some("get one")));
-    assert!(report(&findings).text().ends_with("\nthe lock /x on etcd cannot be acquired\n"));
+    let expected = "\
+error    rights   no permission
+                  hint: get one
+the lock /x on etcd cannot be acquired
+";
+    assert!(report(&findings).text().ends_with(expected), "{}", report(&findings).text());
 }
 
 #[test]

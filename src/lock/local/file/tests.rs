@@ -78,9 +78,22 @@ fn an_existing_file_is_not_changed() {
     let (_root, directory) = new_directory();
     let path = directory.open("x").unwrap().path().to_owned();
     fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-    fs::write(&path, "4711\n").unwrap();
+    fs::write(&path, "distlock1 7 null\n").unwrap();
     directory.open("x").unwrap();
-    assert_eq!((mode(&path), fs::read_to_string(&path).unwrap().as_str()), (0o600, "4711\n"));
+    assert_eq!((mode(&path), fs::read_to_string(&path).unwrap().as_str()), (0o600, "distlock1 7 null\n"));
+}
+
+#[test]
+fn a_file_of_another_program_is_refused_and_kept() {
+    let (_root, directory) = new_directory();
+    let path = directory.open("Cargo").unwrap().path().to_owned();
+    for content in ["version = 4\n", "4711\n", "\n"] {
+        fs::write(&path, content).unwrap();
+        let failure = directory.open("Cargo").unwrap_err();
+        assert_eq!(failure.kind, Kind::Usage);
+        assert!(failure.message.contains("not a lock file of distlock") && failure.hint.is_some(), "{failure:?}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    }
 }
 
 #[test]
