@@ -129,7 +129,7 @@ struct Observer {
 impl Observer {
     /// Runs until the supervisor's end is closed.
     fn run(&self, signals: &SigSet) -> nix::Result<()> {
-        let _ = nix::sys::prctl::set_name(c"lock-witness");
+        process::rename(c"lock-witness");
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         if Pid::parent() != self.supervisor {
             return Ok(());

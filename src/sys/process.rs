@@ -4,7 +4,7 @@
     reason = "fork, the code between fork and exec, and inherited descriptors have no safe interface"
 )]
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CStr, CString, OsString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::{fs, io, iter};
@@ -353,4 +353,29 @@ impl FixedDescriptor for nix::sys::signalfd::SignalFd {}
 pub(crate) fn register<T: FixedDescriptor>(inner: T) -> Result<AsyncFd<T>, AsyncFdRegisterError<T>> {
     // SAFETY: the implementors of the trait keep their descriptor open and the same as long as they live.
     unsafe { AsyncFd::register(inner) }
+}
+
+/// Renames this process, so that a kill by name (`killall distlock`, `pkill -f distlock`) does not hit all guardians of a
+/// job: sets the process name, and overwrites the argument vector that `/proc` shows. The arguments must not be read
+/// afterwards.
+pub(crate) fn rename(name: &CStr) {
+    let _ = nix::sys::prctl::set_name(name);
+    let Some((start, end)) = argument_area() else { return };
+    let Some(length) = end.checked_sub(start).filter(|length| *length > 0) else { return };
+    let name = name.to_bytes();
+    // SAFETY: the kernel reports this range as the memory of the arguments. It lies on the initial stack, which stays
+    // mapped and writable for the life of the process, and nothing reads or writes it beside this thread.
+    let area = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, length) };
+    area.fill(0);
+    // The last byte stays zero: otherwise the kernel takes the environment for a part of the arguments.
+    let copied = name.len().min(length - 1);
+    area[..copied].copy_from_slice(&name[..copied]);
+}
+
+/// Returns where the arguments of this process begin and end in memory (proc(5), fields 48 and 49 of `stat`).
+fn argument_area() -> Option<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the name, which may contain spaces and parentheses.
+    let mut fields = stat.rsplit_once(") ")?.1.split_ascii_whitespace().skip(48 - 3);
+    Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }

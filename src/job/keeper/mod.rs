@@ -28,7 +28,7 @@ use crate::exit;
 use crate::job::link::{Link, Received};
 use crate::job::spec::Job;
 use crate::job::witness::DeadlineSender;
-use crate::sys::process::{ProcessGroup, ignore, restore_default};
+use crate::sys::process::{ProcessGroup, ignore, rename, restore_default};
 use crate::sys::runtime::Runtime;
 use crate::sys::tree::{Tree, usage_of_reaped};
 use crate::sys::{clock, signals};
@@ -60,8 +60,7 @@ fn start(job: &Job, mut link: Link<FromKeeper>, deadline_sender: Option<Deadline
 
 /// Moves to a process group of its own, ignores signals that are meant for others, and becomes the reaper of the tree.
 fn prepare_process(group: ProcessGroup) -> anyhow::Result<Tree> {
-    // A name of its own, so that `killall distlock` does not kill both processes.
-    let _ = nix::sys::prctl::set_name(c"lock-keeper");
+    rename(c"lock-keeper");
     if group != ProcessGroup::Unnamed {
         setpgid(Pid::from_raw(0), Pid::from_raw(0)).context("cannot create the keeper's process group")?;
     }

@@ -1,8 +1,10 @@
 //! Terminals in which distlock is not an ordinary job of a shell.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::world::{Run, Terminal, World, children, descendants, is_alive, lacks, name, poll_for, poll_until, secs};
 
@@ -56,4 +58,26 @@ fn pid_1_of_a_namespace_gives_terminal_to_command() {
     terminal.prompt();
     terminal.line("echo status=$?");
     terminal.expect("status=130");
+}
+
+/// `pkill -f` and `pidof` compare the command line; `killall` compares the process name.
+#[test]
+fn kill_by_name_hits_only_the_supervisor() {
+    let world = World::local();
+    let lock = world.name("by-name");
+    world.script("job", &shell_line(world.distlock().args([&*lock, "--", "sh", "-c", "echo up; exec sleep 300"])));
+    let mut terminal = Terminal::open(&world);
+    terminal.line("exec ./job");
+    terminal.expect("up");
+    let command_line = |pid: Pid| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("the process runs");
+        line.trim_end_matches('\0').replace('\0', " ")
+    };
+    let processes = || descendants(terminal.pid()).into_iter().chain([terminal.pid()]);
+    for guardian in ["lock-keeper", "lock-witness"] {
+        let found: Vec<_> = processes().filter(|pid| name(*pid) == guardian).map(command_line).collect();
+        assert_eq!(found, [guardian]);
+    }
+    let with_the_lock: Vec<_> = processes().filter(|pid| command_line(*pid).contains(&lock)).collect();
+    assert_eq!(with_the_lock.len(), 1, "only the supervisor shows its arguments: {with_the_lock:?}");
 }
