@@ -30,9 +30,9 @@ impl Backend for Contender {
         let sent_at = clock::now();
         let renewed = match self.api.renew_session(&session).await {
             Ok(false) => Err(session_ended(&session)),
-            // A replaced leader acknowledges renewals for a while. A running command would be dead before the successor
-            // ends the session, but a frozen one may be past that.
-            Ok(true) if self.spec.relock && self.role() == Role::Holding => self.confirm_held(&session).await,
+            // The key can be lost while the session lives, and a watch may report nothing. Besides, a replaced leader
+            // acknowledges renewals for a while.
+            Ok(true) if self.role() == Role::Holding => self.confirm_held(&session).await,
             outcome => outcome.map(drop),
         };
         self.forget_if_lost(renewed).map(|()| sent_at).map_err(uncertain_if_fatal)

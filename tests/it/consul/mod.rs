@@ -3,6 +3,7 @@
 mod endpoints;
 mod queue;
 mod relock;
+mod renewal;
 mod replies;
 
 use nix::sys::signal::{Signal, kill};

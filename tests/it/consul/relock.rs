@@ -39,7 +39,7 @@ fn relock_succeeds_after_the_lock_delay() {
 }
 
 /// Redirects blocking queries to a key that does not exist, so that they report no change.
-fn blind_watches(mut request: Recorded) -> Recorded {
+pub(super) fn blind_watches(mut request: Recorded) -> Recorded {
     request.line = request.line.replace("GET /v1/kv/", "GET /v1/nothing/");
     request
 }
