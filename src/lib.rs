@@ -22,7 +22,7 @@
 //!
 //! # How a job runs
 //!
-//! `main` calls [`run`], which reads the command line. `config` makes a checked configuration of it, and `commands::run` makes
+//! `main` calls [`main`], which reads the command line. `config` makes a checked configuration of it, and `commands::run` makes
 //! a job of that. The supervisor (`job::supervisor`) forks the keeper (`job::keeper`). The keeper asks its backend (`lock`) to
 //! enter the queue. When the lock is held, the keeper sends the deadlines of the lease (`distlock_core::lease`) over the link
 //! (`job::link`). When the supervisor has acknowledged them, the command starts. Renewals move the deadlines. When the process
@@ -38,7 +38,7 @@ mod lock;
 mod report;
 mod sys;
 
-pub use commands::main as run;
+pub use commands::main;
 
 // For the integration tests: one contender without its processes, and the clock of the deadlines.
 pub use lock::consul::Options as ConsulOptions;

@@ -1,4 +1,4 @@
-//! Everything in distlock that decides. A reviewer of the promise (`docs/design.md`) reads this crate.
+//! The decisions of distlock, without I/O. A reviewer of the promise (`docs/design.md`) reads this crate.
 //!
 //! # The map
 //!

@@ -38,7 +38,7 @@ impl File {
                 let origin = named_by.map_or_else(String::new, |value| format!("{}: ", value.origin));
                 return Err(Failure::usage(format!("{origin}cannot read {}", path.display()))
                     .because(error)
-                    .hint("make it readable for this user, or choose another file with --config"));
+                    .hint("create it or make it readable for this user, or choose another file with --config"));
             }
         };
         let top = text.parse::<Table>().map_err(|error| {

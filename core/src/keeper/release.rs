@@ -41,7 +41,8 @@ impl Machine {
         failure.causes.extend(self.recent_causes());
         failure.hint(self.recent_hint().unwrap_or_else(|| {
             format!(
-                "check the addresses from {} and that the servers have a leader; distlock doctor asks each of them",
+                "check the addresses from {} and that the servers run; `distlock doctor` with the same options asks each \
+                 of them",
                 self.plan.endpoints_origin
             )
         }))

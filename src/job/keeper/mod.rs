@@ -84,7 +84,7 @@ impl Keeper<'_> {
                     events.extend(self.perform(action));
                 }
             }
-            self.send_backend_news();
+            self.send_backend_updates();
             self.wake_parent();
             let look_at = self.wake_parent_until.map(|_| clock::now() + LOOK_AT_PARENT);
             let wake_at = self.machine.wake().into_iter().chain(look_at).min();
@@ -234,7 +234,7 @@ impl Keeper<'_> {
                 }
                 event = poll_fn(|context| requests.poll(context)) => return Ok(event),
             }
-            self.send_backend_news();
+            self.send_backend_updates();
         }
     }
 }

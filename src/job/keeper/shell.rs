@@ -113,7 +113,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Sends the backend's log lines, and the id of a new lease.
-    pub(super) fn send_backend_news(&mut self) {
+    pub(super) fn send_backend_updates(&mut self) {
         let lines = std::mem::take(&mut *self.log_lines.borrow_mut());
         for line in lines {
             self.send(FromKeeper::Notice(Notice::Note(line)));

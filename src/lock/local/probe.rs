@@ -38,7 +38,8 @@ pub(crate) fn probe(directory: &Directory, request: &ProbeRequest) -> Result<Fin
                 Check::new("flock", check_flock(&opened, &path)),
             ];
             if let Some(name) = file_name {
-                checks.push(Check::new("rights", check_access(&opened, &name, &path.join(&name))));
+                let creatable = matches!(checks.last().map(|check| &check.result), Some(CheckResult::Passed(_)));
+                checks.push(Check::new("rights", check_access(&opened, &name, &path.join(&name), creatable)));
             }
             checks
         }
@@ -108,16 +109,19 @@ fn check_flock(directory: &OwnedFd, path: &Path) -> Result<CheckResult, Failure>
     }
 }
 
-/// Opens the lock file as a contender would, if it exists. Otherwise `check_flock` has shown that it can be created.
-fn check_access(directory: &OwnedFd, name: &str, path: &Path) -> Result<CheckResult, Failure> {
+/// Opens the lock file as a contender would, if it exists. `creatable`: `check_flock` could create a file.
+fn check_access(directory: &OwnedFd, name: &str, path: &Path, creatable: bool) -> Result<CheckResult, Failure> {
     let file = File::from(match openat(directory, name, FILE_FLAGS, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(CheckResult::Passed(format!("{} can be created", path.display()))),
+        Err(Errno::ENOENT) if creatable => {
+            return Ok(CheckResult::Passed(format!("{} can be created", path.display())));
+        }
+        Err(Errno::ENOENT) => return Ok(CheckResult::Unknown("not checked: no file can be created".to_owned())),
         result => result.map_err(|e| failed("open", path, e))?,
     });
     let stat = fstat(&file).map_err(|e| failed("examine", path, e))?;
     check_lock_file(&stat, path)?;
     check_content(&file, path)?;
-    Ok(CheckResult::Passed(format!("may read and write {}", path.display())))
+    Ok(CheckResult::Passed(format!("can read and write {}", path.display())))
 }
 
 #[cfg(test)]
