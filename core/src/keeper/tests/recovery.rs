@@ -66,6 +66,29 @@ fn timed_out_continuity_check_is_retried() {
     assert!(machine.on(Event::Acknowledged(newest_deadlines()), at(3_116)).contains(&Action::Thaw));
 }
 
+/// The window of the default terms is 9.25 s; half of it is over 4,625 ms after `sent_at`.
+#[test]
+fn thaw_needs_half_of_the_renewal_window() {
+    for (acknowledged_at, thaws) in [(4_731, true), (4_732, false)] {
+        let mut machine = frozen();
+        let _ = machine.on(entered(106, holds(9)), at(110));
+        let verified = machine.on(Event::ContinuityVerified(Ok(true)), at(115));
+        assert!(offers_deadlines(&verified), "{verified:?}");
+        let actions = machine.on(Event::Acknowledged(newest_deadlines()), at(acknowledged_at));
+        assert_eq!(actions.contains(&Action::Thaw), thaws, "{acknowledged_at}: {actions:?}");
+    }
+}
+
+#[test]
+fn thaw_is_offered_only_with_half_of_the_renewal_window() {
+    for (verified_at, offered) in [(4_731, true), (4_732, false)] {
+        let mut machine = frozen();
+        let _ = machine.on(entered(106, holds(9)), at(4_730));
+        let actions = machine.on(Event::ContinuityVerified(Ok(true)), at(verified_at));
+        assert_eq!(offers_deadlines(&actions), offered, "{verified_at}: {actions:?}");
+    }
+}
+
 #[test]
 fn answers_to_abandoned_continuity_checks_are_ignored() {
     for answer in [Err(no_answer()), Err(lost("gone")), Ok(false), Ok(true)] {
