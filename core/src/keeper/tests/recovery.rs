@@ -90,6 +90,26 @@ fn thaw_is_offered_only_with_half_of_the_renewal_window() {
 }
 
 #[test]
+fn tree_that_is_being_killed_is_never_thawed() {
+    let mut machine = frozen();
+    let _ = machine.on(entered(106, holds(9)), at(110));
+    let verified = machine.on(Event::ContinuityVerified(Ok(true)), at(115));
+    assert!(offers_deadlines(&verified), "{verified:?}");
+    let _ = machine.on(Event::Kill, at(120));
+    let acknowledged = machine.on(Event::Acknowledged(newest_deadlines()), at(121));
+    assert!(!acknowledged.contains(&Action::Thaw), "{acknowledged:?}");
+}
+
+/// The soft signal would wake it.
+#[test]
+fn frozen_tree_gets_kill_without_the_soft_signal() {
+    let mut machine = frozen_at_soft_deadline();
+    let broken = machine.on(Event::WatchFailed(Trouble::Broken("op".into())), at(9_300));
+    assert!(broken.contains(&Action::KillTree { overdue: false }), "{broken:?}");
+    assert!(!broken.contains(&Action::TerminateTree), "{broken:?}");
+}
+
+#[test]
 fn answers_to_abandoned_continuity_checks_are_ignored() {
     for answer in [Err(no_answer()), Err(lost("gone")), Ok(false), Ok(true)] {
         let mut machine = frozen();

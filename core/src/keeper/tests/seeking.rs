@@ -167,3 +167,14 @@ fn answers_after_the_end_of_the_search_are_ignored() {
         assert!(!actions.contains(&Action::Begin(Request::Enter)), "{actions:?}");
     }
 }
+
+#[test]
+fn lease_of_a_lost_position_is_not_renewed_again() {
+    let mut machine = Machine::new(plan(), at(0));
+    let _ = machine.on(Event::Tick, at(0));
+    let _ = machine.on(queued(0), at(5));
+    let rejoined = machine.on(Event::WaitReturned(Err(lost("gone"))), at(50));
+    assert!(rejoined.contains(&Action::Begin(Request::Enter)), "{rejoined:?}");
+    let renewal_due = machine.on(Event::Tick, at(14_000));
+    assert!(!renewal_due.contains(&Action::Begin(Request::Renew)), "{renewal_due:?}");
+}
