@@ -1,5 +1,6 @@
 //! Contenders of the library, driven request by request, without a supervisor and a keeper.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use distlock::{Backend, ConsulOptions, Endpoint, Identity, LockSpec, PreparedBackend, Server as Settings, Tls};
@@ -7,7 +8,7 @@ use distlock_core::outcome::{Outcome, Position, Trouble};
 use distlock_core::record::Record;
 
 use crate::loss::on_each;
-use crate::world::{Server, World, secs};
+use crate::world::{Mode, Proxy, Server, World, secs};
 
 /// Runs a test on a runtime like the keeper's.
 fn run<T>(test: impl Future<Output = T>) -> T {
@@ -16,7 +17,12 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 
 /// Creates a contender that may acquire its lock again after a loss.
 fn contender(server: &dyn Server, name: &str) -> Box<dyn Backend> {
-    let endpoints = vec![Endpoint::Http { authority: server.address().to_string() }];
+    contender_at(server, server.address(), name)
+}
+
+/// Creates a contender that reaches the server at this address. On Consul its lock-delay is a second.
+fn contender_at(server: &dyn Server, address: SocketAddr, name: &str) -> Box<dyn Backend> {
+    let endpoints = vec![Endpoint::Http { authority: address.to_string() }];
     let settings = Settings { endpoints, tls: Tls::default(), identity: Identity::default() };
     let prepared = match server.backend() {
         "consul" => PreparedBackend::Consul(settings, ConsulOptions { lock_delay: secs(1), health_checks: Vec::new() }),
@@ -76,6 +82,42 @@ fn other_holder_is_remembered_after_an_unproved_lease() {
             lose(server, &*ours).await;
             acquire(&*ours).await;
             assert_eq!(ours.held_continuously_since(first).await, Ok(false));
+            ours.release().await.expect("the lock is held");
+        });
+    });
+}
+
+/// Rule 1. Each reply comes two seconds after its request, so a time that was sampled at the reply is far too late.
+#[test]
+fn leases_and_renewals_count_from_before_the_request() {
+    on_each(|server| {
+        let name = World::new().name("x");
+        let proxy = Proxy::to(server.address());
+        let one_way = secs(1);
+        proxy.set(Mode::Delay(one_way));
+        run(async {
+            let ours = contender_at(server, proxy.address(), &name);
+            let entered_at = distlock::now();
+            let (granted, _) = ours.enter().await.expect("the lock is free");
+            assert!(granted.sent_at.since(entered_at) < one_way, "the grant counts from its reply");
+            let renewed_at = distlock::now();
+            let sent_at = ours.renew().await.expect("the lease is alive");
+            assert!(sent_at >= renewed_at && sent_at.since(renewed_at) < one_way, "the renewal counts from its reply");
+            ours.release().await.expect("the lock is held");
+        });
+    });
+}
+
+/// A session can end long before its TTL; then only the lock-delay excludes other clients.
+#[test]
+fn lock_delay_limits_the_cover_on_consul() {
+    on_each(|server| {
+        let name = World::new().name("x");
+        run(async {
+            let ours = contender(server, &name);
+            let (granted, _) = ours.enter().await.expect("the lock is free");
+            let expected = if server.backend() == "consul" { secs(1) } else { secs(10) };
+            assert_eq!(granted.cover, Some(expected));
             ours.release().await.expect("the lock is held");
         });
     });
