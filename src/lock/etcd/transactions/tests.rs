@@ -1,4 +1,6 @@
-use etcd_client::proto::{PbDeleteResponse, PbPutResponse, PbResponseHeader, PbResponseOp};
+use etcd_client::proto::{
+    PbDeleteResponse, PbPutResponse, PbResponseHeader, PbResponseOp, PbTargetUnion, PbTxnRequest,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -156,4 +158,21 @@ proptest! {
         let _ = Reply::parse(reply.clone()).and_then(|reply| DeleteResult::parse(reply, KEY));
         let _ = Reply::parse(reply).and_then(|reply| BindResult::parse(reply, KEY));
     }
+}
+
+/// Rule 10: a write that is applied late must not change what was written since.
+#[test]
+fn each_write_names_the_revision_it_is_meant_for() {
+    use PbTargetUnion::{CreateRevision, ModRevision};
+
+    let conditions = |txn: Txn| -> Vec<_> {
+        let compares = PbTxnRequest::from(txn).compare.into_iter();
+        compares.map(|compare| (compare.result, compare.target_union.expect("a target"))).collect()
+    };
+    // The values of etcd's CompareResult.
+    let (equal, greater) = (0, 1);
+    assert_eq!(conditions(enter(&prefix(), KEY, 5, "{}")), [(equal, CreateRevision(0))]);
+    assert_eq!(conditions(bind(KEY, 4, 6, 9)), [(equal, CreateRevision(4)), (equal, ModRevision(6))]);
+    assert_eq!(conditions(delete(KEY, Some(4))), [(equal, CreateRevision(4))]);
+    assert_eq!(conditions(delete(KEY, None)), [(greater, CreateRevision(0))]);
 }
