@@ -23,7 +23,7 @@ fn refusals_have_hints() {
         (&["/x/", "true"], 64, "remove it: /x"),
         (&["/a b/", "true"], 64, "remove it: '/a b'"),
         (&["/x\u{202e}y", "true"], 64, "remove it"),
-        (&["--config", "/no/such/file", "/x", "true"], 64, "make it readable"),
+        (&["--config", "/no/such/file", "/x", "true"], 64, "create it or make it readable"),
         (&["--cacert", "f", "/x", "true"], 64, "remove it, or choose -b etcd"),
         (&["-c", "/x", "a b", "c"], 64, "remove --shell"),
         (&["-t", "5s", "doctor"], 64, "remove --ttl"),
