@@ -1,6 +1,7 @@
 //! The backend's trait, put together from the parts of a contender.
 
 use distlock_core::consul::session::{Role, SessionState};
+use distlock_core::error::Kind;
 use distlock_core::outcome::{Granted, Outcome, Position, Trouble};
 use distlock_core::time::Instant;
 
@@ -32,7 +33,12 @@ impl Backend for Contender {
             Ok(false) => Err(session_ended(&session)),
             // The key can be lost while the session lives, and a watch may report nothing. Besides, a replaced leader
             // acknowledges renewals for a while.
-            Ok(true) if self.role() == Role::Holding => self.confirm_held(&session).await,
+            Ok(true) if self.role() == Role::Holding => match self.confirm_held(&session).await {
+                // A token that may not read the key any more is no loss: the session alone keeps the lock. Only a frozen
+                // command needs the proof.
+                Err(Trouble::Fatal(failure)) if failure.kind == Kind::Denied && !self.spec.relock => Ok(()),
+                outcome => outcome,
+            },
             outcome => outcome.map(drop),
         };
         self.forget_if_lost(renewed).map(|()| sent_at).map_err(uncertain_if_fatal)
