@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::world::{
-    Consul, Entry, Etcd, Finished, Holder, Mode, Proxy, Server, Version, World, enqueue, everywhere, millis, moment,
-    on_servers, once_in, poll_until, secs, within,
+    Consul, Entry, Etcd, Finished, Holder, Mode, Proxy, Server, Version, World, enqueue, everywhere, lacks, millis,
+    moment, on_servers, once_in, poll_until, secs, within,
 };
 
 /// A command that prints the time.
@@ -138,6 +138,35 @@ fn interrupted_waiter_deletes_its_key_and_lease() {
         assert_eq!(left, before.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>());
         assert!(leases.iter().all(|lease| !server.leases().contains(lease)));
         holder.release();
+    });
+}
+
+/// Waits until no data has passed the proxy for a second.
+fn await_silence(proxy: &Proxy) {
+    let mut last = (proxy.bytes(), Instant::now());
+    poll_until("a second without data", secs(30), || {
+        if proxy.bytes() != last.0 {
+            last = (proxy.bytes(), Instant::now());
+        }
+        last.1.elapsed() >= secs(1)
+    });
+}
+
+/// A firewall forgets an idle connection: the waiter must notice that long before its next renewal.
+#[test]
+fn forgotten_connection_of_a_waiter_is_noticed() {
+    on_servers(|world, server| {
+        let name = world.name("forgotten");
+        let holder = Holder::of(world, &name);
+        let proxy = Proxy::to(server.address());
+        let far = World::at(server.backend(), &proxy.url());
+        let waiter = enqueue(far.distlock().args(["-t", "10m"]), &name, &["true"]);
+        await_silence(&proxy);
+        if !proxy.forget() {
+            return lacks("the permission to close a connection silently");
+        }
+        holder.release();
+        waiter.wait_within(secs(15)).assert_code(0);
     });
 }
 

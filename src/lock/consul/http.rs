@@ -12,6 +12,7 @@ use distlock_core::outcome::{Outcome, Trouble};
 use super::reply::{Reply, classify};
 use super::tls::{TlsClient, sensitive_header};
 use crate::lock::transport::endpoint::{Endpoint, Rotation, Secret, Server};
+use crate::lock::transport::tcp;
 use crate::lock::transport::tls::{self, DistrustedEndpoints};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,8 +21,6 @@ pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an idle connection is kept. Each contender has a blocking read on one connection; a second one for the renewals
 /// would be idle most of the time, and a server allows 200 connections from one address.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// TCP keep-alive: the connection of a blocking read to a dead server breaks after about a minute.
-const KEEPALIVE: Duration = Duration::from_secs(30);
 
 pub(super) struct Request<'a> {
     pub method: Method,
@@ -196,9 +195,10 @@ fn build_client(endpoint: &Endpoint, tls: Option<&TlsClient>) -> Result<Client, 
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .tcp_keepalive(KEEPALIVE)
-        .tcp_keepalive_interval(KEEPALIVE / 3)
-        .tcp_keepalive_retries(3);
+        .tcp_keepalive(tcp::KEEPALIVE_IDLE)
+        .tcp_keepalive_interval(tcp::KEEPALIVE_INTERVAL)
+        .tcp_keepalive_retries(tcp::KEEPALIVE_PROBES)
+        .tcp_user_timeout(tcp::DETECTION_LIMIT);
     let builder = match endpoint {
         // Without TLS no CA certificates are needed, and loading the system's takes longer than acquiring a lock.
         Endpoint::Unix { path } => builder.tls_certs_only([]).unix_socket(path.as_path()),

@@ -23,6 +23,7 @@ use distlock_core::error::{Failure, chain};
 use super::fault::Fault;
 use super::observed_stream::{CloseCause, LastCloseCause, ObservedStream, Stream};
 use crate::lock::transport::endpoint::{Endpoint, Tls};
+use crate::lock::transport::tcp::detect_dead_peer;
 use crate::lock::transport::tls;
 
 /// Time limit of the test whether a server speaks TLS.
@@ -112,6 +113,7 @@ impl Route {
     async fn open(&self) -> io::Result<Box<dyn Stream>> {
         let tcp = connect_to_first(tokio::net::lookup_host(&self.authority).await?).await?;
         tcp.set_nodelay(true)?;
+        detect_dead_peer(&tcp)?;
         Ok(match &self.tls {
             None => Box::new(tcp),
             Some((config, name)) => Box::new(TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp).await?),

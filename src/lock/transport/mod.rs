@@ -8,4 +8,5 @@
 pub(crate) mod dns;
 pub(crate) mod endpoint;
 pub(crate) mod requests;
+pub(crate) mod tcp;
 pub(crate) mod tls;

@@ -1,5 +1,6 @@
 //! The harness: servers, faults, terminals, processes and permits.
 
+mod closing;
 mod cluster;
 pub mod consul;
 mod dns;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use super::closing::{abort_on_close, disconnect_silently};
 
 /// Treatment of the bytes on all connections, old and new.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,6 +79,13 @@ impl Proxy {
     /// Resets all open connections.
     pub fn reset(&self) {
         self.state.reset_where(|_| true);
+    }
+
+    /// Closes the client's side of all open connections without telling the client, as a firewall does that forgets them.
+    /// Returns false if this process lacks the permission.
+    pub fn forget(&self) -> bool {
+        let connections: Vec<_> = self.state.connections().iter().filter_map(Weak::upgrade).collect();
+        connections.iter().all(|connection| disconnect_silently(&connection.client).is_ok())
     }
 
     /// Returns how many connections were accepted so far.
@@ -275,12 +282,6 @@ impl Connection {
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
-}
-
-/// Makes the close of a stream a reset instead of a FIN.
-fn abort_on_close(stream: &TcpStream) {
-    let no_linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    setsockopt(stream, sockopt::Linger, &no_linger).expect("an option of TCP");
 }
 
 #[cfg(test)]
