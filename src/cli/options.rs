@@ -198,7 +198,7 @@ pub(crate) const OPTIONS: &[Opt] = &[
     ),
     Opt::valued(Lock, "wait", "DUR", "Wait at most this long for the lock").short('w').default("forever").details(
         "A duration, or `forever`. Connecting is included. If the lock is not acquired in time, the exit code is 75, or \
-         69 if no server could be reached or none could grant the lock. With 0, the lock is tried once, and the servers have \
+         69 if no server could be reached or none could grant the lock. 0 means one attempt, for which the servers have \
          --connect-timeout to answer.",
     ),
     Opt::switch(Lock, "try", "Do not wait for the lock").short('n').details(
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn summaries_are_imperative_without_a_full_stop() {
         for option in OPTIONS {
-            let first = option.help.split(' ').next().unwrap();
+            let (first, _) = option.help.split_once(' ').expect("a verb and its object");
             assert!(first.starts_with(char::is_uppercase), "--{}: {}", option.id, option.help);
             assert!(!first.ends_with('s'), "--{}: `{first}` is not an imperative", option.id);
             assert!(!option.help.ends_with('.'), "--{}: ends with a full stop", option.id);

@@ -106,6 +106,15 @@ mod tests {
         }
     }
 
+    /// Older and newer versions on the same host must agree on the format.
+    #[test]
+    fn the_format_on_disk_is_stable() {
+        assert_eq!(format(&Entry { token: 7, holder: None }, 0), "distlock1 7 null\n");
+        assert_eq!(format(&Entry { token: 7, holder: None }, 20), "distlock1 7 null   \n");
+        let line = b"distlock1 7 {\"id\":\"c0ffee\",\"host\":\"h\",\"message\":\"m\"}   \n";
+        assert_eq!(parse(line), Some(held(7, "m")));
+    }
+
     #[test]
     fn the_last_written_entry_is_read() {
         let file = tempfile::tempfile().unwrap();
